@@ -1,0 +1,139 @@
+package fallback
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
+const DefaultDialTimeout = 10 * time.Second
+
+// Options are the settings of an Engine. The zero value is useful.
+type Options struct {
+	// DialTimeout bounds the dial of a backend. Zero means DefaultDialTimeout.
+	DialTimeout time.Duration
+
+	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
+	// backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
+	// are only counted.
+	Report func(op string, client, backend netip.AddrPort, err error)
+}
+
+// Stats are the counters of an Engine since its start.
+type Stats struct {
+	Accepted     uint64 // connections accepted
+	Active       uint64 // pairs that exist now
+	AcceptErrors uint64 // calls of accept that failed
+	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
+	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
+	Copied       uint64 // bytes written to a destination
+}
+
+// String gives the counters as "name=value" words.
+func (s Stats) String() string {
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=0 copied=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Copied)
+}
+
+// Engine relays any number of ports. Its methods may be called from any goroutine.
+type Engine struct {
+	options Options
+	stats   struct{ accepted, active, acceptErrors, dialErrors, aborted, copied atomic.Uint64 }
+	closing context.Context // done when the engine closes
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[io.Closer]struct{} // listeners and connections; nil once closed
+}
+
+// Port is a published port.
+type Port struct {
+	engine   *Engine
+	listener net.Listener
+	backend  netip.AddrPort
+}
+
+// New makes an engine with no ports.
+func New(o Options) *Engine {
+	if o.DialTimeout <= 0 {
+		o.DialTimeout = DefaultDialTimeout
+	}
+	if o.Report == nil {
+		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	e := &Engine{options: o, open: make(map[io.Closer]struct{})}
+	e.closing, e.cancel = context.WithCancel(context.Background())
+	return e
+}
+
+// Add serves a port: connections to listener go to backend. The engine owns the listener from then on.
+func (e *Engine) Add(listener net.Listener, backend netip.AddrPort) (*Port, error) {
+	p := &Port{engine: e, listener: listener, backend: backend}
+	if !e.own(listener) {
+		_ = listener.Close() // nobody was served by it
+		return nil, fmt.Errorf("fallback: %w", net.ErrClosed)
+	}
+	e.running.Go(p.serve)
+	return p, nil
+}
+
+// Close stops accepting on the port. Connections that exist go on.
+func (p *Port) Close() error {
+	p.engine.disown(p.listener)
+	return p.listener.Close()
+}
+
+// Stats reads the counters.
+func (e *Engine) Stats() Stats {
+	s := &e.stats
+	return Stats{
+		Accepted:     s.accepted.Load(),
+		Active:       s.active.Load(),
+		AcceptErrors: s.acceptErrors.Load(),
+		DialErrors:   s.dialErrors.Load(),
+		Aborted:      s.aborted.Load(),
+		Copied:       s.copied.Load(),
+	}
+}
+
+// Close closes all ports and connections and returns when their goroutines have ended. What was in flight is
+// lost.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	open := e.open
+	e.open = nil
+	e.mu.Unlock()
+	if open == nil {
+		return nil
+	}
+	e.cancel()
+	for c := range open {
+		_ = c.Close() // a pair that ends at the same moment closes its connections too
+	}
+	e.running.Wait()
+	return nil
+}
+
+// own remembers what Close has to close; false means that the engine is closed already.
+func (e *Engine) own(c io.Closer) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.open == nil {
+		return false
+	}
+	e.open[c] = struct{}{}
+	return true
+}
+
+func (e *Engine) disown(c io.Closer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, c)
+}

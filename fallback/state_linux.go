@@ -1,0 +1,44 @@
+package fallback
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// tcpClose is the state of a connection that is gone (include/net/tcp_states.h).
+const tcpClose = 7
+
+// unacknowledged is the number of bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
+func unacknowledged(conn *net.TCPConn) (n int) {
+	control(conn, func(fd int) {
+		if gone := state(fd) == tcpClose; !gone {
+			n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) // zero on error: nothing to wait for
+		}
+	})
+	return n
+}
+
+// gone says whether the connection has ended both ways, of which a reset is the only cause while its write side
+// was not shut down.
+func gone(conn *net.TCPConn) (yes bool) {
+	control(conn, func(fd int) { yes = state(fd) == tcpClose })
+	return yes
+}
+
+func state(fd int) uint8 {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return tcpClose
+	}
+	return info.State
+}
+
+// control calls f with the descriptor, unless the connection is closed.
+func control(conn *net.TCPConn, f func(fd int)) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { f(int(fd)) }) // fails only when the connection is closed
+}

@@ -1,0 +1,199 @@
+package tcpsuite
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// bytesIntactBothWays streams in both directions at once, in chunks of random sizes.
+func bytesIntactBothWays(t *testing.T, e Engine) {
+	const size = 16 << 20
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	type end struct {
+		sum  uint64
+		size int64
+	}
+	toBackend, sent := make(chan end, 1), make(chan uint64, 1)
+	p := start(t, e, func(conn *net.TCPConn) {
+		var both sync.WaitGroup
+		both.Go(func() {
+			down := newStream(seed+1, size)
+			must(t, down.writeTo(conn))
+			must(t, conn.CloseWrite())
+			sent <- down.sum.Sum64()
+		})
+		sum, n, err := digest(conn)
+		must(t, err)
+		toBackend <- end{sum, n}
+		both.Wait()
+	})
+	conn := dial(t, p)
+	up := newStream(seed, size)
+	var both sync.WaitGroup
+	both.Go(func() {
+		must(t, up.writeTo(conn))
+		must(t, conn.CloseWrite())
+	})
+	sum, n, err := digest(conn)
+	must(t, err)
+	both.Wait()
+	if want := (end{<-sent, size}); (end{sum, n}) != want {
+		t.Errorf("down: got %+v, want %+v", end{sum, n}, want)
+	}
+	if got, want := <-toBackend, (end{up.sum.Sum64(), size}); got != want {
+		t.Errorf("up: got %+v, want %+v", got, want)
+	}
+	if s := p.Stats(); s.Spliced+s.Copied != 2*size {
+		t.Errorf("the counters say %d + %d bytes, %d went through", s.Spliced, s.Copied, 2*size)
+	}
+}
+
+// echo answers with what it reads.
+func echo(conn *net.TCPConn) {
+	// Hidden from io.Copy, so that the backend's own splice does not hold bytes in a pipe.
+	_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
+}
+
+// exchange sends a message and reads its echo.
+func exchange(t *testing.T, conn *net.TCPConn, message []byte) {
+	t.Helper()
+	if _, err := conn.Write(message); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(message))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, message) {
+		t.Fatalf("%d bytes came back changed", len(message))
+	}
+}
+
+// pathOfSmallMessages shows that small messages are copied by every engine.
+func pathOfSmallMessages(t *testing.T, e Engine) {
+	const rounds, size = 200, 64
+	p := start(t, e, echo)
+	conn := dial(t, p)
+	for i := range rounds {
+		exchange(t, conn, bytes.Repeat([]byte{byte(i)}, size))
+	}
+	if s := p.Stats(); s.Spliced != 0 || s.Copied != 2*rounds*size {
+		t.Errorf("spliced %d and copied %d bytes, want 0 and %d", s.Spliced, s.Copied, 2*rounds*size)
+	}
+}
+
+// pathOfStreams shows by the counters which path moved a bulk transfer.
+func pathOfStreams(t *testing.T, e Engine) {
+	const size = 64 << 20
+	p := start(t, e, func(conn *net.TCPConn) {
+		_, _ = conn.Write(make([]byte, size)) // a short write shows at the client
+	})
+	n, err := io.Copy(io.Discard, dial(t, p))
+	if err != nil || n != size {
+		t.Fatalf("got %d bytes, %v; want %d", n, err, size)
+	}
+	s := p.Stats()
+	t.Logf("spliced %d, copied %d", s.Spliced, s.Copied)
+	if s.Spliced+s.Copied != size {
+		t.Errorf("spliced %d and copied %d bytes, want %d together", s.Spliced, s.Copied, size)
+	}
+	if e.Splices && s.Spliced < size/2 {
+		t.Errorf("only %d of %d bytes were spliced", s.Spliced, size)
+	}
+	if !e.Splices && s.Spliced != 0 {
+		t.Errorf("%d bytes were spliced", s.Spliced)
+	}
+}
+
+// slowReaderBoundsMemory lets a client read nothing: the backend's writes must come to a halt, and nothing may
+// be lost when the client reads at last.
+func slowReaderBoundsMemory(t *testing.T, e Engine) {
+	const (
+		size  = 256 << 20
+		bound = 64 << 20 // far above what four socket buffers and a pipe hold
+	)
+	progress := make(chan int)
+	p := start(t, e, func(conn *net.TCPConn) {
+		chunk := make([]byte, 1<<20)
+		for range size / len(chunk) {
+			if _, err := conn.Write(chunk); err != nil {
+				t.Error(err)
+				break
+			}
+			progress <- len(chunk)
+		}
+		close(progress)
+	})
+	conn := dial(t, p)
+	taken := stall(t, progress)
+	if taken > bound {
+		t.Errorf("%d MiB were taken from the backend while the client read nothing", taken>>20)
+	}
+	go func() {
+		for range progress { //nolint:revive // the backend goes on while the client reads
+		}
+	}()
+	n, err := io.Copy(io.Discard, conn)
+	if err != nil || n != size {
+		t.Errorf("got %d bytes, %v; want %d", n, err, size)
+	}
+}
+
+// stall adds up progress until there has been none for a while.
+func stall(t *testing.T, progress <-chan int) (sum int) {
+	t.Helper()
+	const quiet = 500 * time.Millisecond
+	for {
+		select {
+		case n, ok := <-progress:
+			if !ok {
+				t.Fatal("the writer never had to wait")
+			}
+			sum += n
+		case <-time.After(quiet):
+			return sum
+		}
+	}
+}
+
+// thousandConnections keeps 1,000 connections open at once, each with traffic of its own.
+func thousandConnections(t *testing.T, e Engine) {
+	const connections = 1000
+	p := start(t, e, echo)
+	conns := make([]*net.TCPConn, connections)
+	for i := range conns {
+		conns[i] = dial(t, p)
+		exchange(t, conns[i], []byte{byte(i), byte(i >> 8)})
+	}
+	if s := p.Stats(); s.Active != connections {
+		t.Errorf("%d pairs are active, want %d", s.Active, connections)
+	}
+	var all sync.WaitGroup
+	for i, conn := range conns {
+		all.Go(func() {
+			for n := range 20 {
+				message := bytes.Repeat([]byte{byte(i), byte(i >> 8), byte(n)}, 1+i)
+				if _, err := conn.Write(message); err != nil {
+					t.Error(err)
+					return
+				}
+				got := make([]byte, len(message))
+				if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, message) {
+					t.Errorf("connection %d: bytes came back changed, %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, conn := range conns {
+		must(t, conn.Close())
+	}
+	until(t, "all pairs end", func() bool { return p.Stats().Active == 0 })
+}

@@ -1,0 +1,75 @@
+package tcpsuite
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// failure is what an engine reported.
+type failure struct {
+	op              string
+	client, backend netip.AddrPort
+	err             error
+}
+
+// reports collects what an engine reports.
+type reports struct {
+	mu  sync.Mutex
+	all []failure
+}
+
+func (r *reports) add(op string, client, backend netip.AddrPort, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, failure{op, client, backend, err})
+}
+
+func (r *reports) get() []failure {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]failure(nil), r.all...)
+}
+
+// backendRefuses: the client sees a reset rather than a clean end, and the report names everything.
+func backendRefuses(t *testing.T, e Engine) {
+	closed, release := closedPort(t)
+	defer release()
+	var reported reports
+	p := e.Start(t, closed, Options{Report: reported.add})
+	t.Cleanup(p.Close)
+	// The reset may be as fast as the client's own dial.
+	if n, err := request(p.Addr, 1); n != 0 || !isReset(err) {
+		t.Errorf("the client read %d bytes and %v, want a reset", n, err)
+	}
+	until(t, "the pair ends", func() bool { s := p.Stats(); return s.Accepted == 1 && s.Active == 0 })
+	if s := p.Stats(); s.DialErrors != 1 {
+		t.Errorf("%d dial errors are counted, want 1", s.DialErrors)
+	}
+	all := reported.get()
+	if len(all) != 1 {
+		t.Fatalf("%d failures are reported, want 1: %v", len(all), all)
+	}
+	f := all[0]
+	if f.op != "dial" || !f.client.Addr().IsLoopback() || f.backend != closed || !errors.Is(f.err, syscall.ECONNREFUSED) {
+		t.Errorf("reported %+v; want a dial from loopback to %v, refused", f, closed)
+	}
+}
+
+// closedPort is a port that nobody listens on, and nobody else is given until release.
+func closedPort(t *testing.T) (netip.AddrPort, func()) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*syscall.SockaddrInet4).Port
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)), func() { must(t, syscall.Close(fd)) }
+}

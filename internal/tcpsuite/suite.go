@@ -1,0 +1,80 @@
+// Package tcpsuite is the behaviour that every TCP engine owes its users, as tests that run over any of them.
+package tcpsuite
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// timeout bounds every wait of the suite. It is long, because machines are slow at times; a test that reaches it
+// has failed.
+const timeout = 30 * time.Second
+
+// Proxy is an engine under test that serves one port.
+type Proxy struct {
+	Addr  netip.AddrPort // where clients connect
+	Stats func() Stats
+	Close func()
+}
+
+// Stats are the counters that the suite looks at.
+type Stats struct {
+	Accepted, Active, DialErrors, Aborted, Spliced, Copied uint64
+}
+
+// Options are what a test asks of the engine.
+type Options struct {
+	DialTimeout time.Duration
+	Report      func(op string, client, backend netip.AddrPort, err error)
+}
+
+// Engine starts an engine that relays from a fresh port of the loopback interface to backend.
+type Engine struct {
+	Start func(t *testing.T, backend netip.AddrPort, o Options) Proxy
+	// Splices says that streams are expected to go through splice(2); otherwise none may.
+	Splices bool
+}
+
+// behaviour is one test of the suite.
+type behaviour struct {
+	name string
+	run  func(*testing.T, Engine)
+}
+
+// Run runs the suite over an engine.
+func Run(t *testing.T, e Engine) {
+	for _, b := range append(systemTests, []behaviour{
+		{"BytesIntactBothWays", bytesIntactBothWays},
+		{"PathOfSmallMessages", pathOfSmallMessages},
+		{"PathOfStreams", pathOfStreams},
+		{"HalfCloseByClient_moby27539", halfCloseByClient},
+		{"HalfCloseByBackend_moby27539", halfCloseByBackend},
+		{"EndWithoutBytes", endWithoutBytes},
+		{"SlowReaderBoundsMemory", slowReaderBoundsMemory},
+		{"ResetByClient", resetByClient},
+		{"ResetByBackend", resetByBackend},
+		{"ResetWhileTheOtherSideIsSilent_libnetwork2465", resetWhileSilent},
+		{"ResetAfterHalfClose", resetAfterHalfClose},
+		{"OrdinaryCloseIsNoReset", ordinaryCloseIsNoReset},
+		{"BackendRefuses_moby16976", backendRefuses},
+		{"ThousandConnections", thousandConnections},
+		{"CloseEndsConnections", closeEndsConnections},
+	}...) {
+		t.Run(b.name, func(t *testing.T) { b.run(t, e) })
+	}
+}
+
+// start runs a backend that serves each connection with serve, and the engine in front of it.
+func start(t *testing.T, e Engine, serve func(*net.TCPConn)) Proxy {
+	t.Helper()
+	return startWith(t, e, Options{}, serve)
+}
+
+func startWith(t *testing.T, e Engine, o Options, serve func(*net.TCPConn)) Proxy {
+	t.Helper()
+	p := e.Start(t, backend(t, serve), o)
+	t.Cleanup(p.Close)
+	return p
+}

@@ -1,0 +1,130 @@
+package splice
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Keepalive of both legs, as the Go standard library sets it and so docker-proxy has it: a peer that vanished is
+// noticed after 15 s + 9 * 15 s without an answer.
+const (
+	keepAliveIdle     = 15 // seconds
+	keepAliveInterval = 15 // seconds
+	keepAliveProbes   = 9
+)
+
+// errSelfConnect: a connect from and to the same local port succeeds by TCP's simultaneous open when nobody
+// listens there.
+var errSelfConnect = errors.New("nobody listens: the connection had reached itself")
+
+// setTCPOptions makes small messages leave at once and a vanished peer be noticed. Connections inherit the
+// options of the listener that they were accepted on.
+func setTCPOptions(fd int) error {
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAliveIdle},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepAliveInterval},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveProbes},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("setsockopt: %w", err)
+		}
+	}
+	return nil
+}
+
+// backendSocket opens a socket for a connection to the backend.
+func (p *Port) backendSocket() (fd int, op string, errno unix.Errno) {
+	fd, err := unix.Socket(p.address.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, "socket", errnoOf(err)
+	}
+	if err := setTCPOptions(fd); err != nil {
+		closeFD(fd)
+		return -1, "setsockopt", errnoOf(err)
+	}
+	return fd, "", 0
+}
+
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	errors.As(err, &errno)
+	return errno
+}
+
+// dial makes a pair of an accepted connection and an unconnected socket, and starts to connect.
+func (p *Port) dial(front, back int, client netip.AddrPort) {
+	pr := newPair(p, front, back, client)
+	switch errno := connect(back, &p.address); errno {
+	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connection is established in the background too
+	default:
+		pr.dialFailed(sysError("connect", errno))
+		return
+	}
+	pr.deadline = p.loop.now() + p.loop.options.DialTimeout
+	p.loop.dialing.add(pr)
+	pr.settle()
+}
+
+// dialReady takes an event of a pair whose backend is not connected yet.
+func (p *pair) dialReady(lg *leg, events uint32) {
+	if lg == &p.front {
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 { // the client has reset
+			p.loop.stats.aborted.Add(1)
+			p.close()
+		}
+		return
+	}
+	if errno := pendingError(p.back.fd); errno != 0 {
+		p.dialFailed(sysError("connect", errno))
+		return
+	}
+	if p.connectedToItself() {
+		p.dialFailed(errSelfConnect)
+		return
+	}
+	p.leave()
+	p.connected = true
+	// A client has mostly sent its request by now.
+	p.run(&p.up)
+	p.settle()
+}
+
+// checkDial ends a dial that has taken too long.
+func (p *pair) checkDial(now time.Duration) {
+	if now >= p.deadline {
+		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
+	}
+}
+
+// dialFailed resets the client: a clean end would tell it that somebody had listened.
+func (p *pair) dialFailed(err error) {
+	p.loop.stats.dialErrors.Add(1)
+	p.loop.options.Report("dial", p.client, p.port.backend, err)
+	p.front.reset()
+	p.close()
+}
+
+// connectedToItself is asked where it can happen: when the backend's address is one of this host's own.
+func (p *pair) connectedToItself() bool {
+	to := p.port.backend.Addr()
+	if !to.IsLoopback() && !to.IsUnspecified() {
+		return false
+	}
+	local, err := unix.Getsockname(p.back.fd)
+	if err != nil {
+		return false
+	}
+	switch sa := local.(type) {
+	case *unix.SockaddrInet4:
+		return sa.Port == int(p.port.backend.Port())
+	case *unix.SockaddrInet6:
+		return sa.Port == int(p.port.backend.Port())
+	}
+	return false
+}

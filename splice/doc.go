@@ -1,0 +1,62 @@
+// Package splice relays TCP on Linux: it accepts connections on published ports and moves their bytes to and
+// from a backend, by recv(2) and send(2) while traffic is small and by splice(2) through a pipe, without
+// copying to user space, once it streams.
+//
+// A whole program:
+//
+//	engine, err := splice.New(splice.Options{})
+//	if err != nil {
+//		return err // errors.Is(err, errors.ErrUnsupported): use package fallback
+//	}
+//	defer engine.Close()
+//	_, err = engine.Add(listener, netip.MustParseAddrPort("172.17.0.2:80"))
+//
+// # Words
+//
+// The frontend is the host's side of a connection, the backend the container's. Each side is a leg: a
+// descriptor and what epoll was told about it. Two legs are a pair. A pump moves the bytes of one direction;
+// a pair has two, up (frontend to backend) and down.
+//
+// # The loop
+//
+// Everything happens on an event loop: one goroutine, level-triggered epoll, non-blocking descriptors. There is
+// no goroutine, timer, buffer or pipe per connection: an idle pair is two descriptors and one small struct.
+//
+// # The life of a pair
+//
+//	          accept             connected            both pumps finished
+//	listener ───────▶ dialing ────────────▶ relaying ────────────────────▶ closed
+//	                     │                     │                             ▲
+//	                     │                     │ a leg failed                │
+//	                     │                     ▼                             │
+//	                     │                  aborting ── flushed, or too late ┤
+//	                     └── refused, timed out, client gone ────────────────┘
+//
+// A dialing pair waits for connect(2). The client is not read, but watched for errors: if it resets, the dial
+// ends. A dial that fails resets the client.
+//
+// A relaying pair has both pumps running. End of file on one leg shuts down the write side of the other, once
+// every byte before it has left; the opposite direction goes on.
+//
+// An aborting pair had a leg fail (reset, keepalive). What that leg delivered before goes on to the other; when
+// the other's peer has acknowledged all of it, or after flushTimeout, it is reset too. So an abort never looks
+// like an ordinary end, and an ordinary end never becomes a reset.
+//
+// # The states of a pump
+//
+//	        read                      the destination took all
+//	empty ────────▶ holding ───────────────────────────────────▶ empty
+//	  │               │  ▲
+//	  │               └──┘ the destination is full: wait until it is writable,
+//	  │                    and do not read before all has left
+//	  └── end of file ──▶ finished
+//
+// Bytes are held in the loop's one shared buffer within a turn; what the destination did not take is moved to
+// a chunk of the pump's own, or stays in the pipe it was spliced to. A pump owns a pipe only while the pipe
+// holds bytes: EAGAIN from a splice into an empty pipe can only mean that the source is empty, and a pump at
+// rest costs no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
+//
+// Interest follows state. A leg is watched for reading while the pump behind it is empty, for writing while
+// the pump before it holds bytes. Errors and hang-ups cannot be masked: a leg that hung up and has nothing to
+// do at the moment is taken out of epoll, so that it does not spin the loop, and put back when it has.
+package splice

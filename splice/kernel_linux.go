@@ -1,0 +1,121 @@
+package splice
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernel is what a pump asks of the operating system. Descriptors are non-blocking. A zero errno is success;
+// EAGAIN means that the call would have blocked and that no byte moved. EINTR never surfaces. Tests replace it
+// by a scripted one, for schedules that a real kernel cannot be made to produce.
+type kernel interface {
+	// recv reads what is queued on fd; 0 bytes mean end of file.
+	recv(fd int, b []byte) (int, unix.Errno)
+	// send writes b to fd and never raises SIGPIPE.
+	send(fd int, b []byte) (int, unix.Errno)
+	// splice moves up to n bytes; one of the descriptors is a pipe.
+	splice(from, to, n int) (int, unix.Errno)
+	// shutdown ends the write side of fd.
+	shutdown(fd int) unix.Errno
+}
+
+// linux is the real kernel. Its calls do not block, so they go by RawSyscall, which spares the Go scheduler's
+// bookkeeping at entry and exit of each.
+type linux struct{}
+
+func (linux) recv(fd int, b []byte) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return result(n, errno)
+		}
+	}
+}
+
+func (linux) send(fd int, b []byte) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		if errno != unix.EINTR {
+			return result(n, errno)
+		}
+	}
+}
+
+func (linux) splice(from, to, n int) (int, unix.Errno) {
+	for {
+		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0,
+			uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if errno != unix.EINTR {
+			return result(moved, errno)
+		}
+	}
+}
+
+func (linux) shutdown(fd int) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return errno
+}
+
+func result(n uintptr, errno unix.Errno) (int, unix.Errno) {
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+// accept takes a connection from listener, non-blocking and close-on-exec, and writes the client's address
+// to from.
+func accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
+	for {
+		size := uint32(unix.SizeofSockaddrAny)
+		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener),
+			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if errno != unix.EINTR {
+			return result(fd, errno)
+		}
+	}
+}
+
+// connect starts a connection to the address in to; EINPROGRESS is the usual answer.
+func connect(fd int, to *sockaddr) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.size))
+	return errno
+}
+
+// unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one
+// (SIOCOUTQ, tcp(7)).
+func unacknowledged(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0 // not a socket that can wait for anything
+	}
+	return n
+}
+
+// pendingError takes the error that fd has waiting; zero when there is none.
+func pendingError(fd int) unix.Errno {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return unix.EBADF
+	}
+	return unix.Errno(n)
+}
+
+// closeWithReset closes fd so that its peer sees a reset: with a linger time of zero, close(2) throws away
+// what is unsent and sends RST instead of FIN (socket(7)).
+func closeWithReset(fd int) {
+	// If the option fails, the socket is past the states in which a reset could be sent.
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	closeFD(fd)
+}
+
+// closeFD closes a descriptor that the engine owns. On Linux the descriptor is gone whatever close(2) answers,
+// and for sockets and pipes its answer says nothing about the bytes.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// sysError names the call that failed.
+func sysError(call string, errno unix.Errno) error { return os.NewSyscallError(call, errno) }

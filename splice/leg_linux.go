@@ -1,0 +1,61 @@
+package splice
+
+import "golang.org/x/sys/unix"
+
+// leg is one side of a pair: a connected socket, and what epoll was told about it.
+type leg struct {
+	pair    *pair
+	fd      int    // -1 once closed
+	events  uint32 // what it is watched for, beside errors and hang-ups
+	watched bool
+	hungUp  bool // it gave EPOLLERR or EPOLLHUP: epoll would give them for ever
+}
+
+func (lg *leg) ready(events uint32) { lg.pair.ready(lg, events) }
+
+// watchFor tells epoll what the leg waits for, if that has changed.
+func (lg *leg) watchFor(events uint32) error {
+	l := lg.pair.loop
+	switch {
+	case lg.fd < 0:
+	case lg.watched && lg.hungUp && events == 0:
+		l.unwatch(lg.fd)
+		lg.watched = false
+	case lg.watched && events != lg.events:
+		l.rewatch(lg.fd, events)
+	case !lg.watched && (!lg.hungUp || events != 0):
+		if err := l.watch(lg.fd, events, lg); err != nil {
+			return err
+		}
+		lg.watched = true
+	}
+	lg.events = events
+	return nil
+}
+
+// close ends the leg in the ordinary way.
+func (lg *leg) close() {
+	if lg.fd >= 0 {
+		lg.pair.loop.forget(lg.fd)
+		closeFD(lg.fd)
+		lg.fd = -1
+	}
+}
+
+// reset ends the leg so that its peer sees a reset.
+func (lg *leg) reset() {
+	if lg.fd >= 0 {
+		lg.pair.loop.forget(lg.fd)
+		closeWithReset(lg.fd)
+		lg.fd = -1
+	}
+}
+
+// lastError takes the failure that the socket has waiting. A hang-up without one is not a failure: both
+// directions have ended in order.
+func (lg *leg) lastError(events uint32) unix.Errno {
+	if events&unix.EPOLLERR == 0 {
+		return 0
+	}
+	return pendingError(lg.fd)
+}

@@ -1,0 +1,237 @@
+package splice
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxEvents is how many ready descriptors one epoll_wait may return.
+const maxEvents = 128
+
+// tick is how often the loop looks after what has no event of its own: the deadline of a dial, a listener that
+// paused, a leg whose last bytes are not acknowledged yet. An idle loop does not tick.
+const tick = 10 * time.Millisecond
+
+// handler is what a descriptor's events go to: a port or a leg.
+type handler interface{ ready(events uint32) }
+
+// slot leads from a descriptor to its handler. The generation tells the events of a descriptor from those of
+// an earlier one with the same number, which may be left in the batch that closed it.
+type slot struct {
+	handler    handler
+	generation int32
+}
+
+// loop is the event loop. All of its fields but tasks and stats belong to its goroutine.
+type loop struct {
+	kernel kernel
+	epoll  int
+	wake   int // eventfd: tasks are waiting
+	slots  []slot
+	buf    []byte // what recv reads into; its content does not outlive a turn
+	pipes  pipePool
+	chunks chunkPool
+	stats  counters
+
+	options  Options
+	start    time.Time     // deadlines count from here
+	nextTick time.Duration // since start
+	dialing  pairList
+	aborting pairList
+	paused   []*Port // listeners that wait for descriptors or memory
+	ended    bool
+
+	mu    sync.Mutex
+	tasks []func()
+	done  chan struct{} // closed when the loop has ended
+}
+
+// counters are written by the loop alone and read from anywhere.
+type counters struct {
+	accepted, active, acceptErrors, dialErrors, aborted, spliced, copied, pipesRefused atomic.Uint64
+}
+
+func newLoop(o Options) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("splice: epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		closeFD(epoll)
+		return nil, fmt.Errorf("splice: eventfd: %w", err)
+	}
+	l := &loop{
+		kernel:  linux{},
+		epoll:   epoll,
+		wake:    wake,
+		buf:     make([]byte, copySize),
+		options: o,
+		start:   time.Now(),
+		done:    make(chan struct{}),
+	}
+	if err := l.watch(wake, unix.EPOLLIN, waker{l}); err != nil {
+		closeFD(epoll)
+		closeFD(wake)
+		return nil, err
+	}
+	return l, nil
+}
+
+// run serves events until the loop is told to end.
+func (l *loop) run() {
+	defer close(l.done)
+	events := make([]unix.EpollEvent, maxEvents)
+	for !l.ended {
+		n, err := unix.EpollWait(l.epoll, events, l.timeout())
+		if err != nil && err != unix.EINTR {
+			// Only a descriptor that is none, or memory that is not ours, can bring this about.
+			panic(fmt.Sprintf("splice: epoll_wait: %v", err))
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if s := l.slots[ev.Fd]; s.generation == ev.Pad && s.handler != nil {
+				s.handler.ready(ev.Events)
+			}
+		}
+		l.tick()
+	}
+	l.closeAll()
+	l.pipes.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	closeFD(l.wake)
+	l.wake = -1
+	closeFD(l.epoll)
+}
+
+// ticking says whether anything waits for time to pass.
+func (l *loop) ticking() bool {
+	return !l.dialing.empty() || !l.aborting.empty() || len(l.paused) > 0
+}
+
+// timeout is for epoll_wait, in milliseconds.
+func (l *loop) timeout() int {
+	if l.ticking() {
+		return int(tick.Milliseconds())
+	}
+	return -1
+}
+
+// tick looks after what waits for time to pass, at most once in that time. The clock is not read when nothing
+// waits.
+func (l *loop) tick() {
+	if !l.ticking() {
+		return
+	}
+	now := l.now()
+	if now < l.nextTick {
+		return
+	}
+	l.nextTick = now + tick
+	for p := range l.dialing.all() {
+		p.checkDial(now)
+	}
+	for p := range l.aborting.all() {
+		p.checkFlush(now)
+	}
+	l.resumePaused()
+}
+
+// now is the time since the loop's start.
+func (l *loop) now() time.Duration { return time.Since(l.start) }
+
+// do runs f on the loop's goroutine and waits for it; false means that the loop has ended and f did not run.
+func (l *loop) do(f func()) bool {
+	ran := make(chan struct{})
+	l.mu.Lock()
+	l.tasks = append(l.tasks, func() { f(); close(ran) })
+	l.signal() // under the lock: the loop's end closes the eventfd under it
+	l.mu.Unlock()
+	select {
+	case <-ran:
+		return true
+	case <-l.done:
+		return false
+	}
+}
+
+// signal makes epoll_wait return; l.mu is held. It can only fail with EAGAIN, when so many signals are waiting
+// already that the eventfd's counter is full.
+func (l *loop) signal() {
+	if l.wake < 0 {
+		return // the loop has ended
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(l.wake, one[:])
+}
+
+// waker runs the tasks that other goroutines gave the loop.
+type waker struct{ l *loop }
+
+func (w waker) ready(uint32) {
+	var count [8]byte
+	// EAGAIN would mean that the counter is zero already, which is what is wanted.
+	_, _ = unix.Read(w.l.wake, count[:])
+	w.l.mu.Lock()
+	tasks := w.l.tasks
+	w.l.tasks = nil
+	w.l.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+}
+
+// watch registers a descriptor with epoll and leads its events to h.
+func (l *loop) watch(fd int, events uint32, h handler) error {
+	for fd >= len(l.slots) {
+		l.slots = append(l.slots, slot{})
+	}
+	l.slots[fd].handler = h
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots[fd].generation}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		l.slots[fd].handler = nil
+		return fmt.Errorf("splice: epoll_ctl: %w", err)
+	}
+	return nil
+}
+
+// rewatch changes what a registered descriptor is watched for. It cannot fail for a descriptor that is open
+// and registered.
+func (l *loop) rewatch(fd int, events uint32) {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots[fd].generation}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
+		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
+	}
+}
+
+// unwatch takes a descriptor out of epoll. Events of it that are still in the batch are dropped.
+func (l *loop) unwatch(fd int) {
+	l.slots[fd].generation++
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil); err != nil {
+		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
+	}
+}
+
+// forget drops the events of a descriptor that is about to be closed, which takes it out of epoll.
+func (l *loop) forget(fd int) {
+	l.slots[fd].handler = nil
+	l.slots[fd].generation++
+}
+
+// closeAll closes every port and pair; what they had in flight is lost.
+func (l *loop) closeAll() {
+	for _, s := range l.slots {
+		switch h := s.handler.(type) {
+		case *Port:
+			h.close()
+		case *leg:
+			h.pair.close()
+		}
+	}
+}

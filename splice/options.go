@@ -1,0 +1,51 @@
+package splice
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
+const DefaultDialTimeout = 10 * time.Second
+
+// Options are the settings of an Engine. The zero value is useful.
+type Options struct {
+	// DialTimeout bounds the time from accept to an established backend connection.
+	// Zero means DefaultDialTimeout.
+	DialTimeout time.Duration
+
+	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
+	// backend, and the cause. It is called on the event loop and must not block. Nil: failures are only
+	// counted.
+	Report func(op string, client, backend netip.AddrPort, err error)
+}
+
+func (o Options) withDefaults() Options {
+	if o.DialTimeout <= 0 {
+		o.DialTimeout = DefaultDialTimeout
+	}
+	if o.Report == nil {
+		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	return o
+}
+
+// Stats are the counters of an Engine since its start.
+type Stats struct {
+	Accepted     uint64 // connections accepted
+	Active       uint64 // pairs that exist now
+	AcceptErrors uint64 // calls of accept that failed
+	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
+	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
+	Spliced      uint64 // bytes that reached a destination by splice(2)
+	Copied       uint64 // bytes that reached a destination by send(2)
+	Pipes        uint64 // pipes open now
+	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
+}
+
+// String gives the counters as "name=value" words.
+func (s Stats) String() string {
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused)
+}

@@ -1,0 +1,181 @@
+package splice
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// flushTimeout bounds the wait, when one leg has failed, for the other's peer to acknowledge what was delivered
+// before: a reset throws away what is still in the socket.
+const flushTimeout = 5 * time.Second
+
+// pair is a connection through the proxy. Its states are explained in the package documentation.
+type pair struct {
+	loop        *loop
+	port        *Port
+	client      netip.AddrPort
+	front, back leg
+	up, down    pump // frontend to backend, and back
+	connected   bool // the backend is
+	failed      *leg // the leg that failed first; nil unless aborting
+	lost        bool // the other failed too
+
+	deadline       time.Duration // of the dial or the flush, since the loop's start
+	list           *pairList     // the list that the pair is in
+	previous, next *pair
+}
+
+// newPair takes both descriptors.
+func newPair(p *Port, front, back int, client netip.AddrPort) *pair {
+	pr := &pair{loop: p.loop, port: p, client: client}
+	pr.front = leg{pair: pr, fd: front}
+	pr.back = leg{pair: pr, fd: back}
+	p.loop.stats.active.Add(1)
+	return pr
+}
+
+// from is the pump that reads the leg.
+func (p *pair) from(lg *leg) *pump {
+	if lg == &p.front {
+		return &p.up
+	}
+	return &p.down
+}
+
+// to is the pump that writes to the leg.
+func (p *pair) to(lg *leg) *pump { return p.from(p.other(lg)) }
+
+func (p *pair) other(lg *leg) *leg {
+	if lg == &p.front {
+		return &p.back
+	}
+	return &p.front
+}
+
+// ready takes an event of one of the legs.
+func (p *pair) ready(lg *leg, events uint32) {
+	if !p.connected {
+		p.dialReady(lg, events)
+		return
+	}
+	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
+	if ended != 0 {
+		lg.hungUp = true
+		if errno := lg.lastError(events); errno != 0 {
+			p.fail(lg)
+		}
+	}
+	if out := p.from(lg); events&unix.EPOLLIN|ended != 0 && out.wants() {
+		p.run(out)
+	}
+	if in := p.to(lg); events&unix.EPOLLOUT|ended != 0 && in.holding() {
+		p.run(in)
+	}
+	p.settle()
+}
+
+// run gives a pump its turn.
+func (p *pair) run(pm *pump) {
+	src, dst := &p.front, &p.back
+	if pm == &p.down {
+		src, dst = dst, src
+	}
+	switch pm.turn(p.loop, src.fd, dst.fd) {
+	case sourceFailed:
+		p.fail(src)
+	case destinationFailed:
+		p.fail(dst)
+	}
+}
+
+// fail begins to abort the pair: nothing more goes to the leg that failed, and what it delivered goes on to the
+// other.
+func (p *pair) fail(lg *leg) {
+	switch p.failed {
+	case nil:
+		p.failed = lg
+		p.to(lg).abandon(p.loop)
+		p.from(lg).cut = true
+		p.loop.stats.aborted.Add(1)
+		p.deadline = p.loop.now() + flushTimeout
+		p.loop.aborting.add(p)
+	case p.other(lg):
+		p.lost = true
+	}
+}
+
+// settle brings the pair's registration, or its end, in line with the state of its pumps.
+func (p *pair) settle() {
+	switch {
+	case p.lost: // nobody is left to deliver to
+		p.resetBoth()
+	case p.failed != nil && p.up.over && p.down.over:
+		p.flush()
+	case p.up.over && p.down.over:
+		p.close()
+	default:
+		if p.front.watchFor(p.interest(&p.front)) != nil || p.back.watchFor(p.interest(&p.back)) != nil {
+			// No memory, or no watches left, for epoll.
+			p.loop.stats.aborted.Add(1)
+			p.resetBoth()
+		}
+	}
+}
+
+// interest is what the leg is to be watched for.
+func (p *pair) interest(lg *leg) uint32 {
+	if !p.connected {
+		if lg == &p.back {
+			return unix.EPOLLOUT
+		}
+		return 0
+	}
+	var events uint32
+	if p.from(lg).wants() {
+		events |= unix.EPOLLIN
+	}
+	if p.to(lg).holding() {
+		events |= unix.EPOLLOUT
+	}
+	return events
+}
+
+// flush closes the failed leg, and resets the other once its peer has what was delivered.
+func (p *pair) flush() {
+	survivor := p.other(p.failed)
+	p.failed.reset()
+	if survivor.fd < 0 || unacknowledged(survivor.fd) == 0 {
+		p.resetBoth()
+		return
+	}
+	if survivor.watchFor(0) != nil {
+		p.resetBoth()
+	}
+}
+
+// checkFlush ends an abort when it is complete or has taken too long.
+func (p *pair) checkFlush(now time.Duration) {
+	if now >= p.deadline {
+		p.resetBoth()
+		return
+	}
+	p.settle()
+}
+
+func (p *pair) resetBoth() {
+	p.front.reset()
+	p.back.reset()
+	p.close()
+}
+
+// close ends the pair: its legs, unless they are closed already, and what its pumps hold.
+func (p *pair) close() {
+	p.leave()
+	p.up.abandon(p.loop)
+	p.down.abandon(p.loop)
+	p.front.close()
+	p.back.close()
+	p.loop.stats.active.Add(^uint64(0))
+}
