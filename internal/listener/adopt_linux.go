@@ -1,0 +1,75 @@
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Adopt takes the socket that dockerd bound. Its errors say in what it is not what the protocol needs.
+func Adopt(p Protocol) (*Socket, error) {
+	s, err := adopt(socketFD, p)
+	if err != nil {
+		return nil, fmt.Errorf("-use-listen-fd: descriptor %d: %w", socketFD, err)
+	}
+	return s, nil
+}
+
+func adopt(fd int, p Protocol) (*Socket, error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("%w: no socket was handed over", os.NewSyscallError("fcntl", err))
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if errors.Is(err, unix.ENOTSOCK) {
+		return nil, fmt.Errorf("it is not a socket (%w)", err)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt SO_TYPE", err)
+	}
+	number, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt SO_PROTOCOL", err)
+	}
+	if !serves(p, kind, number) {
+		return nil, fmt.Errorf("it is not a socket for %s: type %d, protocol %d", p, kind, number)
+	}
+	if err := checkBound(fd); err != nil {
+		return nil, err
+	}
+	if p != UDP {
+		// For a socket that listens already this only raises its backlog.
+		if err := unix.Listen(fd, backlog); err != nil {
+			return nil, os.NewSyscallError("listen", err)
+		}
+	}
+	return &Socket{fd: fd}, nil
+}
+
+// serves says whether a socket's type and protocol are the right ones. A TCP listener may be an MPTCP one: Go
+// programs open those by default.
+func serves(p Protocol, kind, number int) bool {
+	wantKind, wantNumber := transport(p)
+	return kind == wantKind && (number == wantNumber || p == TCP && number == unix.IPPROTO_MPTCP)
+}
+
+func checkBound(fd int) error {
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	port := 0
+	switch a := address.(type) {
+	case *unix.SockaddrInet4:
+		port = a.Port
+	case *unix.SockaddrInet6:
+		port = a.Port
+	default:
+		return errors.New("it is not an IPv4 or IPv6 socket")
+	}
+	if port == 0 {
+		return errors.New("the socket is not bound to a port")
+	}
+	return nil
+}
