@@ -112,7 +112,7 @@ type source struct {
 }
 
 func (s *source) Read(b []byte) (int, error) {
-	n, err := s.leg.TCPConn.Read(b)
+	n, err := s.leg.Read(b)
 	switch {
 	case err == nil:
 	case !errors.Is(err, io.EOF):
@@ -132,7 +132,7 @@ type destination struct {
 }
 
 func (d destination) Write(b []byte) (int, error) {
-	n, err := d.leg.TCPConn.Write(b)
+	n, err := d.leg.Write(b)
 	d.copied.Add(uint64(n))
 	return n, err
 }

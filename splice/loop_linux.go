@@ -145,8 +145,8 @@ func (l *loop) tick() {
 // now is the time since the loop's start.
 func (l *loop) now() time.Duration { return time.Since(l.start) }
 
-// do runs f on the loop's goroutine and waits for it; false means that the loop has ended and f did not run.
-func (l *loop) do(f func()) bool {
+// do runs f on the loop's goroutine and waits for it. When the loop has ended, f does not run.
+func (l *loop) do(f func()) {
 	ran := make(chan struct{})
 	l.mu.Lock()
 	l.tasks = append(l.tasks, func() { f(); close(ran) })
@@ -154,9 +154,7 @@ func (l *loop) do(f func()) bool {
 	l.mu.Unlock()
 	select {
 	case <-ran:
-		return true
 	case <-l.done:
-		return false
 	}
 }
 

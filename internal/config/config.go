@@ -177,14 +177,16 @@ func (e *Engine) Set(value string) error {
 func (e *Engine) String() string { return string(*e) }
 
 func printUsage(w io.Writer, all, ours *flag.FlagSet) {
-	fmt.Fprintf(w, `portsplice serves one published port of a Docker host; dockerd starts it.
+	var b strings.Builder
+	b.WriteString(`portsplice serves one published port of a Docker host; dockerd starts it.
 
 usage: portsplice -proto tcp|udp|sctp -host-ip IP -host-port N -container-ip IP -container-port N
 
 `)
-	all.SetOutput(w)
+	all.SetOutput(&b)
 	all.PrintDefaults()
-	fmt.Fprintf(w, "\nFrom the environment, where the command line is dockerd's:\n")
-	ours.VisitAll(func(f *flag.Flag) { fmt.Fprintf(w, "  %s (-%s)\n", variable(f.Name), f.Name) })
-	fmt.Fprintf(w, "\nSIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error.\n")
+	b.WriteString("\nFrom the environment, where the command line is dockerd's:\n")
+	ours.VisitAll(func(f *flag.Flag) { fmt.Fprintf(&b, "  %s (-%s)\n", variable(f.Name), f.Name) })
+	b.WriteString("\nSIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error.\n")
+	_, _ = io.WriteString(w, b.String()) // whoever asked has gone away
 }

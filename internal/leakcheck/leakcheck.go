@@ -20,18 +20,20 @@ const patience = 10 * time.Second
 
 // Main runs the tests of a package and exits the process: with the tests' own status, or 1 when they passed
 // but left something behind. What was left is printed.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a package that has something of its own to clean up: it returns the exit status.
+func Run(m *testing.M) int {
 	warmUp()
 	before, err := take()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "leakcheck:", err)
-		os.Exit(1)
+		return 1
 	}
-	code := m.Run()
-	if code == 0 {
-		code = verdict(before)
+	if code := m.Run(); code != 0 {
+		return code
 	}
-	os.Exit(code)
+	return verdict(before)
 }
 
 func verdict(before snapshot) int {

@@ -19,7 +19,7 @@ func Adopt(p Protocol) (*Socket, error) {
 
 func adopt(fd int, p Protocol) (*Socket, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("%w: no socket was handed over", os.NewSyscallError("fcntl", err))
+		return nil, fmt.Errorf("no socket was handed over (%w)", os.NewSyscallError("fcntl", err))
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if errors.Is(err, unix.ENOTSOCK) {

@@ -136,7 +136,7 @@ func slowReaderBoundsMemory(t *testing.T, e Engine) {
 		t.Errorf("%d MiB were taken from the backend while the client read nothing", taken>>20)
 	}
 	go func() {
-		for range progress { //nolint:revive // the backend goes on while the client reads
+		for range progress { // the backend goes on while the client reads
 		}
 	}()
 	n, err := io.Copy(io.Discard, conn)

@@ -1,0 +1,85 @@
+// Go's runtime would read /proc/self/mountinfo at every start to follow the CPU limit of the cgroup, long on a host
+// with many containers, and keep descriptors open and wake up to do so. A proxy has no use for that.
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
+// Command portsplice serves one published port of a Docker host. dockerd starts it in place of docker-proxy
+// (--userland-proxy-path), once for every port and address family.
+//
+// It answers dockerd on descriptor 3 and then relays until a signal ends it. The order matters: signals first, so
+// that none that follows the answer is missed, and the descriptors that dockerd hands over before anything else
+// can open one of the same number.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/failurelog"
+	"github.com/portsplice/portsplice/internal/listener"
+	"github.com/portsplice/portsplice/internal/relay"
+	"github.com/portsplice/portsplice/internal/status"
+)
+
+// version is set by the Makefile.
+var version = "unknown"
+
+func main() {
+	asked := catchSignals()
+	dockerd := status.Adopt()
+	c, err := config.Parse(os.Args[1:], os.Getenv, os.Stdout)
+	switch {
+	case errors.Is(err, config.ErrHelp):
+		return
+	case err != nil:
+		fail(dockerd, err)
+	case c.Version:
+		fmt.Println("portsplice version " + version)
+		return
+	}
+	r, err := start(c)
+	if err != nil {
+		fail(dockerd, err)
+	}
+	if err := dockerd.Ready(); err != nil {
+		fail(nil, err) // dockerd has given up: nobody will ever stop this process
+	}
+	for {
+		select {
+		case <-asked:
+			fmt.Fprintf(os.Stderr, "portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
+		case err := <-r.Ended:
+			fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, err))
+		}
+	}
+}
+
+// start opens or adopts the frontend's socket and serves it.
+func start(c config.Config) (*relay.Relay, error) {
+	open := func() (*listener.Socket, error) { return listener.Open(c.Protocol, c.Frontend) }
+	if c.UseListenFD {
+		open = func() (*listener.Socket, error) { return listener.Adopt(c.Protocol) }
+	}
+	socket, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return relay.Start(c, socket, failurelog.New(os.Stderr).Report)
+}
+
+// fail tells dockerd, and whoever reads standard error, why the port is not served, and ends the program.
+func fail(dockerd *status.Pipe, reason error) {
+	if err := dockerd.Failed(reason); err != nil {
+		reason = errors.Join(reason, err)
+	}
+	fmt.Fprintln(os.Stderr, "portsplice:", reason)
+	os.Exit(1)
+}
+
+// exitOn ends the program at the first signal.
+func exitOn(stop <-chan os.Signal) {
+	<-stop
+	os.Exit(0)
+}

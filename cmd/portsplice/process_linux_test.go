@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portsplice/portsplice/internal/leakcheck"
+)
+
+// timeout bounds every wait; a test that reaches it has failed.
+const timeout = 20 * time.Second
+
+// program is the binary under test.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "portsplice-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory
+	program = filepath.Join(dir, "portsplice")
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return leakcheck.Run(m)
+}
+
+// process is the program as dockerd starts it.
+type process struct {
+	*exec.Cmd
+	status string // all that it wrote to the status pipe
+	stderr *buffer
+}
+
+// run describes a start of the program.
+type run struct {
+	args   []string
+	env    []string
+	socket *os.File // descriptor 4; nil: none
+	shell  bool     // no status pipe
+}
+
+// frontend gives the arguments for serving addr with backend.
+func arguments(protocol string, frontend, backend netip.AddrPort, more ...string) []string {
+	return append([]string{
+		"-proto", protocol,
+		"-host-ip", frontend.Addr().String(), "-host-port", fmt.Sprint(frontend.Port()),
+		"-container-ip", backend.Addr().String(), "-container-port", fmt.Sprint(backend.Port()),
+	}, more...)
+}
+
+// start starts the program and waits for its answer on the status pipe. It is killed when the test ends.
+func (r run) start(t *testing.T) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(program, r.args...), stderr: new(buffer)}
+	p.Stderr = p.stderr
+	p.Env = append(os.Environ(), r.env...)
+	var answer *os.File
+	if !r.shell {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = write.Close() }()
+		defer func() { _ = read.Close() }()
+		answer = read
+		p.ExtraFiles = []*os.File{write}
+		if r.socket != nil {
+			p.ExtraFiles = append(p.ExtraFiles, r.socket)
+		}
+		must(t, p.Start())
+		must(t, write.Close())
+	} else {
+		must(t, p.Start())
+	}
+	t.Cleanup(func() {
+		_ = p.Process.Kill() // it may have ended
+		_ = p.Wait()         // and been waited for
+		if t.Failed() {
+			t.Logf("standard error:\n%s", p.stderr)
+		}
+	})
+	if answer != nil {
+		must(t, answer.SetReadDeadline(time.Now().Add(timeout)))
+		all, err := io.ReadAll(answer) // dockerd reads up to end of file too
+		must(t, err)
+		p.status = string(all)
+	}
+	return p
+}
+
+// serve starts the program and expects it to serve.
+func (r run) serve(t *testing.T) *process {
+	t.Helper()
+	p := r.start(t)
+	if !r.shell && p.status != "0\n" {
+		t.Fatalf("the status is %q, want %q", p.status, "0\n")
+	}
+	return p
+}
+
+// ends waits for the program's end and gives its exit status.
+func (p *process) ends(t *testing.T) int {
+	t.Helper()
+	watchdog := time.AfterFunc(timeout, func() { _ = p.Process.Kill() })
+	defer watchdog.Stop()
+	err := p.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if p.ProcessState.ExitCode() < 0 {
+		t.Errorf("the program did not exit by itself: %v", p.ProcessState)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a condition that has no event.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(timeout); !condition(); <-poll.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting: %s", what)
+		}
+	}
+}
+
+// buffer is a bytes.Buffer for two goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// ours is a loopback address that no other test process uses, so that a port found free on it stays free.
+func ours() netip.Addr {
+	pid := os.Getpid()
+	return netip.AddrFrom4([4]byte{127, byte(1 + pid>>14), byte(pid >> 7 & 127), byte(1 + pid&127)})
+}
+
+// freePort finds a port that is free for the protocol.
+func freePort(t *testing.T, protocol string, on netip.Addr) netip.AddrPort {
+	t.Helper()
+	anyPort := netip.AddrPortFrom(on, 0)
+	if protocol == "udp" {
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(anyPort))
+		must(t, err)
+		defer func() { must(t, conn.Close()) }()
+		return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(anyPort))
+	must(t, err)
+	defer func() { must(t, l.Close()) }()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// echo runs a backend that answers with what it gets, on a fresh port.
+func echo(t *testing.T, protocol string, on netip.Addr) netip.AddrPort {
+	t.Helper()
+	if protocol == "udp" {
+		return echoUDP(t, on)
+	}
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(on, 0)))
+	must(t, err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				_, _ = io.Copy(conn, conn) // the client notices
+				_ = conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		must(t, l.Close())
+		running.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func echoUDP(t *testing.T, on netip.Addr) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(on, 0)))
+	must(t, err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for b := make([]byte, 1<<16); ; {
+			n, from, err := conn.ReadFromUDPAddrPort(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			_, _ = conn.WriteToUDPAddrPort(b[:n], from) // the client notices
+		}
+	})
+	t.Cleanup(func() {
+		must(t, conn.Close())
+		running.Wait()
+	})
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// dial connects to the frontend; the caller's test ends before the connection does.
+func dial(t *testing.T, protocol string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(protocol, to.String())
+	must(t, err)
+	must(t, conn.SetDeadline(time.Now().Add(timeout)))
+	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
+	return conn
+}
+
+// exchange sends a message and expects it back.
+func exchange(t *testing.T, conn net.Conn, message string) {
+	t.Helper()
+	_, err := conn.Write([]byte(message))
+	must(t, err)
+	b := make([]byte, len(message))
+	_, err = io.ReadFull(conn, b)
+	must(t, err)
+	if string(b) != message {
+		t.Fatalf("got %q, want %q", b, message)
+	}
+}
+
+// signalled sends the signal and expects exit status 0.
+func (p *process) signalled(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	must(t, p.Process.Signal(s))
+	if code := p.ends(t); code != 0 {
+		t.Errorf("exit status %d after %v, want 0", code, s)
+	}
+}
+
+// counters asks for the counters and gives them by name.
+func (p *process) counters(t *testing.T) map[string]string {
+	t.Helper()
+	const prefix = "portsplice: stats "
+	before := strings.Count(p.stderr.String(), prefix)
+	must(t, p.Process.Signal(syscall.SIGUSR1))
+	lines := func() []string { return strings.Split(p.stderr.String(), prefix) }
+	until(t, "the counters are printed", func() bool {
+		all := lines()
+		return len(all) == before+2 && strings.HasSuffix(all[before+1], "\n")
+	})
+	found := make(map[string]string)
+	for word := range strings.FieldsSeq(lines()[before+1]) {
+		name, value, _ := strings.Cut(word, "=")
+		found[name] = value
+	}
+	return found
+}

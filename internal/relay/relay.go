@@ -1,0 +1,93 @@
+// Package relay starts what serves a published port: the one of the engines and relays that its protocol, the
+// system and the user's choice call for.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/portsplice/portsplice/fallback"
+	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/listener"
+	"github.com/portsplice/portsplice/internal/sctp"
+	"github.com/portsplice/portsplice/internal/udp"
+	"github.com/portsplice/portsplice/splice"
+)
+
+// Report is told of failures; see the Options of the engines.
+type Report = func(op string, client, backend netip.AddrPort, err error)
+
+// Relay serves a port from Start to the end of the process.
+type Relay struct {
+	Engine string              // what moves the bytes: splice, fallback, udp or sctp
+	Stats  func() fmt.Stringer // the counters, as "name=value" words
+	Ended  <-chan error        // receives why, if serving ever ends by itself; nil when it cannot
+}
+
+// Start serves the port that socket stands for, and owns the socket from then on.
+func Start(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	switch c.Protocol {
+	case listener.UDP:
+		return startUDP(c, socket, report)
+	case listener.SCTP:
+		return startSCTP(c, socket, report)
+	default:
+		return startTCP(c, socket, report)
+	}
+}
+
+func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	if c.Engine == config.Fallback {
+		return startFallback(c, socket, report)
+	}
+	engine, err := splice.New(splice.Options{DialTimeout: c.DialTimeout, Report: report})
+	switch {
+	case errors.Is(err, errors.ErrUnsupported) && c.Engine == config.Auto:
+		return startFallback(c, socket, report)
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
+	}
+	if _, err := engine.Add(socket.Take(), c.Backend); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return &Relay{Engine: "splice", Stats: func() fmt.Stringer { return engine.Stats() }}, nil
+}
+
+func startFallback(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	l, err := socket.Listener()
+	if err != nil {
+		return nil, fmt.Errorf("engine fallback: %w", err)
+	}
+	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: report})
+	if _, err := engine.Add(l, c.Backend); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return &Relay{Engine: "fallback", Stats: func() fmt.Stringer { return engine.Stats() }}, nil
+}
+
+func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	conn, err := socket.UDPConn()
+	if err != nil {
+		return nil, fmt.Errorf("udp: %w", err)
+	}
+	r, err := udp.New(conn, c.Backend, udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Report: report})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+}
+
+func startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	r, err := sctp.New(socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report})
+	if err != nil {
+		return nil, err
+	}
+	return &Relay{Engine: "sctp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+}
+
+func serve(run func() error) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- run() }()
+	return ended
+}
