@@ -1,0 +1,27 @@
+package fallback_test
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"net/netip"
+
+	"github.com/portsplice/portsplice/fallback"
+)
+
+func Example() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	engine := fallback.New(fallback.Options{})
+	if _, err := engine.Add(listener, netip.MustParseAddrPort("172.17.0.2:80")); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(engine.Stats())
+	if err := engine.Close(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// accepted=0 active=0 accept-errors=0 dial-errors=0 aborted=0 spliced=0 copied=0
+}
