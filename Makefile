@@ -1,0 +1,81 @@
+# What a user or contributor does, by name. Everything that the tests need is installed from here.
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOLS    := $(CURDIR)/bin/tools
+
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process.
+E2E_PACKAGES  := docker.io iproute2
+SCTP_PACKAGES := user-mode-linux busybox-static
+
+ROOT := $(filter 0,$(shell id -u))
+
+.PHONY: build run test unit e2e test-sctp check cross bench clean e2e-packages sctp-packages
+
+# The program that dockerd starts is paid for once per port: static, without cgo and without symbols.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplice ./cmd/portsplice
+
+# What portsplice does, without docker.
+run: build
+	$(GO) run ./internal/demo -proxy bin/portsplice
+
+ifneq ($(ROOT),)
+test: unit test-sctp e2e
+else
+test: unit
+	@echo "left out, because they need root: make test-sctp (installs packages), make e2e (starts dockerd)"
+endif
+
+unit:
+	$(GO) test -race -count=1 ./...
+
+# A real dockerd, in a network namespace of its own, with our program as its proxy.
+e2e: build e2e-packages
+	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice
+
+# SCTP, on a kernel that has it.
+test-sctp: sctp-packages
+	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
+	internal/sctp/uml/run bin/sctp.test -test.v
+
+e2e-packages: PACKAGES = $(E2E_PACKAGES)
+sctp-packages: PACKAGES = $(SCTP_PACKAGES)
+e2e-packages sctp-packages:
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
+		apt-get update && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
+
+check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet -tags e2e,sctp_kernel ./...
+	$(TOOLS)/staticcheck -tags e2e,sctp_kernel ./...
+	$(TOOLS)/golangci-lint run ./...
+	$(GO) mod tidy -diff
+
+# Programs and test binaries for the other systems, where there is the fallback only.
+cross:
+	@set -e; for target in linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64; do \
+		echo "cross-compile $$target"; \
+		export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
+		$(GO) build -o /dev/null ./cmd/portsplice; \
+		$(GO) vet ./...; \
+		$(GO) test -exec true ./... >/dev/null; \
+	done
+
+bench: build
+	$(GO) test -run '^$$' -bench . ./bench
+
+# Tools are pinned here and are no dependencies of the module.
+$(TOOLS)/staticcheck: Makefile
+	GOBIN=$(TOOLS) $(GO) install $(STATICCHECK)
+	@touch $@
+$(TOOLS)/golangci-lint: Makefile
+	GOBIN=$(TOOLS) $(GO) install $(GOLANGCI_LINT)
+	@touch $@
+
+clean:
+	rm -rf bin
