@@ -8,7 +8,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process.
-E2E_PACKAGES  := docker.io iproute2
+E2E_PACKAGES  := docker.io
 SCTP_PACKAGES := user-mode-linux busybox-static
 
 ROOT := $(filter 0,$(shell id -u))

@@ -1,0 +1,161 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"testing"
+)
+
+// api is the part of Docker's HTTP API that the tests use.
+type api struct{ client *http.Client }
+
+func newAPI(socket string) api {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	return api{&http.Client{
+		Timeout:   4 * patience, // longer than the 16 s that dockerd gives a proxy to start
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+	}}
+}
+
+// do sends a request, with in as its JSON body unless it is nil or a reader, and decodes the answer into out
+// unless that is nil. An answer that is an error becomes one.
+func (a api) do(ctx context.Context, method, path string, in, out any) error {
+	body, ok := in.(io.Reader)
+	if !ok && in != nil {
+		encoded, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://docker"+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if resp.StatusCode >= 400 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+func (a api) call(t *testing.T, method, path string, in, out any) {
+	t.Helper()
+	if err := a.do(t.Context(), method, path, in, out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (a api) ping(ctx context.Context) error { return a.do(ctx, "GET", "/_ping", nil, nil) }
+
+func (a api) importImage(t *testing.T, tar io.Reader) {
+	t.Helper()
+	query := url.Values{"fromSrc": {"-"}, "repo": {image}, "changes": {`ENTRYPOINT ["/server"]`}}
+	a.call(t, "POST", "/images/create?"+query.Encode(), tar, nil)
+}
+
+// port is one published port, as -p would name it.
+type port struct {
+	proto     string
+	host      int
+	container int
+}
+
+func tcp(number int) port { return port{"tcp", number, number} }
+func udp(number int) port { return port{"udp", number, number} }
+
+// container is one that the daemon has created.
+type container struct {
+	api
+	id string
+}
+
+// create makes a container that publishes ports on every address of the host. The server in it gets args.
+func (a api) create(t *testing.T, args []string, ports ...port) container {
+	t.Helper()
+	type binding struct{ HostPort string }
+	exposed, bindings := map[string]struct{}{}, map[string][]binding{}
+	for _, p := range ports {
+		inside := strconv.Itoa(p.container) + "/" + p.proto
+		exposed[inside] = struct{}{}
+		bindings[inside] = append(bindings[inside], binding{strconv.Itoa(p.host)})
+	}
+	var created struct{ ID string }
+	a.call(t, "POST", "/containers/create", map[string]any{
+		"Image":        image,
+		"Cmd":          args,
+		"ExposedPorts": exposed,
+		"HostConfig":   map[string]any{"PortBindings": bindings},
+	}, &created)
+	return container{a, created.ID}
+}
+
+// run creates a container, starts it and waits until its server answers.
+func (a api) run(t *testing.T, ports ...port) container {
+	t.Helper()
+	c := a.create(t, nil, ports...)
+	c.start(t)
+	c.awaitServer(t)
+	return c
+}
+
+func (c container) start(t *testing.T) {
+	t.Helper()
+	c.call(t, "POST", "/containers/"+c.id+"/start", nil, nil)
+}
+
+func (c container) stop(t *testing.T) {
+	t.Helper()
+	c.call(t, "POST", "/containers/"+c.id+"/stop", nil, nil)
+}
+
+// disconnect takes the container, which goes on running, off the default bridge.
+func (c container) disconnect(t *testing.T) {
+	t.Helper()
+	c.call(t, "POST", "/networks/bridge/disconnect", map[string]any{"Container": c.id}, nil)
+}
+
+// ip returns the container's address on the bridge.
+func (c container) ip(t *testing.T) string {
+	t.Helper()
+	var inspected struct{ NetworkSettings struct{ IPAddress string } }
+	c.call(t, "GET", "/containers/"+c.id+"/json", nil, &inspected)
+	return inspected.NetworkSettings.IPAddress
+}
+
+// awaitServer waits until the server accepts on the port that it binds last. It connects over the bridge: the
+// proxies would accept before the server does.
+func (c container) awaitServer(t *testing.T) {
+	t.Helper()
+	address := net.JoinHostPort(c.ip(t), strconv.Itoa(latePort))
+	eventually(t, "the server in the container accepts on "+address, func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
+}
