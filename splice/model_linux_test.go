@@ -1,0 +1,241 @@
+package splice
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The pump is run against a kernel that plays every schedule of short reads, short writes, EAGAIN, end of file and
+// failures, and compared with a plain model: what arrives is what was sent, in order, and the verdict fits.
+
+// decisions are the choices of a schedule: each call picks one of n. Without choices left it picks the last, which
+// always makes progress.
+type decisions func(n int) int
+
+// Descriptors of the scripted sockets. Pipes are real ones, so that the pool is the real one too.
+const (
+	scriptedSource      = -10
+	scriptedDestination = -11
+)
+
+// script is a kernel with one source, one destination and any number of pipes.
+type script struct {
+	t      *testing.T
+	decide decisions
+
+	queued   []byte // to be read from the source
+	ending   unix.Errno
+	ended    bool   // the source answered with its end, or failed
+	received []byte // in this turn
+	checked  int    // bytes received in earlier turns
+	shut     bool
+	broken   bool // the destination failed
+	inFlight int  // bytes read and not yet written
+	blocked  bool
+	noSplice bool
+	pipe     int    // the write end of the pipe that was filled last
+	piped    []byte // what is in it
+}
+
+func (s *script) take(n int) int {
+	if n == 0 {
+		return 0
+	}
+	switch s.decide(8) {
+	case 0, 1:
+		return 1 + s.decide(n)
+	case 2:
+		return min(n, 1+s.decide(16))
+	default:
+		return n
+	}
+}
+
+// fromSource gives how many of n bytes a read moves.
+func (s *script) fromSource(n int) (int, unix.Errno) {
+	if s.inFlight > 0 {
+		s.t.Fatalf("the source is read while %d bytes are held", s.inFlight)
+	}
+	if s.decide(6) == 0 {
+		return 0, unix.EAGAIN
+	}
+	if len(s.queued) == 0 {
+		s.ended = true
+		return 0, s.ending
+	}
+	return s.take(min(n, len(s.queued))), 0
+}
+
+// toDestination gives how many of n bytes a write moves.
+func (s *script) toDestination(n int) (int, unix.Errno) {
+	if s.shut {
+		s.t.Fatal("a write follows the shutdown")
+	}
+	s.blocked = false
+	switch s.decide(40) {
+	case 0:
+		s.broken = true
+		return 0, unix.EPIPE
+	case 1, 2, 3, 4, 5, 6, 7, 8:
+		s.blocked = true
+		return 0, unix.EAGAIN
+	}
+	return s.take(n), 0
+}
+
+func (s *script) recv(fd int, b []byte) (int, unix.Errno) {
+	if fd != scriptedSource {
+		s.t.Fatalf("recv from %d", fd)
+	}
+	n, errno := s.fromSource(len(b))
+	copy(b, s.queued[:n])
+	s.queued = s.queued[n:]
+	s.inFlight += n
+	return n, errno
+}
+
+func (s *script) send(fd int, b []byte) (int, unix.Errno) {
+	if fd != scriptedDestination {
+		s.t.Fatalf("send to %d", fd)
+	}
+	n, errno := s.toDestination(len(b))
+	s.received = append(s.received, b[:n]...)
+	s.inFlight -= n
+	return n, errno
+}
+
+func (s *script) splice(from, to, n int) (int, unix.Errno) {
+	if from == scriptedSource {
+		if s.noSplice {
+			return 0, unix.EINVAL
+		}
+		moved, errno := s.fromSource(n)
+		if moved > 0 {
+			s.pipe, s.piped = to, append(s.piped, s.queued[:moved]...)
+			s.queued = s.queued[moved:]
+			s.inFlight += moved
+		}
+		return moved, errno
+	}
+	if n > len(s.piped) || to != scriptedDestination {
+		s.t.Fatalf("splice of %d bytes from pipe %d, with %d, to %d", n, from, len(s.piped), to)
+	}
+	moved, errno := s.toDestination(n)
+	s.received = append(s.received, s.piped[:moved]...)
+	s.piped = s.piped[moved:]
+	s.inFlight -= moved
+	return moved, errno
+}
+
+func (s *script) shutdown(fd int) unix.Errno {
+	if fd != scriptedDestination || s.shut {
+		s.t.Fatalf("shutdown of %d, for the second time: %v", fd, s.shut)
+	}
+	if s.decide(20) == 0 {
+		s.broken = true
+		return unix.ENOTCONN
+	}
+	s.shut = true
+	return 0
+}
+
+// play runs one schedule to its end.
+func play(t *testing.T, decide decisions) {
+	content := make([]byte, decide(3)*200_000+decide(1000))
+	for i := range content {
+		content[i] = byte(i * 7 >> 3)
+	}
+	s := &script{t: t, decide: decide, queued: content, noSplice: decide(8) == 0}
+	if decide(3) == 0 {
+		s.ending = unix.ECONNRESET
+	}
+	garbage := bytes.Repeat([]byte{0xa5}, copySize)
+	l := &loop{kernel: s, buf: make([]byte, copySize)}
+	defer l.pipes.close()
+	if decide(4) == 0 {
+		l.pipes.open.Store(maxPipes) // no pipe is to be had
+		defer l.pipes.open.Store(0)
+	}
+	p := &pump{cut: decide(5) == 0}
+	for turns := 0; !p.over; turns++ {
+		if turns > 100_000 {
+			t.Fatal("the pump makes no progress")
+		}
+		v := p.turn(l, scriptedSource, scriptedDestination)
+		copy(l.buf, garbage) // what the pump holds between turns may not live here
+		s.check(p, v, content)
+	}
+	lent := int(l.pipes.open.Load()) - len(l.pipes.free)
+	if lent != 0 && lent != maxPipes {
+		t.Errorf("%d pipes were not given back", lent)
+	}
+	for _, free := range l.pipes.free {
+		if free.w == s.pipe && len(s.piped) > 0 {
+			t.Errorf("a pipe with %d bytes went back to the pool", len(s.piped))
+		}
+	}
+}
+
+// check compares the pump's verdict with what the scripted kernel saw.
+func (s *script) check(p *pump, v verdict, content []byte) {
+	t := s.t
+	if end := s.checked + len(s.received); end > len(content) || !bytes.Equal(content[s.checked:end], s.received) {
+		t.Fatalf("bytes arrived changed or out of order after %d", s.checked)
+	}
+	s.checked += len(s.received)
+	s.received = s.received[:0]
+	switch v {
+	case awaitSource:
+		if p.holding() || s.inFlight != 0 || s.ended {
+			t.Fatalf("waits for the source with %d bytes held, the source ended: %v", s.inFlight, s.ended)
+		}
+	case awaitDestination:
+		if !p.holding() || !s.blocked || s.inFlight == 0 {
+			t.Fatalf("waits for the destination with %d bytes held, it blocked: %v", s.inFlight, s.blocked)
+		}
+	case finished:
+		if !s.shut || s.checked != len(content) || s.ending != 0 || p.cut {
+			t.Fatalf("finished with %d of %d bytes, shut down: %v, cut: %v", s.checked, len(content), s.shut, p.cut)
+		}
+	case sourceFailed:
+		if s.shut || s.checked != len(content) || s.ending == 0 && !p.cut {
+			t.Fatalf("the source failed after %d of %d bytes, shut down: %v", s.checked, len(content), s.shut)
+		}
+	case destinationFailed:
+		if !s.broken {
+			t.Fatal("the destination failed, but it did not")
+		}
+	}
+	if over := v == finished || v == sourceFailed || v == destinationFailed; over != p.over {
+		t.Fatalf("verdict %d, but over is %v", v, p.over)
+	}
+}
+
+func TestPumpAgainstModel(t *testing.T) {
+	const schedules = 1500
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range schedules {
+		play(t, random.IntN)
+	}
+}
+
+func FuzzPump(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0}, 64))
+	f.Add([]byte("\x02\x10\x01\x02\x03\x03\x05\x05\x04\x04\x02\x10\x30\x00\x01\x02\x03"))
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		play(t, func(n int) int {
+			if len(choices) == 0 {
+				return n - 1
+			}
+			choice := int(choices[0])
+			choices = choices[1:]
+			return choice % n
+		})
+	})
+}
