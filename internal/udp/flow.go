@@ -1,0 +1,139 @@
+package udp
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// maxDatagram is larger than any datagram: a payload has at most 65,507 bytes over IPv4 and 65,527 over IPv6. A
+// read into as much is never cut short.
+const maxDatagram = 64 << 10
+
+// flowKey is what makes a flow: who asked, and which of our addresses. The same client port asking two addresses
+// is two flows, because the replies must come from two addresses.
+type flowKey struct {
+	client netip.AddrPort
+	asked  local
+}
+
+// local is the address a datagram was sent to. The zero value stands for an address that is unknown, or that no
+// reply can leave from (multicast): the kernel then chooses.
+type local struct {
+	addr    netip.Addr
+	ifindex uint32 // only for IPv6 link-local addresses, which mean nothing without their interface
+}
+
+// flow is a client's entry in the table. The Serve goroutine writes to conn, the flow's own goroutine reads from it.
+type flow struct {
+	key     flowKey
+	conn    *net.UDPConn // connected to the backend
+	inbox   *inbox       // how conn is read
+	control []byte       // control message that makes replies leave from key.asked
+	seen    atomic.Int64 // time of the last datagram in either direction, on the relay's clock
+
+	tracking
+}
+
+// newFlow owns conn, also when it fails.
+func newFlow(key flowKey, conn *net.UDPConn) (*flow, error) {
+	inbox, err := newInbox(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &flow{key: key, conn: conn, inbox: inbox, control: key.asked.control()}, nil
+}
+
+func (f *flow) touch(now time.Duration) { f.seen.Store(int64(now)) }
+
+// close gives the descriptor back before it returns: whoever evicts a flow needs it. It ends the flow's goroutine.
+// Closing a datagram socket flushes nothing, so its error has nothing to say; that includes closing twice.
+func (f *flow) close() { _ = f.conn.Close() }
+
+// forward takes one datagram from a client to the backend.
+func (r *Relay) forward(datagram []byte, key flowKey) {
+	f, err := r.flow(key)
+	if err != nil {
+		r.count.dropped.Add(1)
+		r.fail("open a flow to the backend", key.client, err)
+		return
+	}
+	if err := r.send(f, datagram); err != nil {
+		r.count.dropped.Add(1)
+		r.fail("send to the backend", key.client, err)
+		return
+	}
+	r.count.datagramsIn.Add(1)
+	r.count.bytesIn.Add(uint64(len(datagram)))
+}
+
+// send tries twice. The error that a connected socket answers a send with may be the ICMP answer to an earlier
+// datagram, from when the backend was down; it is cleared by being returned, and the datagram in hand has not left.
+func (r *Relay) send(f *flow, datagram []byte) error {
+	first := f.send(datagram)
+	if first == nil {
+		return nil
+	}
+	r.countRefusal(first)
+	err := f.send(datagram)
+	if err == nil {
+		r.count.retried.Add(1)
+		r.fail("send to the backend, done at the second try", f.key.client, first)
+		return nil
+	}
+	r.countRefusal(err)
+	if !errors.Is(err, syscall.EMSGSIZE) && !errors.Is(err, syscall.ECONNREFUSED) {
+		// Not the datagram and not the backend: the socket itself. Its source address may have left the host.
+		r.abandon(f)
+	}
+	return err
+}
+
+// send uses sendmsg, because net's Write answers EAGAIN where it should wait when the datagram is empty.
+func (f *flow) send(datagram []byte) error {
+	_, _, err := f.conn.WriteMsgUDP(datagram, nil, nil)
+	return err
+}
+
+// serveReplies takes the backend's datagrams to the client until the flow is closed.
+func (r *Relay) serveReplies(f *flow) {
+	defer f.inbox.release()
+	var pace backoff
+	for {
+		datagram, err := f.inbox.receive()
+		switch {
+		case err == nil:
+			pace.reset()
+			r.reply(f, datagram)
+		case errors.Is(err, net.ErrClosed):
+			return
+		case r.countRefusal(err):
+			// One for each ICMP message, so this cannot spin; and the backend may be back any moment.
+			r.fail("receive from the backend", f.key.client, err)
+		default:
+			r.fail("receive from the backend", f.key.client, err)
+			pace.pause(r.done)
+		}
+	}
+}
+
+// reply takes one datagram from the backend to the client.
+func (r *Relay) reply(f *flow, datagram []byte) {
+	f.touch(r.now())
+	if !f.answered { // written by this goroutine alone
+		r.mu.Lock()
+		r.flows.answer(f)
+		r.mu.Unlock()
+	}
+	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.key.client); err != nil {
+		r.count.dropped.Add(1)
+		r.fail("send to the client", f.key.client, err)
+		return
+	}
+	r.count.datagramsOut.Add(1)
+	r.count.bytesOut.Add(uint64(len(datagram)))
+}

@@ -1,0 +1,88 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// moby#11185: the table is bounded, and a full one still serves each new client.
+func TestMoby11185FullTableServesNewClients(t *testing.T) {
+	const limit, clients = 4, 32
+	backend := listen(t, "127.0.0.1")
+	r := serve(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
+	opened := map[*flow]bool{}
+	for i := range clients {
+		exchange(t, dial(t, at(r, "127.0.0.1")), backend, fmt.Appendf(nil, "client %d", i))
+		for _, f := range r.snapshot() {
+			opened[f] = true
+		}
+	}
+	if s := r.Stats(); s.Flows != limit || s.FlowsTotal != clients || s.Evicted != clients-limit || s.Dropped != 0 {
+		t.Errorf("stats %+v, want %d flows of %d, the others evicted, nothing dropped", s, limit, clients)
+	}
+	for _, f := range r.snapshot() {
+		delete(opened, f)
+	}
+	for f := range opened {
+		if err := f.send(nil); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("an evicted flow's socket: %v, want closed", err)
+		}
+	}
+	if len(opened) != clients-limit {
+		t.Errorf("%d flows seen leaving, want %d", len(opened), clients-limit)
+	}
+}
+
+// A client that nobody answers goes before those who are in conversation, and an evicted client may come back.
+func TestFullTableKeepsConversations(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r := newRelay(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: 2})
+	clock := new(clock).set(r)
+	start(t, r)
+	answered, ignored, newcomer := dial(t, at(r, "127.0.0.1")), dial(t, at(r, "127.0.0.1")), dial(t, at(r, "127.0.0.1"))
+
+	kept := exchange(t, answered, backend, []byte("conversation"))
+	clock.advance(10 * time.Second)
+	send(t, ignored, []byte("anyone?"))
+	gone := expect(t, backend, []byte("anyone?"))
+	clock.advance(2 * grace)
+	exchange(t, newcomer, backend, []byte("new"))
+
+	if from := exchange(t, answered, backend, []byte("still there")); from != kept {
+		t.Errorf("the conversation moved from %v to %v", kept, from)
+	}
+	if from := exchange(t, ignored, backend, []byte("back")); from == gone {
+		t.Errorf("the ignored client kept %v", gone)
+	}
+	if s := r.Stats(); s.Evicted != 2 || s.Flows != 2 {
+		t.Errorf("%d evicted, %d flows, want 2 and 2", s.Evicted, s.Flows)
+	}
+}
+
+// New clients that come together to a table full of answered, idle flows do not evict each other.
+func TestNewClientsDoNotEvictEachOther(t *testing.T) {
+	const limit = 8
+	backend := listen(t, "127.0.0.1")
+	r := newRelay(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
+	clock := new(clock).set(r)
+	start(t, r)
+	for range limit {
+		exchange(t, dial(t, at(r, "127.0.0.1")), backend, []byte("old"))
+	}
+	clock.advance(grace)
+	clients := make([]*net.UDPConn, limit)
+	flows := make([]netip.AddrPort, limit)
+	for i := range clients {
+		clients[i] = dial(t, at(r, "127.0.0.1"))
+		send(t, clients[i], fmt.Appendf(nil, "new %d", i))
+		flows[i] = expect(t, backend, fmt.Appendf(nil, "new %d", i))
+	}
+	for i, client := range clients {
+		reply(t, backend, []byte("late answer"), flows[i])
+		expect(t, client, []byte("late answer"))
+	}
+}

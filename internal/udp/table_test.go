@@ -1,0 +1,177 @@
+package udp
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// entry is a flow in the words of TestEvict.
+type entry struct {
+	name     string
+	seen     time.Duration
+	answered bool
+}
+
+func TestEvict(t *testing.T) {
+	const now = time.Minute
+	idle, idler, busy, busier := now-2*grace, now-3*grace, now-grace/2, now-grace/4
+	for _, c := range []struct {
+		name    string
+		entries []entry
+		want    string // names in the order of eviction
+	}{
+		{"empty", nil, ""},
+		{"one-sided, idle longest first", []entry{{"a", idle, false}, {"b", idler, false}, {"c", busy, false}}, "bac"},
+		{"answered, idle longest first", []entry{{"a", idle, true}, {"b", idler, true}, {"c", busy, true}}, "bac"},
+		{"one-sided before answered", []entry{{"a", idler, true}, {"b", idle, false}}, "ba"},
+		{"idle and answered before busy and one-sided", []entry{{"a", idle, true}, {"b", busy, false}}, "ab"},
+		{"all busy: one-sided before answered", []entry{{"a", busy, true}, {"b", busier, false}}, "ba"},
+		{"at the grace exactly", []entry{{"a", now - grace, true}, {"b", now - grace + 1, false}}, "ab"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table := newTable()
+			names := map[*flow]string{}
+			for i, e := range c.entries {
+				f := &flow{key: keyOf(i)}
+				names[f] = e.name
+				table.add(f, 0)
+				f.touch(e.seen)
+				if e.answered {
+					table.answer(f)
+				}
+			}
+			got := ""
+			for f := table.evict(now); f != nil; f = table.evict(now) {
+				got += names[f]
+			}
+			if got != c.want || table.len() != 0 {
+				t.Errorf("evicted %q, %d left, want %q and none", got, table.len(), c.want)
+			}
+		})
+	}
+}
+
+func keyOf(i int) flowKey {
+	return flowKey{client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
+}
+
+// model is the table in its plainest form: a list, searched from end to end.
+type model []*flow
+
+func (m *model) remove(f *flow) { *m = slices.DeleteFunc(*m, func(g *flow) bool { return g == f }) }
+
+// victim is whom evict must choose, by the rule as evict's comment has it.
+func (m model) victim(now time.Duration) *flow {
+	rank := func(f *flow) (r int) {
+		if now-seenOf(f) < grace {
+			r += 2
+		}
+		if f.answered {
+			r++
+		}
+		return r
+	}
+	if len(m) == 0 {
+		return nil
+	}
+	return slices.MinFunc(m, func(a, b *flow) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
+		}
+		return cmp.Compare(seenOf(a), seenOf(b))
+	})
+}
+
+func seenOf(f *flow) time.Duration { return time.Duration(f.seen.Load()) }
+
+// Random schedules run against the table and the model. The clock moves with each step, so that no two flows are
+// seen at the same time and the order is never open.
+func TestTableAgainstModel(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runSchedule(t, rand.New(rand.NewPCG(seed, 0))) })
+	}
+}
+
+func runSchedule(t *testing.T, random *rand.Rand) {
+	table, now := newTable(), time.Duration(0)
+	var m model
+	for step := range 2000 {
+		now += 1 + time.Duration(random.Int64N(int64(grace/20)))
+		pick := func() *flow { return m[random.IntN(len(m))] }
+		switch action := random.IntN(12); {
+		case len(m) == 0 || action < 4:
+			f := &flow{key: keyOf(step)}
+			table.add(f, now)
+			m = append(m, f)
+		case action < 8:
+			pick().touch(now)
+		case action < 9:
+			f := pick()
+			f.touch(now)
+			table.answer(f)
+		case action < 10:
+			want := m.victim(now)
+			if got := table.evict(now); got != want {
+				t.Fatalf("step %d: evicted %v, want %v", step, got.key, want.key)
+			}
+			m.remove(want)
+		case action < 11:
+			f := pick()
+			if !table.remove(f) || table.remove(f) {
+				t.Fatalf("step %d: remove does not tell what was there", step)
+			}
+			table.answer(f) // comes too late, and must not bring it back
+			m.remove(f)
+		default:
+			checkExpiry(t, &table, &m, now-time.Duration(random.Int64N(int64(3*grace))))
+		}
+		checkSame(t, &table, m)
+	}
+	if drained := table.drain(); len(drained) != len(m) || table.len() != 0 {
+		t.Errorf("drained %d of %d, %d left", len(drained), len(m), table.len())
+	}
+}
+
+func checkExpiry(t *testing.T, table *table, m *model, before time.Duration) {
+	t.Helper()
+	gone := table.expire(before)
+	for _, f := range gone {
+		if seenOf(f) > before {
+			t.Fatalf("expired %v seen at %v, after %v", f.key, seenOf(f), before)
+		}
+		m.remove(f)
+	}
+	for _, f := range *m {
+		if seenOf(f) <= before {
+			t.Fatalf("kept %v seen at %v, not after %v", f.key, seenOf(f), before)
+		}
+	}
+}
+
+func checkSame(t *testing.T, table *table, m model) {
+	t.Helper()
+	if table.len() != len(m) || len(table.oneSided)+len(table.twoSided) != len(m) {
+		t.Fatalf("%d flows, %d one-sided, %d two-sided, want %d in all",
+			table.len(), len(table.oneSided), len(table.twoSided), len(m))
+	}
+	for _, f := range m {
+		if table.find(f.key) != f {
+			t.Fatalf("%v is not found", f.key)
+		}
+	}
+	seen, some := table.oldest()
+	if some != (len(m) > 0) {
+		t.Fatalf("oldest found: %v, with %d flows", some, len(m))
+	}
+	if some {
+		want := slices.MinFunc(m, func(a, b *flow) int { return cmp.Compare(seenOf(a), seenOf(b)) })
+		if seen != seenOf(want) {
+			t.Fatalf("oldest seen at %v, want %v", seen, seenOf(want))
+		}
+	}
+}
