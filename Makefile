@@ -27,7 +27,8 @@ ifneq ($(ROOT),)
 test: unit test-sctp e2e
 else
 test: unit
-	@echo "left out, because they need root: make test-sctp (installs packages), make e2e (starts dockerd)"
+	@echo "left out, because they need root: the tests of internal/udp that make network namespaces,"
+	@echo "make test-sctp (installs a kernel), make e2e (installs and starts dockerd)"
 endif
 
 unit:

@@ -207,10 +207,13 @@ func TestEngine(t *testing.T) {
 			frontend := freePort(t, "tcp", ours())
 			p := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), test.args...), env: test.env}.serve(t)
 			exchange(t, dial(t, "tcp", frontend), "hello")
-			c := p.counters(t)
-			if c["engine"] != test.engine || c["accepted"] != "1" || c["active"] != "1" || c["copied"] != "10" {
-				t.Errorf("the counters are %v; want engine %s, 1 connection, 10 bytes copied", c, test.engine)
-			}
+			until(t, "1 connection and 10 copied bytes are counted", func() bool {
+				c := p.counters(t)
+				if c["engine"] != test.engine {
+					t.Fatalf("the engine is %s, want %s", c["engine"], test.engine)
+				}
+				return c["accepted"] == "1" && c["active"] == "1" && c["copied"] == "10"
+			})
 		})
 	}
 }

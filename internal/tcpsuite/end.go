@@ -92,7 +92,7 @@ func resetByClient(t *testing.T, e Engine) {
 	const size = 64 << 10
 	_, err := conn.Write(make([]byte, size))
 	must(t, err)
-	until(t, "the bytes have left the proxy", func() bool { s := p.Stats(); return s.Copied+s.Spliced == size })
+	counted(t, p, size)
 	must(t, conn.SetLinger(0))
 	must(t, conn.Close())
 	close(read)

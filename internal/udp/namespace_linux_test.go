@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/needroot"
 )
 
 // namespace is a network namespace that goes away with the test. Making one takes root.
@@ -22,6 +24,7 @@ type namespace struct {
 
 func newNamespace(t *testing.T) namespace {
 	t.Helper()
+	needroot.Check(t)
 	var ns namespace
 	err := onThread(func() (err error) {
 		if ns.handle, err = netns.New(); err != nil {
