@@ -48,7 +48,7 @@ func (a api) do(ctx context.Context, method, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
@@ -85,7 +85,8 @@ type port struct {
 }
 
 func tcp(number int) port { return port{"tcp", number, number} }
-func udp(number int) port { return port{"udp", number, number} }
+
+var udpEcho = port{"udp", echoPort, echoPort}
 
 // container is one that the daemon has created.
 type container struct {

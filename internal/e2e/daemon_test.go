@@ -67,7 +67,7 @@ func (d *daemon) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // dockerd has its own
 
 	d.api = newAPI(d.socket())
 	cmd := exec.Command(*dockerdFlag,

@@ -28,7 +28,7 @@ var imageTar = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // the namespace ends with its /run
 	path := filepath.Join(dir, "server")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./server")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

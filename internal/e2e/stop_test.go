@@ -14,7 +14,7 @@ import (
 
 func TestStopEndsProxiesAndFreesPorts(t *testing.T) {
 	d := startDaemon(t)
-	c := d.run(t, tcp(httpPort), tcp(echoPort), udp(echoPort))
+	c := d.run(t, tcp(httpPort), tcp(echoPort), udpEcho)
 	if got, want := len(proxies(t)), 6; got != want {
 		t.Errorf("proxies of the running container: got %d, want %d", got, want)
 	}
@@ -43,7 +43,7 @@ func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := startDaemon(t)
-			c := d.run(t, tcp(echoPort), udp(echoPort))
+			c := d.run(t, tcp(echoPort), udpEcho)
 			var streams []net.Conn
 			for _, host := range []string{"127.0.0.1", "::1", gateway} {
 				address := net.JoinHostPort(host, fmt.Sprint(echoPort))
@@ -70,7 +70,7 @@ func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 // hold the port against the next dockerd.
 func TestKilledDaemonLeavesNoProxy(t *testing.T) {
 	d := startDaemon(t)
-	c := d.run(t, tcp(httpPort), tcp(echoPort), udp(echoPort))
+	c := d.run(t, tcp(httpPort), tcp(echoPort), udpEcho)
 	conn := dial(t, "tcp", fmt.Sprintf("127.0.0.1:%d", echoPort))
 	echoStream(t, conn, 1000)
 

@@ -37,7 +37,7 @@ func download(t *testing.T, base string, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
 	sum := sha256.New()
 	got, err := io.Copy(sum, resp.Body)
 	if err != nil || got != size {
@@ -96,7 +96,7 @@ func TestLateReplyAfterHalfClose(t *testing.T) {
 // TestDatagramsComeBack echoes over connected sockets, which take a reply only from the address that was asked.
 func TestDatagramsComeBack(t *testing.T) {
 	d := startDaemon(t)
-	d.run(t, udp(echoPort))
+	d.run(t, udpEcho)
 	for _, host := range []string{"127.0.0.1", "::1", gateway} {
 		for _, size := range []int{0, 1, 1400, 9000, 60000} {
 			t.Run(fmt.Sprintf("%s/%d bytes", host, size), func(t *testing.T) {
@@ -154,7 +154,7 @@ func dial(t *testing.T, network, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func get(t *testing.T, url string) string {
 
 func readPage(t *testing.T, resp *http.Response) string {
 	t.Helper()
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
 	page, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ func serve(l net.Listener, handle func(net.Conn) error) {
 			log.Fatal(err)
 		}
 		go func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }() // the client notices
 			if err := handle(c); err != nil {
 				log.Print(err) // a client that goes away in the middle is part of some tests
 			}

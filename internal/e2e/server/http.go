@@ -24,7 +24,7 @@ func handler() http.Handler {
 // page names the port that the request came to, so that a client can tell one of a range from the next.
 func page(w http.ResponseWriter, r *http.Request) {
 	local := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	fmt.Fprintf(w, "container port %d\n", local.Port)
+	_, _ = fmt.Fprintf(w, "container port %d\n", local.Port)
 }
 
 // download answers with as many random bytes as asked and their SHA-256 in a trailer.
@@ -51,7 +51,7 @@ func upload(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	fmt.Fprint(w, hex.EncodeToString(sum.Sum(nil)))
+	_, _ = fmt.Fprint(w, hex.EncodeToString(sum.Sum(nil)))
 }
 
 // fetch gets a URL from inside the container and passes the answer on.
@@ -61,7 +61,7 @@ func fetch(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
 	w.WriteHeader(resp.StatusCode)
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		log.Print(err)
