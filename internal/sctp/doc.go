@@ -1,0 +1,57 @@
+// Package sctp relays SCTP associations: for each one that a client opens to the published port, it opens one
+// to the backend and passes whole messages between the two.
+//
+//	relay, err := sctp.New(fd, netip.MustParseAddrPort("172.17.0.2:3868"), sctp.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	return relay.Serve() // until relay.Close
+//
+// # What is kept
+//
+// SCTP carries messages, not a stream of bytes, and every message has a stream number, a payload protocol
+// identifier (PPID) and perhaps the unordered flag. All of that arrives as it was sent. A message comes out of
+// the kernel in as many pieces as it likes; only MSG_EOR ends it, so a pump collects the pieces and hands the
+// message on with one sendmsg. The PPID is opaque: the kernel does not swap its bytes, and neither does the relay.
+//
+// A message may be as large as maxMessage. The kernel refuses one that is larger than the send buffer
+// (EMSGSIZE), so the buffer is raised for it: above net.core.wmem_max only with CAP_NET_ADMIN.
+//
+// Streams are agreed on when an association begins, and a message on a stream that was not agreed on is EINVAL.
+// The client's association is first: the backend is offered exactly as many streams as it has, in both
+// directions. When the client's INIT is answered nothing is known of the backend, so the client may open as many
+// streams as there are, and is offered frontendStreams for the way back.
+//
+// # The end of a pair
+//
+// A pair is two legs and two pumps, one for each direction. A leg tells its end in its receive queue, behind
+// the last message: every leg subscribes to the notifications of the association, which never travel further.
+// The reader of a leg is therefore the only one that decides how the leg ended. A failed send decides nothing
+// if the association is what failed: the reader of that leg will come to the reason.
+//
+//	read from a leg                        what the pump does
+//	message                                sends it on the other leg
+//	SHUTDOWN (0 bytes, SHUTDOWN_COMP)      shuts the other leg down; the other pump goes on
+//	ABORT, time-out, restart (COMM_LOST)   the pair fails
+//	PARTIAL_DELIVERY (aborted)             forgets the pieces it has: the sender gave the message up
+//	SENDER_DRY                             the leg is flushed (asked for only when the pair fails)
+//
+// SCTP has no half-close. Once a peer has begun a shutdown, its kernel still takes what ours has queued for it,
+// and nothing else: what the other side sends from then on cannot be delivered by anybody. The pump reads it all
+// the same, so that the other association can end, and counts it in Stats.Undelivered.
+//
+// A pair that fails stops forwarding, and gives each leg a bounded time to deliver what was forwarded before
+// (SENDER_DRY tells when); then both legs are aborted. So an abort arrives as an abort, behind the messages that
+// preceded it, and a lost message never looks like an orderly end.
+//
+// # Cost
+//
+// No call blocks a thread: the sockets are non-blocking and wait in Go's poller, through os.File and
+// syscall.RawConn. An idle pair is two sockets, two parked goroutines (2 KiB of stack each, at first) and no
+// buffer: a pump borrows one only when there is something to read. Every message costs a recvmsg and a sendmsg
+// and wakes a goroutine, so this is the slow and simple form: no batches, no reuse of a wake-up.
+//
+// The kernel's share is larger: 24 bytes for every stream that was offered, whether or not it was accepted, and
+// 20 for every stream that was accepted (Linux 6.1). That is why the listener does not offer all 65535, which
+// docker-proxy does.
+package sctp
