@@ -1,0 +1,54 @@
+package bench
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+)
+
+var (
+	portsplice = flag.String("proxy", "", "the portsplice to measure (default: built from this tree)")
+	reference  = flag.String("reference", "", "the docker-proxy to compare with (default: from PATH)")
+	duration   = flag.Duration("time", 800*time.Millisecond, "how long traffic is measured")
+)
+
+// BenchmarkTCP makes every proxy do every work. An iteration is a whole measurement, which decides by itself how long
+// it takes: what counts are the reported metrics, medians where there is more than one iteration.
+func BenchmarkTCP(b *testing.B) {
+	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM) // and then clean up
+	defer stop()
+	programs, err := Build(ctx, b.TempDir(), Options{Portsplice: *portsplice, Reference: *reference})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, work := range Works() {
+		for _, proxy := range programs.Proxies {
+			if !work.Fits(proxy) {
+				continue
+			}
+			b.Run("work="+work.Name+"/proxy="+proxy.Name, func(b *testing.B) {
+				measured := map[string][]float64{}
+				for b.Loop() {
+					values, err := programs.Measure(ctx, work, proxy, *duration)
+					if err != nil {
+						b.Fatal(err)
+					}
+					for unit, v := range values {
+						measured[unit] = append(measured[unit], v)
+					}
+				}
+				b.ReportMetric(0, "ns/op") // it says nothing: leave it out
+				for _, unit := range slices.Sorted(maps.Keys(measured)) {
+					b.ReportMetric(stats.Median(measured[unit]), unit)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,60 @@
+// Package bench measures what a proxy costs, against docker-proxy and against no proxy at all.
+//
+//	go run ./bench/ratios                     rounds that alternate, and ratios: what decides
+//	go run ./bench/ratios -work pingpong,crr  some of the work
+//	go test -bench . ./bench                  the same measurements one by one, for benchstat
+//
+// Both take root, and Linux. The two are one engine: Programs.Measure is one measurement, Rounds is a sequence of
+// them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
+// between A and B; to know which is faster, use ratios.
+//
+// # Where it runs
+//
+//	namespace "host"                                  namespace "container"
+//	+------------------------------------+            +-----------------+
+//	| client --> 198.18.0.1:8000 (proxy) |-- veth ----| 198.18.0.2:9000 |
+//	+------------------------------------+            +-----------------+
+//
+// The host namespace reaches nothing but the container, and neither has a way out. "direct" is the client connected
+// to 198.18.0.2: what the machine can do, and the check that client and server are not what is measured.
+//
+// Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
+// and a new client (see the load command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
+// the full memory of another. The namespaces have no name: they are gone with the processes in them, and those with
+// the benchmark, however it ends.
+//
+// All processes share the CPUs of the machine, as they do on a Docker host; nothing is pinned. On two CPUs a proxy
+// that uses less CPU leaves more to the client and the server, so read rates together with CPU times.
+//
+// A machine that does other work as well flatters proxies with many threads: they get a larger share of the CPUs. Where
+// that cannot be helped, give the benchmark a session of its own that goes first (nice alone weighs processes of one
+// session only, when /proc/sys/kernel/sched_autogroup_enabled is 1):
+//
+//	setsid -w sh -c 'echo -15 >/proc/self/autogroup; exec go run ./bench/ratios'
+//
+// # What is measured
+//
+//	exchange/s, conn/s      answers per second
+//	Gbit/s                  payload that arrived, both directions added
+//	p50-us, p99-us          from sending a message (or connecting) to the last byte of its answer
+//	proxy-us/..., -s/GB     CPU time of the proxy's process, from its CPU clock: nanoseconds, ended threads included.
+//	                        Network interrupts that the kernel handles inside the proxy's system calls are in it,
+//	                        unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING
+//	machine-us/..., -s/GB   time that the CPUs were not idle, from /proc/stat (ticks of 10 ms): interrupts and kernel
+//	                        threads too, and what anyone else ran
+//	pss-kB/conn             growth of the proxy's proportional set size over idle connections
+//	kernel-kB/conn          growth of slab, kernel stacks, page tables and per-CPU memory, from /proc/meminfo, over
+//	                        idle connections. The sockets of client and server are in it: "direct" is nothing else
+//	fds/conn                descriptors that the proxy holds for an idle connection
+//	start-ms                from exec to "0\n" on the status pipe, the median of all that were started; the socket is
+//	                        handed over as from Docker 28 on, to proxies that know -use-listen-fd
+//	pss-, private-, kernel-kB/port, threads/port   of one idle proxy among as many
+//
+// # How it is compared
+//
+// A work is measured in rounds, A B C A B C; the first round is short and dropped. The table has medians, extremes,
+// and ratios to the reference: each round gives a ratio, and their median is printed. The reference is docker-proxy or
+// goref (its algorithm, built with this Go), unit by unit whichever did better. A run in which direct moved by more
+// than 15% between rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs
+// processes took that are not the benchmark's. Nothing here passes or fails.
+package bench

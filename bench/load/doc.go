@@ -1,0 +1,19 @@
+// Command load is both ends of the traffic that the benchmarks send through a proxy: the server in the container and
+// the clients on the host. A benchmark starts a fresh process of each for every measurement.
+//
+// It must never be what is measured, so messages are exchanged by one event loop at either end: one thread,
+// edge-triggered epoll, two system calls for a message that fits a socket buffer, no allocation. Streams have a
+// goroutine for each direction of a connection. Neither end does less than a program would: all that arrives is
+// copied to user space.
+//
+// A client prints one JSON object on standard output: what it measured, by unit. The clock and the CPU times are read
+// by the client itself, between the last byte of the warm-up and the first that counts, so that the rate and the CPU
+// time belong to the same interval.
+//
+// A message is its own length and a number, 4 bytes each in network order, and whatever follows. The server waits for
+// all of it and answers with a message of the same length and number; the client checks both.
+//
+// The first byte of a stream says what to do with it: send (down), receive (up), both, or answer every further byte
+// with the number of bytes received so far on all streams. This is how a client that sends learns what has arrived,
+// which is not what it has sent: sockets hold megabytes.
+package main

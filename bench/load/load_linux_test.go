@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portsplice/portsplice/internal/leakcheck"
+)
+
+// asProgram in the environment makes the test binary the program: a client or server ends with its process.
+const asProgram = "LOAD_TEST_AS_PROGRAM"
+
+const timeout = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	leakcheck.Main(m)
+}
+
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	return cmd
+}
+
+// start starts the program and waits for its report on descriptor 3. It is killed when the test ends.
+func start(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	status, report, err := os.Pipe()
+	must(t, err)
+	defer func() { must(t, status.Close()) }()
+	must(t, status.SetReadDeadline(time.Now().Add(timeout)))
+	cmd := program(t, args...)
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{report}
+	must(t, cmd.Start())
+	must(t, report.Close())
+	t.Cleanup(func() {
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+	})
+	answer, err := io.ReadAll(status)
+	must(t, err)
+	if string(answer) != "0\n" {
+		t.Fatalf("the status is %q", answer)
+	}
+	return cmd
+}
+
+// server starts a server on an address of the loopback network that no other test process uses.
+func server(t *testing.T) (messages, streams string, pid int) {
+	t.Helper()
+	id := os.Getpid()
+	ours := netip.AddrFrom4([4]byte{127, byte(1 + id>>14), byte(id >> 7 & 127), byte(1 + id&127)})
+	messages = netip.AddrPortFrom(ours, 9900).String()
+	streams = netip.AddrPortFrom(ours, 9901).String()
+	return messages, streams, start(t, "serve", "-messages", messages, "-streams", streams).Process.Pid
+}
+
+// Every client works with the server, and measures all that it should. The server stands in for the proxy whose CPU
+// time is measured.
+func TestClients(t *testing.T) {
+	messages, streams, pid := server(t)
+	for _, test := range []struct {
+		args  string
+		to    string
+		units []string
+	}{
+		{"pingpong", messages, []string{"exchange/s", "p50-us", "p99-us", "proxy-us/exchange"}},
+		{"pingpong -conns 20 -size 8", messages, []string{"exchange/s"}},
+		{"pingpong -conns 2 -size 1048576", messages, []string{"exchange/s"}}, // far beyond what sockets hold
+		{"crr -conns 8", messages, []string{"conn/s", "p50-us", "p99-us", "proxy-us/conn"}},
+		{"bulk -direction down", streams, []string{"Gbit/s", "proxy-s/GB"}},
+		{"bulk -direction up -conns 3", streams, []string{"Gbit/s", "proxy-s/GB"}},
+		{"bulk -direction both -conns 2", streams, []string{"Gbit/s", "proxy-s/GB"}},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			cmd := program(t, append(strings.Fields(test.args), "-to", test.to, "-counts", streams,
+				"-time", "100ms", "-warmup", "20ms", "-proxy", strconv.Itoa(pid))...)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			must(t, err)
+			var v values
+			must(t, json.Unmarshal(out, &v))
+			for _, unit := range test.units {
+				if v[unit] <= 0 {
+					t.Errorf("%s is %v; all: %v", unit, v[unit], v)
+				}
+			}
+			if v["p50-us"] > v["p99-us"] {
+				t.Errorf("p50 %v, p99 %v", v["p50-us"], v["p99-us"])
+			}
+		})
+	}
+}
+
+func TestIdleHoldsItsConnections(t *testing.T) {
+	const conns = 100 // more than are opened at a time
+	messages, _, pid := server(t)
+	before := descriptors(t, pid)
+	start(t, "idle", "-to", messages, "-conns", strconv.Itoa(conns))
+	if n := descriptors(t, pid) - before; n != conns {
+		t.Errorf("the server holds %d connections, want %d", n, conns)
+	}
+}
+
+func descriptors(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+	must(t, err)
+	return len(entries)
+}
+
+// A client that is not served as it should be fails: it measures nothing.
+func TestClientsFail(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer func(net.Conn, []byte) error
+		want   string
+	}{
+		{"another number", func(c net.Conn, m []byte) error {
+			m[7]++
+			_, err := c.Write(m)
+			return err
+		}, "answered"},
+		{"too much", func(c net.Conn, m []byte) error {
+			_, err := c.Write(append(m, 0))
+			return err
+		}, "65 bytes arrived of a message of 64"},
+		{"half an answer", func(c net.Conn, m []byte) error {
+			_, err := c.Write(m[:32])
+			return err
+		}, "unexpected EOF"},
+		{"no answer", func(net.Conn, []byte) error { return nil }, "EOF"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, err := net.Listen("tcp4", "127.0.0.1:0")
+			must(t, err)
+			served := make(chan error, 1)
+			go func() { served <- serveOne(l, test.answer) }()
+			cmd := program(t, "pingpong", "-to", l.Addr().String())
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if out, err := cmd.Output(); err == nil {
+				t.Errorf("measured %s", out)
+			}
+			must(t, <-served)
+			must(t, l.Close())
+			if !strings.Contains(stderr.String(), test.want) {
+				t.Errorf("%q does not tell %q", &stderr, test.want)
+			}
+		})
+	}
+}
+
+// serveOne answers one message of 64 bytes and closes.
+func serveOne(l net.Listener, answer func(net.Conn, []byte) error) error {
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // the client reports what is wrong
+	message := make([]byte, 64)
+	if _, err := io.ReadFull(conn, message); err != nil {
+		return err
+	}
+	return answer(conn, message)
+}
+
+func TestHeaderInPieces(t *testing.T) {
+	whole := make([]byte, 20)
+	header := makeHeader(len(whole), 7)
+	copy(whole, header[:])
+	var c conn
+	for i := range whole {
+		done, err := c.take(whole[i : i+1])
+		must(t, err)
+		if done != (i == len(whole)-1) {
+			t.Fatalf("whole: %v after %d of %d bytes", done, i+1, len(whole))
+		}
+	}
+	if c.incoming != header {
+		t.Errorf("the header is %x, want %x", c.incoming, header)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+)
+
+// values are what was measured, by unit.
+type values map[string]float64
+
+// request is what the command line asks of a client.
+type request struct {
+	to        netip.AddrPort // the proxy, or the server itself
+	counts    netip.AddrPort // the server's streams, never by way of the proxy
+	conns     int
+	size      int // of a message
+	direction string
+	time      time.Duration
+	warmup    time.Duration
+	proxy     int // process whose CPU time is read; 0: none
+	server    int // the same
+}
+
+// clients are what runs against a server, by name.
+var clients = map[string]func(request) (values, error){
+	"pingpong": pingpong,
+	"crr":      crr,
+	"bulk":     bulk,
+	"idle":     idle,
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return errors.New("usage: load serve|pingpong|crr|bulk|idle [flags]")
+	}
+	fs := flag.NewFlagSet("load "+args[0], flag.ExitOnError)
+	if args[0] == "serve" {
+		var messages, streams netip.AddrPort
+		addressVar(fs, &messages, "messages", "where messages are answered")
+		addressVar(fs, &streams, "streams", "where streams begin and end")
+		_ = fs.Parse(args[1:]) // it exits
+		return serve(messages, streams)
+	}
+	client, found := clients[args[0]]
+	if !found {
+		return fmt.Errorf("%q is no client", args[0])
+	}
+	var r request
+	r.declare(fs)
+	_ = fs.Parse(args[1:]) // it exits
+	v, err := client(r)
+	if err != nil {
+		return fmt.Errorf("%s to %v: %w", args[0], r.to, err)
+	}
+	return json.NewEncoder(os.Stdout).Encode(v)
+}
+
+func (r *request) declare(fs *flag.FlagSet) {
+	addressVar(fs, &r.to, "to", "where to connect to")
+	addressVar(fs, &r.counts, "counts", "the server's own address for streams")
+	fs.IntVar(&r.conns, "conns", 1, "connections at a time")
+	fs.IntVar(&r.size, "size", 64, "bytes of a message")
+	fs.StringVar(&r.direction, "direction", "down", "of a stream: down, up or both")
+	fs.DurationVar(&r.time, "time", time.Second, "how long to measure")
+	fs.DurationVar(&r.warmup, "warmup", 100*time.Millisecond, "how long to run before")
+	fs.IntVar(&r.proxy, "proxy", 0, "process whose CPU time is measured")
+	fs.IntVar(&r.server, "server", 0, "process whose CPU time is not anyone else's")
+}
+
+func addressVar(fs *flag.FlagSet, a *netip.AddrPort, name, usage string) {
+	fs.Func(name, usage, func(s string) (err error) {
+		*a, err = netip.ParseAddrPort(s)
+		return err
+	})
+}

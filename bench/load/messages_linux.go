@@ -1,0 +1,234 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/internal/status"
+)
+
+const (
+	// maxChurn bounds the connections of one measurement: the proxy and the client each have one source address, with
+	// 64,512 ports in the namespace of a benchmark, and every connection leaves one of them in TIME_WAIT.
+	maxChurn = 48_000
+	// maxOpening bounds the connections being opened at a time, for the sake of listen queues.
+	maxOpening = 64
+	// patience bounds the opening of idle connections.
+	patience = 30 * time.Second
+)
+
+// client asks and waits for answers on any number of connections.
+type client struct {
+	*loop
+	to        *unix.SockaddrInet4
+	size      int
+	opened    int
+	latencies []time.Duration // of every answer since the count began
+}
+
+func newClient(to netip.AddrPort, size int) (*client, error) {
+	l, err := newLoop()
+	if err != nil {
+		return nil, err
+	}
+	if size < headerSize || size > maxMessage {
+		return nil, fmt.Errorf("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, size)
+	}
+	return &client{loop: l, to: sockaddr(to), size: size, latencies: make([]time.Duration, 0, 1<<20)}, nil
+}
+
+// open begins a connection, whose first message goes out when it stands.
+func (c *client) open() error {
+	begun := time.Now()
+	fd, err := socket()
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, c.to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("connect: %w", err)
+	}
+	conn, err := c.add(fd)
+	if err != nil {
+		return err
+	}
+	c.opened++
+	conn.begun = begun
+	conn.send(makeHeader(c.size, uint32(c.opened)<<16)) // numbers of one connection do not meet those of another soon
+	return nil
+}
+
+func (c *client) openAll(n int) error {
+	for range n {
+		if err := c.open(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// establish opens connections and waits until each has exchanged one message: the backend is connected too.
+func (c *client) establish(n int) (all []*conn, err error) {
+	if err := c.openAll(min(n, maxOpening)); err != nil {
+		return nil, err
+	}
+	err = c.run(patience, func(conn *conn) error {
+		all = append(all, conn)
+		switch {
+		case len(all) == n:
+			return errStop
+		case c.opened < n:
+			return c.open()
+		}
+		return nil
+	})
+	if err == nil && len(all) < n {
+		err = fmt.Errorf("%d of %d connections answered within %v", len(all), n, patience)
+	}
+	return all, err
+}
+
+// next sends the next message on a connection whose answer has come.
+func (c *client) next(conn *conn) error {
+	conn.begun = time.Now()
+	conn.send(makeHeader(c.size, 1+binary.BigEndian.Uint32(conn.outgoing[4:])))
+	return c.write(conn)
+}
+
+// reopen replaces a connection whose answer has come by a new one.
+func (c *client) reopen(conn *conn) error {
+	if err := unix.Close(conn.fd); err != nil {
+		return err
+	}
+	return c.open()
+}
+
+var errStop = errors.New("enough")
+
+// run exchanges messages until the time is over or then, called after every answer, returns errStop.
+func (c *client) run(bound time.Duration, then func(*conn) error) error {
+	end := time.Now().Add(bound)
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		events, err := c.wait(left)
+		if err != nil {
+			return err
+		}
+		for _, event := range events {
+			err := c.advance(c.conns[event.Fd], then)
+			if errors.Is(err, errStop) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *client) advance(conn *conn, then func(*conn) error) error {
+	if conn.sending {
+		return c.write(conn) // the answer makes an edge of its own
+	}
+	done, err := c.read(conn)
+	if err != nil || !done {
+		return err
+	}
+	if conn.incoming != conn.outgoing {
+		return fmt.Errorf("asked %x, answered %x", conn.outgoing, conn.incoming)
+	}
+	c.latencies = append(c.latencies, time.Since(conn.begun))
+	return then(conn)
+}
+
+// measure runs a warm-up and then what counts. The unit is what an answer stands for.
+func (c *client) measure(r request, unit string, then func(*conn) error) (values, error) {
+	if err := c.run(r.warmup, then); err != nil {
+		return nil, err
+	}
+	c.latencies = c.latencies[:0]
+	before, err := r.readTimes()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run(r.time, then); err != nil {
+		return nil, err
+	}
+	after, err := r.readTimes()
+	if err != nil {
+		return nil, err
+	}
+	n := float64(len(c.latencies))
+	if n == 0 {
+		return nil, fmt.Errorf("no answer within %v", r.time)
+	}
+	v := usage(before, after, n, time.Microsecond, "us/"+unit)
+	v[unit+"/s"] = n / after.since(before).Seconds()
+	slices.Sort(c.latencies)
+	v["p50-us"] = in(time.Microsecond, stats.Percentile(c.latencies, 50))
+	v["p99-us"] = in(time.Microsecond, stats.Percentile(c.latencies, 99))
+	return v, nil
+}
+
+// pingpong exchanges messages on connections that stay.
+func pingpong(r request) (values, error) {
+	c, err := newClient(r.to, r.size)
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.establish(r.conns)
+	if err != nil {
+		return nil, err
+	}
+	for _, conn := range all {
+		if err := c.next(conn); err != nil {
+			return nil, err
+		}
+	}
+	return c.measure(r, "exchange", c.next)
+}
+
+// crr connects, exchanges one message and closes.
+func crr(r request) (values, error) {
+	c, err := newClient(r.to, r.size)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.openAll(r.conns); err != nil {
+		return nil, err
+	}
+	return c.measure(r, "conn", func(conn *conn) error {
+		if c.opened >= maxChurn {
+			return errStop
+		}
+		return c.reopen(conn)
+	})
+}
+
+// idle opens connections, exchanges one message on each, reports on descriptor 3 and holds them until the process
+// is killed.
+func idle(r request) (values, error) {
+	ready := status.Adopt()
+	c, err := newClient(r.to, r.size)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.establish(r.conns); err != nil {
+		return nil, err
+	}
+	if err := ready.Ready(); err != nil {
+		return nil, err
+	}
+	for {
+		_ = unix.Pause() // it ends with a signal, which is all it can say
+	}
+}

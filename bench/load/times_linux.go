@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// times is a reading of the clock and of CPU times.
+type times struct {
+	clock   time.Time
+	proxy   time.Duration
+	ends    time.Duration // client and server
+	machine time.Duration // of everything that is not idle
+}
+
+func (r request) readTimes() (t times, err error) {
+	for _, p := range []struct {
+		pid int
+		sum *time.Duration
+	}{{r.proxy, &t.proxy}, {r.server, &t.ends}, {os.Getpid(), &t.ends}} {
+		if p.pid == 0 {
+			continue
+		}
+		used, err := processTime(p.pid)
+		if err != nil {
+			return t, err
+		}
+		*p.sum += used
+	}
+	t.machine, err = machineTime()
+	t.clock = time.Now()
+	return t, err
+}
+
+func (t times) since(before times) time.Duration { return t.clock.Sub(before.clock) }
+
+// usage gives the CPU times between two readings: for each of n in the unit, and what processes that have nothing to
+// do with the benchmark took of the CPUs.
+func usage(before, after times, n float64, unit time.Duration, suffix string) values {
+	proxy, machine := after.proxy-before.proxy, after.machine-before.machine
+	others := machine - proxy - (after.ends - before.ends)
+	all := after.since(before) * time.Duration(runtime.NumCPU())
+	v := values{
+		"machine-" + suffix: in(unit, machine) / n,
+		"others-%":          100 * float64(others) / float64(all),
+	}
+	if proxy != 0 {
+		v["proxy-"+suffix] = in(unit, proxy) / n
+	}
+	return v
+}
+
+func in(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
+
+// processTime reads the CPU clock of a process: the scheduler's own sum over its threads, ended ones too, in
+// nanoseconds and up to date. /proc/PID/stat has ticks of 10 ms, and schedstat lacks what the present time slice and the ended threads used.
+func processTime(pid int) (time.Duration, error) {
+	const schedClock = 2                 // CPUCLOCK_SCHED in the kernel's posix-timers.h
+	clock := int32(^pid)<<3 | schedClock // as MAKE_PROCESS_CPUCLOCK
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, os.NewSyscallError("clock_gettime", err))
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// machineTime is how long the CPUs have been busy, to be compared with an earlier reading: all the time there is less
+// what /proc/stat calls idle, waiting for a disk, or stolen by a hypervisor. Those are measured on a kernel with
+// NO_HZ, whereas its fields for work are samples of the tick, which work that is woken by timers or sleeps in step
+// with them deceives: they were seen to miss a fifth of a ping-pong.
+func machineTime() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	var uptime unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime); err != nil {
+		return 0, os.NewSyscallError("clock_gettime", err)
+	}
+	var user, nice, system, idle, iowait, irq, softirq, steal int64
+	line, others, _ := strings.Cut(string(b), "\n")
+	_, err = fmt.Sscanf(line, "cpu %d %d %d %d %d %d %d %d",
+		&user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal)
+	if err != nil {
+		return 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Go's
+	cpus := time.Duration(1 + strings.Count(others, "\ncpu"))
+	return cpus*time.Duration(uptime.Nano()) - time.Duration(idle+iowait+steal)*tick, nil
+}

@@ -1,0 +1,150 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+)
+
+// patience is what a measurement may take beside the time that it measures.
+const patience = time.Minute
+
+// Measure measures one proxy at one work. The duration is for work that is traffic.
+func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
+	ctx, cancel := context.WithTimeout(ctx, d+patience)
+	defer cancel()
+	l, err := newLab(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	if w.kind == ports {
+		return p.measurePorts(ctx, l, w, proxy)
+	}
+	serve := []string{"serve", "-messages", messagesBackend.String(), "-streams", streamsBackend.String()}
+	server, _, err := l.start(ctx, l.container, p.load, serve)
+	if err != nil {
+		return nil, err
+	}
+	to, pid := messagesBackend, 0
+	if w.kind == streams {
+		to = streamsBackend
+	}
+	if proxy.Path != "" {
+		running, _, err := p.startProxy(ctx, l, proxy, firstFrontend, to)
+		if err != nil {
+			return nil, err
+		}
+		to, pid = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
+	}
+	if w.kind == connections {
+		return p.measureConnections(ctx, l, w, to, pid)
+	}
+	return p.measureTraffic(ctx, l, slices.Concat(w.client, []string{"-time", d.String(), "-to", to.String(),
+		"-counts", streamsBackend.String(), "-proxy", strconv.Itoa(pid), "-server", strconv.Itoa(server.Process.Pid)}))
+}
+
+// startProxy starts a proxy as dockerd does: with the socket where it can be handed one.
+func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, port uint16, backend netip.AddrPort) (
+	*process, time.Duration, error) {
+	args := []string{"-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
+		"-container-ip", backend.Addr().String(), "-container-port", strconv.Itoa(int(backend.Port()))}
+	if !p.adopts[proxy.Path] {
+		return l.start(ctx, l.host, proxy.Path, append(args, proxy.Arguments...))
+	}
+	socket, err := l.listen(port)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = socket.Close() }() // the proxy has its own
+	return l.start(ctx, l.host, proxy.Path, append(append(args, "-use-listen-fd"), proxy.Arguments...), socket)
+}
+
+// listen opens a frontend's socket.
+func (l *lab) listen(port uint16) (socket *os.File, err error) {
+	err = l.host.do(func() error {
+		listener, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = listener.Close() }() // the file is a copy
+		socket, err = listener.File()
+		return err
+	})
+	return socket, err
+}
+
+// measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
+func (p *Programs) measureTraffic(ctx context.Context, l *lab, client []string) (Values, error) {
+	out, err := l.host.output(ctx, p.load, client)
+	if err != nil {
+		return nil, err
+	}
+	var v Values
+	if err := json.Unmarshal(out, &v); err != nil {
+		return nil, fmt.Errorf("what the client measured: %w", err)
+	}
+	return v, nil
+}
+
+// measureConnections compares the proxy before and after connections were opened that each exchanged one message.
+func (p *Programs) measureConnections(ctx context.Context, l *lab, w Work, to netip.AddrPort, pid int) (Values, error) {
+	before, err := readMemory(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	client := []string{"idle", "-to", to.String(), "-conns", strconv.Itoa(w.count)}
+	if _, _, err := l.start(ctx, l.host, p.load, client); err != nil {
+		return nil, err
+	}
+	after, err := readMemory(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	n := float64(w.count)
+	v := Values{"kernel-kB/conn": (after.kernel - before.kernel) / n}
+	if pid != 0 {
+		v["pss-kB/conn"] = (after.pss - before.pss) / n
+		v["fds/conn"] = (after.descriptors - before.descriptors) / n
+	}
+	return v, nil
+}
+
+// measurePorts starts many proxies, one after the other, and looks at them when they are idle. Their backend is an
+// address where nobody listens, and nobody connects.
+func (p *Programs) measurePorts(ctx context.Context, l *lab, w Work, proxy Proxy) (Values, error) {
+	before, err := readMemory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var started []float64
+	var pids []int
+	for i := range w.count {
+		running, took, err := p.startProxy(ctx, l, proxy, uint16(firstFrontend+i), messagesBackend)
+		if err != nil {
+			return nil, err
+		}
+		started = append(started, took.Seconds()*1e3)
+		pids = append(pids, running.Process.Pid)
+	}
+	after, err := readMemory(ctx, pids...)
+	if err != nil {
+		return nil, err
+	}
+	n := float64(w.count)
+	return Values{
+		"start-ms":        stats.Median(started),
+		"pss-kB/port":     after.pss / n,
+		"private-kB/port": after.private / n,
+		"kernel-kB/port":  (after.kernel - before.kernel) / n,
+		"threads/port":    after.threads / n,
+	}, nil
+}

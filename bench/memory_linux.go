@@ -1,0 +1,114 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// memory is what processes hold, added up, and what the kernel holds for everyone. Sizes are in kB.
+type memory struct {
+	pss, private         float64
+	descriptors, threads float64
+	kernel               float64
+}
+
+// readMemory waits until the kernel's memory is still, and reads.
+func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
+	if m.kernel, err = stillKernelMemory(ctx); err != nil {
+		return m, err
+	}
+	for _, pid := range pids {
+		if pid == 0 {
+			continue
+		}
+		if err := m.addProcess(filepath.Join("/proc", strconv.Itoa(pid))); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+func (m *memory) addProcess(proc string) error {
+	rollup, err := kilobytes(proc + "/smaps_rollup")
+	if err != nil {
+		return err
+	}
+	m.pss += rollup["Pss"]
+	m.private += rollup["Private_Clean"] + rollup["Private_Dirty"]
+	descriptors, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return err
+	}
+	m.descriptors += float64(len(descriptors))
+	threads, err := os.ReadDir(proc + "/task")
+	if err != nil {
+		return err
+	}
+	m.threads += float64(len(threads))
+	return nil
+}
+
+// stillKernelMemory waits for what is on its way: sockets and namespaces are freed some time after they are closed,
+// and a program is not idle at once. On a machine that is never still it waits for no more than a second.
+func stillKernelMemory(ctx context.Context) (float64, error) {
+	const (
+		interval = 100 * time.Millisecond
+		readings = 10
+		still    = 64 // kB: a slab page for each of the common caches
+	)
+	poll := time.NewTicker(interval)
+	defer poll.Stop()
+	last := math.Inf(1)
+	for range readings {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		now, err := kernelMemory()
+		if err != nil {
+			return 0, err
+		}
+		moved := math.Abs(now - last)
+		last = now
+		if moved <= still {
+			break
+		}
+	}
+	return last, nil
+}
+
+// kernelMemory is what sockets, pipes, descriptors, processes and their pages take in the kernel. It is read rather
+// than MemAvailable, in which the page cache and the memory of all processes move by much more.
+func kernelMemory() (float64, error) {
+	m, err := kilobytes("/proc/meminfo")
+	return m["Slab"] + m["KernelStack"] + m["PageTables"] + m["Percpu"], err
+}
+
+// kilobytes reads a file of lines such as "Pss:   123 kB".
+func kilobytes(path string) (map[string]float64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[string]float64{}
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		name, size, found := strings.Cut(lines.Text(), ":")
+		size, isSize := strings.CutSuffix(size, " kB")
+		if !found || !isSize {
+			continue // the first line of smaps_rollup, and counters
+		}
+		if sizes[name], err = strconv.ParseFloat(strings.TrimSpace(size), 64); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", path, lines.Text(), err)
+		}
+	}
+	return sizes, nil
+}

@@ -1,0 +1,79 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRoundsAlternate(t *testing.T) {
+	proxies := []Proxy{{Name: Direct}, {Name: "a"}, {Name: "b"}}
+	for _, test := range []struct {
+		name string
+		work Work
+		want []string
+	}{
+		{"traffic", Work{}, []string{
+			"direct 0", "a 0", "b 0", "direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
+		{"no proxy does not start", Work{kind: ports}, []string{
+			"a 0", "b 0", "a 1", "b 1", "a 2", "b 2"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			samples, err := Rounds(t.Context(), 2, test.work, proxies, constant)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, s := range samples {
+				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func constant(context.Context, Work, Proxy, int) (Values, error) { return Values{"x": 1}, nil }
+
+func TestRoundsEndWithTheFirstError(t *testing.T) {
+	broken := errors.New("broken")
+	_, err := Rounds(t.Context(), 2, Work{Name: "crr"}, []Proxy{{Name: "a"}},
+		func(_ context.Context, _ Work, _ Proxy, round int) (Values, error) {
+			if round == 1 {
+				return nil, broken
+			}
+			return Values{}, nil
+		})
+	if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "crr, proxy a, round 1: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSelect(t *testing.T) {
+	for _, test := range []struct {
+		list string
+		want int
+	}{
+		{"", len(Works())},
+		{"crr", 1},
+		{"pingpong", 4},
+		{"bulk/direction=up", 2},
+		{"bulk/direction=up,crr", 3},
+		{"pingpong/size=64/conns=1", 1}, // and not conns=16
+	} {
+		t.Run(test.list, func(t *testing.T) {
+			works, err := Select(test.list)
+			if err != nil || len(works) != test.want {
+				t.Errorf("%d works, %v; want %d", len(works), err, test.want)
+			}
+		})
+	}
+	if _, err := Select("crr,ping"); err == nil {
+		t.Error("half a name was taken")
+	}
+}

@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+)
+
+// Result is what all rounds of a work gave.
+type Result struct {
+	Work    Work
+	Proxies []Proxy
+	Samples []Sample
+}
+
+// NoiseLimit is the Noise above which a result calls itself noisy.
+const NoiseLimit = 0.15
+
+// Noise is how much direct moved between rounds, in the unit that counts most.
+func (r Result) Noise() float64 { return stats.Spread(r.kept(Direct, r.Work.Units[0].Name)) }
+
+// kept gives the values of a proxy in a unit, by round, without the first.
+func (r Result) kept(proxy, unit string) []float64 {
+	var values []float64
+	for _, s := range r.Samples {
+		if v, measured := s.Values[unit]; measured && s.Proxy == proxy && s.Round > 0 {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
+// reference names the reference that did better in the unit, or nothing when there is none.
+func (r Result) reference(unit Unit) string {
+	var best string
+	var value float64
+	for _, p := range r.Proxies {
+		values := r.kept(p.Name, unit.Name)
+		if !p.Reference || len(values) == 0 {
+			continue
+		}
+		if m := stats.Median(values); best == "" || unit.better(m, value) {
+			best, value = p.Name, m
+		}
+	}
+	return best
+}
+
+func (u Unit) better(a, b float64) bool { return a != b && (a > b) == u.More }
+
+// String is the table of one work: a row for each proxy and, for each unit, the median, the extremes and the ratio to
+// the reference.
+func (r Result) String() string {
+	var b strings.Builder
+	b.WriteString("\n" + r.Work.Name + r.circumstances() + "\n")
+	table := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	_, _ = table.Write([]byte(r.cells())) // a strings.Builder takes everything
+	_ = table.Flush()
+	return b.String()
+}
+
+// circumstances is what a reader should know before the figures.
+func (r Result) circumstances() string {
+	var b strings.Builder
+	var foreign []float64
+	for _, p := range r.Proxies {
+		foreign = append(foreign, r.kept(p.Name, others)...)
+	}
+	if len(foreign) > 0 {
+		fmt.Fprintf(&b, "   others took %.0f%%..%.0f%% of the CPUs", slices.Min(foreign), slices.Max(foreign))
+	}
+	if n := r.Noise(); n > NoiseLimit {
+		fmt.Fprintf(&b, "   NOISY: direct moved by %.0f%%", 100*n)
+	}
+	return b.String()
+}
+
+// cells is the table with tabs.
+func (r Result) cells() string {
+	var b strings.Builder
+	b.WriteString("  proxy\t")
+	for _, u := range r.Work.Units {
+		fmt.Fprintf(&b, "  %s %s\tmin..max\tratio\t", u.Name, map[bool]string{true: "↑", false: "↓"}[u.More])
+	}
+	b.WriteString("\n")
+	for _, p := range r.Proxies {
+		b.WriteString("  " + p.Name + "\t")
+		for _, u := range r.Work.Units {
+			b.WriteString(r.cell(p.Name, u))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func (r Result) cell(proxy string, unit Unit) string {
+	values := r.kept(proxy, unit.Name)
+	if len(values) == 0 {
+		return "  -\t\t\t"
+	}
+	reference, ratio := r.reference(unit), "-"
+	if proxy == reference {
+		ratio = "ref"
+	} else if q := stats.Ratio(values, r.kept(reference, unit.Name)); !math.IsNaN(q) {
+		ratio = fmt.Sprintf("%.2fx", q)
+	}
+	return fmt.Sprintf("  %s\t%s..%s\t%s\t", short(stats.Median(values)),
+		short(slices.Min(values)), short(slices.Max(values)), ratio)
+}
+
+// short prints three or four digits, which is more than the measurements are good for.
+func short(v float64) string {
+	switch size := math.Abs(v); {
+	case size >= 1e6:
+		return fmt.Sprintf("%.2fM", v/1e6)
+	case size >= 1e4:
+		return fmt.Sprintf("%.1fk", v/1e3)
+	case size >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case size >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case size >= 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}

@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// result makes a Result of one work from the values of each proxy, round 0 first.
+func result(units []Unit, values map[string]map[string][]float64) Result {
+	r := Result{
+		Work: Work{Name: "work/conns=1", Units: units},
+		Proxies: []Proxy{{Name: Direct}, {Name: "old", Reference: true}, {Name: "new", Reference: true},
+			{Name: "ours"}},
+	}
+	for proxy, byUnit := range values {
+		for unit, rounds := range byUnit {
+			for round, v := range rounds {
+				r.Samples = append(r.Samples, Sample{Proxy: proxy, Round: round, Values: Values{unit: v}})
+			}
+		}
+	}
+	return r
+}
+
+func TestTable(t *testing.T) {
+	r := result([]Unit{{"op/s", true}, {"us/op", false}}, map[string]map[string][]float64{
+		Direct: {"op/s": {1, 100e3, 110e3, 130e3}, others: {90, 1, 2, 3}},
+		"old":  {"op/s": {9e9, 40e3, 41e3, 42e3}, "us/op": {9e9, 20, 21, 22}},
+		"new":  {"op/s": {9e9, 50e3, 50e3, 40e3}, "us/op": {9e9, 24, 25, 26}},
+		"ours": {"op/s": {1, 100e3, 75e3, 60e3}, "us/op": {1, 5, 10.5, 11}},
+	})
+	want := `
+work/conns=1   others took 1%..3% of the CPUs   NOISY: direct moved by 27%
+  proxy    op/s ↑ min..max       ratio   us/op ↓ min..max   ratio
+  direct   110.0k 100.0k..130.0k 2.20x   -
+  old      41.0k  40.0k..42.0k   0.82x   21.0    20.0..22.0 ref
+  new      50.0k  40.0k..50.0k   ref     25.0    24.0..26.0 1.19x
+  ours     75.0k  60.0k..100.0k  1.50x   10.5    5.00..11.0 0.50x
+`
+	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTableWithoutReference(t *testing.T) {
+	r := result([]Unit{{"op/s", true}}, map[string]map[string][]float64{
+		Direct: {"op/s": {1, 10, 10}},
+		"ours": {"op/s": {1, 5, 5}},
+	})
+	want := `
+work/conns=1
+  proxy    op/s ↑ min..max   ratio
+  direct   10.0   10.0..10.0 -
+  old      -
+  new      -
+  ours     5.00   5.00..5.00 -
+`
+	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReferenceIsTheBetterOne(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		more     bool
+		old, new float64
+		want     string
+	}{
+		{"more is better", true, 2, 1, "old"},
+		{"less is better", false, 2, 1, "new"},
+		{"the first of equals", false, 6, 6, "old"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			unit := Unit{"x", test.more}
+			r := result([]Unit{unit}, map[string]map[string][]float64{
+				"old": {"x": {0, test.old}}, "new": {"x": {0, test.new}}})
+			if got := r.reference(unit); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func trimmed(table string) string {
+	var b strings.Builder
+	for line := range strings.Lines(table) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	return b.String()
+}
