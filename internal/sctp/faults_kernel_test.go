@@ -106,10 +106,12 @@ func TestTooLarge(t *testing.T) {
 func TestNoDescriptors(t *testing.T) {
 	const failures = 5 // with pauses of 5, 10, 20 and 40 ms between them
 	backend, addr := listen(t, "127.0.0.1", 10)
-	relay := startRelay(t, "127.0.0.1", addr, Options{})
+	fd, front := publish(t, "127.0.0.1")
+	relay := newRelay(t, fd, front, addr, Options{})
 	client := newPeer(t, unix.AF_INET, 10)
 
 	allow := limitDescriptors(t, 0)
+	relay.serve()
 	start := time.Now()
 	client.must("connect", client.connect(relay.addr))
 	eventually(t, func() bool { return relay.Stats().AcceptErrors >= failures },
@@ -131,17 +133,19 @@ func TestNoDescriptors(t *testing.T) {
 // TestNoDescriptorForBackend: a client that was accepted with the last descriptor is aborted.
 func TestNoDescriptorForBackend(t *testing.T) {
 	_, addr := listen(t, "127.0.0.1", 10)
-	relay := startRelay(t, "127.0.0.1", addr, Options{})
+	fd, front := publish(t, "127.0.0.1")
+	relay := newRelay(t, fd, front, addr, Options{})
 	client := newPeer(t, unix.AF_INET, 10)
 
 	allow := limitDescriptors(t, 1)
+	relay.serve()
 	client.expectRefusal(relay.addr)
 	allow()
 	relay.expectReport(t, "dial", unix.EMFILE)
 }
 
 // limitDescriptors leaves the process the given number of descriptors, until the end of the test or the call of
-// allow.
+// allow. Nothing else may open one meanwhile, not even accept4, which takes one before it looks for a client.
 func limitDescriptors(t *testing.T, more int) (allow func()) {
 	t.Helper()
 	next, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0) // the lowest number that is free
