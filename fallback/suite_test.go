@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 func TestSuite(t *testing.T) {
-	tcpsuite.Run(t, tcpsuite.Engine{Start: start, Splices: false})
+	tcpsuite.Run(t, tcpsuite.Engine{Start: start, Paths: tcpsuite.Paths{Small: tcpsuite.Copied, Streams: tcpsuite.Copied}})
 }
 
 func start(t *testing.T, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {

@@ -154,6 +154,7 @@ func play(t *testing.T, decide decisions) {
 	}
 	garbage := bytes.Repeat([]byte{0xa5}, copySize)
 	l := &loop{kernel: s, buf: make([]byte, copySize)}
+	l.options.Policy = []Policy{Adaptive, Adaptive, Always, Never}[decide(4)]
 	defer l.pipes.close()
 	if decide(4) == 0 {
 		l.pipes.open.Store(maxPipes) // no pipe is to be had

@@ -9,11 +9,26 @@ import (
 // DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
 const DefaultDialTimeout = 10 * time.Second
 
+// Policy says when a pump splices.
+type Policy uint8
+
+const (
+	// Adaptive splices while traffic streams and copies while it is small.
+	Adaptive Policy = iota
+	// Always splices whenever a pipe is to be had.
+	Always
+	// Never copies every byte.
+	Never
+)
+
 // Options are the settings of an Engine. The zero value is useful.
 type Options struct {
 	// DialTimeout bounds the time from accept to an established backend connection.
 	// Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
+
+	// Policy says when bytes go through splice(2).
+	Policy Policy
 
 	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
 	// backend, and the cause. It is called on the event loop and must not block. Nil: failures are only

@@ -89,7 +89,7 @@ func (p *pump) turn(l *loop, src, dst int) verdict {
 
 // fill reads once from src into the empty pump: n of asked bytes.
 func (p *pump) fill(l *loop, src int) (n, asked int, errno unix.Errno) {
-	if p.streams && !p.refused {
+	if p.splices(l) {
 		if n, errno, ok := p.fillPipe(l, src); ok {
 			return n, pipeSize, errno
 		}
@@ -97,6 +97,18 @@ func (p *pump) fill(l *loop, src int) (n, asked int, errno unix.Errno) {
 	n, errno = l.kernel.recv(src, l.buf)
 	p.held = l.buf[:n]
 	return n, len(l.buf), errno
+}
+
+// splices says whether the next read is to be a splice.
+func (p *pump) splices(l *loop) bool {
+	switch l.options.Policy {
+	case Always:
+		return !p.refused
+	case Never:
+		return false
+	default:
+		return p.streams && !p.refused
+	}
 }
 
 // fillPipe splices once from src. It reports !ok when the pump must copy instead; no byte has moved then.

@@ -14,13 +14,32 @@ import (
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 func TestSuite(t *testing.T) {
-	tcpsuite.Run(t, tcpsuite.Engine{Start: start, Splices: true})
+	for _, test := range []struct {
+		name   string
+		policy splice.Policy
+		paths  tcpsuite.Paths
+	}{
+		{"adaptive", splice.Adaptive, tcpsuite.Paths{Small: tcpsuite.Copied, Streams: tcpsuite.Spliced}},
+		{"always", splice.Always, tcpsuite.Paths{Small: tcpsuite.Spliced, Streams: tcpsuite.Spliced}},
+		{"never", splice.Never, tcpsuite.Paths{Small: tcpsuite.Copied, Streams: tcpsuite.Copied}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			tcpsuite.Run(t, tcpsuite.Engine{Start: starter(test.policy), Paths: test.paths})
+		})
+	}
 }
 
-func start(t *testing.T, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
+func starter(policy splice.Policy) func(*testing.T, netip.AddrPort, tcpsuite.Options) tcpsuite.Proxy {
+	return func(t *testing.T, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
+		t.Helper()
+		return start(t, backend, splice.Options{DialTimeout: o.DialTimeout, Report: o.Report, Policy: policy})
+	}
+}
+
+func start(t *testing.T, backend netip.AddrPort, o splice.Options) tcpsuite.Proxy {
 	t.Helper()
 	listener, addr := bind(t)
-	engine, err := splice.New(splice.Options{DialTimeout: o.DialTimeout, Report: o.Report})
+	engine, err := splice.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

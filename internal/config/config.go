@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,16 @@ const (
 	Fallback Engine = "fallback"
 )
 
+// Policy says when the engine splice uses splice(2).
+type Policy string
+
+// The policies. Adaptive is while traffic streams.
+const (
+	Adaptive Policy = "adaptive"
+	Always   Policy = "always"
+	Never    Policy = "never"
+)
+
 // Config is everything that the program is told.
 type Config struct {
 	Protocol    listener.Protocol
@@ -35,6 +46,7 @@ type Config struct {
 	Version     bool           // print the version and do nothing else
 
 	Engine      Engine
+	Policy      Policy
 	DialTimeout time.Duration
 	UDPTimeout  time.Duration
 	MaxFlows    int // of UDP; zero: as many as descriptors allow
@@ -97,7 +109,11 @@ func (r *raw) declare(fs *flag.FlagSet) {
 // declare declares the options that are ours; each is also a variable of the environment.
 func (c *Config) declare(fs *flag.FlagSet) {
 	c.Engine = Auto
-	fs.Var(&c.Engine, "engine", "how TCP moves: splice, fallback, or auto for the best that this system has")
+	fs.Var(oneOf[Engine]{&c.Engine, []Engine{Splice, Fallback, Auto}}, "engine",
+		"how TCP moves: splice, fallback, or auto for the best that this system has")
+	c.Policy = Adaptive
+	fs.Var(oneOf[Policy]{&c.Policy, []Policy{Adaptive, Always, Never}}, "splice",
+		"when the engine splice uses splice(2): adaptive (while traffic streams), always or never")
 	fs.DurationVar(&c.DialTimeout, "dial-timeout", 10*time.Second, "bound of a dial to the backend (TCP and SCTP)")
 	fs.DurationVar(&c.UDPTimeout, "udp-timeout", 90*time.Second, "idle time after which a UDP flow is forgotten")
 	fs.IntVar(&c.MaxFlows, "max-flows", 0, "bound of the UDP flows; 0 means as many as descriptors allow")
@@ -163,18 +179,26 @@ func address(side, ip string, port int) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
 }
 
-// Set makes an Engine a flag.Value.
-func (e *Engine) Set(value string) error {
-	switch named := Engine(value); named {
-	case Auto, Splice, Fallback:
-		*e = named
-		return nil
-	}
-	return errors.New("the engines are splice, fallback and auto")
+// oneOf is a flag.Value for an option with a few named values.
+type oneOf[T ~string] struct {
+	value *T
+	known []T
 }
 
-// String makes an Engine a flag.Value.
-func (e *Engine) String() string { return string(*e) }
+func (o oneOf[T]) Set(value string) error {
+	if !slices.Contains(o.known, T(value)) {
+		return fmt.Errorf("one of %q is known", o.known)
+	}
+	*o.value = T(value)
+	return nil
+}
+
+func (o oneOf[T]) String() string {
+	if o.value == nil {
+		return "" // flag compares with the zero value
+	}
+	return string(*o.value)
+}
 
 func printUsage(w io.Writer, all, ours *flag.FlagSet) {
 	var b strings.Builder

@@ -26,6 +26,7 @@ func TestParse(t *testing.T) {
 		Frontend:    netip.MustParseAddrPort("0.0.0.0:3005"),
 		Backend:     netip.MustParseAddrPort("172.17.0.2:80"),
 		Engine:      Auto,
+		Policy:      Adaptive,
 		DialTimeout: 10 * time.Second,
 		UDPTimeout:  90 * time.Second,
 	}
@@ -51,16 +52,18 @@ func TestParse(t *testing.T) {
 		})},
 		{"mapped address", ports + "-container-ip ::ffff:172.17.0.2", nil, base},
 		{"listen descriptor", dockerd + "-use-listen-fd", nil, with(func(c *Config) { c.UseListenFD = true })},
-		{"our flags", dockerd + "-engine fallback -dial-timeout 2s -udp-timeout 5s -max-flows 7", nil, with(func(c *Config) {
+		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7", nil, with(func(c *Config) {
+			c.Policy = Never
 			c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Fallback, 2*time.Second, 5*time.Second, 7
 		})},
 		{
 			"our environment", dockerd,
 			map[string]string{
-				"PORTSPLICE_ENGINE": "splice", "PORTSPLICE_DIAL_TIMEOUT": "3s", "PORTSPLICE_UDP_TIMEOUT": "1m",
+				"PORTSPLICE_SPLICE": "always", "PORTSPLICE_ENGINE": "splice", "PORTSPLICE_DIAL_TIMEOUT": "3s", "PORTSPLICE_UDP_TIMEOUT": "1m",
 				"PORTSPLICE_MAX_FLOWS": "9",
 			},
 			with(func(c *Config) {
+				c.Policy = Always
 				c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Splice, 3*time.Second, time.Minute, 9
 			}),
 		},
@@ -102,12 +105,12 @@ func TestParseErrors(t *testing.T) {
 		{"frontend no address", "-host-port 1 -container-port 1 -host-ip *", nil, `-host-ip "*": not an IP address`},
 		{"unknown flag", "-hostport 1", nil, "flag provided but not defined: -hostport"},
 		{"stray argument", "-host-port 1 -container-port 1 stray", nil, `unexpected argument "stray"`},
-		{"unknown engine", "-engine warp", nil, `invalid value "warp" for flag -engine: the engines are splice, fallback and auto`},
+		{"unknown engine", "-engine warp", nil, `invalid value "warp" for flag -engine: one of ["splice" "fallback" "auto"] is known`},
 		{"negative timeout", "-host-port 1 -container-port 1 -dial-timeout -1s", nil, "-dial-timeout -1s: must be more than zero"},
 		{"negative bound", "-host-port 1 -container-port 1 -max-flows -1", nil, "-max-flows -1: must not be negative"},
 		{
 			"environment", "-host-port 1 -container-port 1", map[string]string{"PORTSPLICE_ENGINE": "warp"},
-			`environment: PORTSPLICE_ENGINE="warp": the engines are splice, fallback and auto`,
+			`environment: PORTSPLICE_ENGINE="warp": one of ["splice" "fallback" "auto"] is known`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -37,11 +37,17 @@ func Start(c config.Config, socket *listener.Socket, report Report) (*Relay, err
 	}
 }
 
+var policies = map[config.Policy]splice.Policy{
+	config.Adaptive: splice.Adaptive,
+	config.Always:   splice.Always,
+	config.Never:    splice.Never,
+}
+
 func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
 	if c.Engine == config.Fallback {
 		return startFallback(c, socket, report)
 	}
-	engine, err := splice.New(splice.Options{DialTimeout: c.DialTimeout, Report: report})
+	engine, err := splice.New(splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report})
 	switch {
 	case errors.Is(err, errors.ErrUnsupported) && c.Engine == config.Auto:
 		return startFallback(c, socket, report)

@@ -33,9 +33,20 @@ type Options struct {
 // Engine starts an engine that relays from a fresh port of the loopback interface to backend.
 type Engine struct {
 	Start func(t *testing.T, backend netip.AddrPort, o Options) Proxy
-	// Splices says that streams are expected to go through splice(2); otherwise none may.
-	Splices bool
+	Paths Paths
 }
+
+// Paths says how an engine is expected to move bytes.
+type Paths struct{ Small, Streams Path }
+
+// Path is a way for bytes to take.
+type Path int
+
+// The paths: through recv and send, or through splice(2).
+const (
+	Copied Path = iota
+	Spliced
+)
 
 // behaviour is one test of the suite.
 type behaviour struct {
