@@ -16,6 +16,7 @@ type Port struct {
 	fd      int // the listening socket
 	backend netip.AddrPort
 	address sockaddr // the backend's, for connect
+	sources sourcePorts
 }
 
 // ready takes one connection. Level-triggered epoll comes back for the next, so that a burst of connections and
@@ -23,9 +24,9 @@ type Port struct {
 func (p *Port) ready(uint32) {
 	// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 	// both legs. Until then it waits there.
-	back, op, errno := p.backendSocket()
-	if errno != 0 {
-		p.pause(op, errno)
+	back, err := p.backendSocket()
+	if err != nil {
+		p.pause(err)
 		return
 	}
 	var from unix.RawSockaddrAny
@@ -51,15 +52,15 @@ func (p *Port) acceptFailed(errno unix.Errno) {
 		p.loop.options.Report("accept", netip.AddrPort{}, p.backend, sysError("accept4", errno))
 	default:
 		// Descriptors or memory have run out, for the process or the machine.
-		p.pause("accept4", errno)
+		p.pause(sysError("accept4", errno))
 	}
 }
 
 // pause leaves the listener alone until the next tick, so that what cannot be served now does not spin the loop.
 // Clients wait in the kernel's queue.
-func (p *Port) pause(op string, errno unix.Errno) {
+func (p *Port) pause(err error) {
 	p.loop.stats.acceptErrors.Add(1)
-	p.loop.options.Report("accept", netip.AddrPort{}, p.backend, sysError(op, errno))
+	p.loop.options.Report("accept", netip.AddrPort{}, p.backend, err)
 	p.loop.unwatch(p.fd) // events that cannot be masked would spin it too
 	p.loop.paused = append(p.loop.paused, p)
 }

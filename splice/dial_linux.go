@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,36 +40,59 @@ func setTCPOptions(fd int) error {
 }
 
 // backendSocket opens a socket for a connection to the backend.
-func (p *Port) backendSocket() (fd int, op string, errno unix.Errno) {
+func (p *Port) backendSocket() (int, error) {
 	fd, err := unix.Socket(p.address.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
-		return -1, "socket", errnoOf(err)
+		return -1, os.NewSyscallError("socket", err)
 	}
 	if err := setTCPOptions(fd); err != nil {
 		closeFD(fd)
-		return -1, "setsockopt", errnoOf(err)
+		return -1, err
 	}
-	return fd, "", 0
-}
-
-func errnoOf(err error) unix.Errno {
-	var errno unix.Errno
-	errors.As(err, &errno)
-	return errno
+	return fd, nil
 }
 
 // dial makes a pair of an accepted connection and an unconnected socket, and starts to connect.
 func (p *Port) dial(front, back int, client netip.AddrPort) {
+	now := p.loop.now()
+	back, err := p.connect(back, now)
 	pr := newPair(p, front, back, client)
-	switch errno := connect(back, &p.address); errno {
-	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR the connection is established in the background too
-	default:
-		pr.dialFailed(sysError("connect", errno))
+	if err != nil {
+		pr.dialFailed(err)
 		return
 	}
-	pr.deadline = p.loop.now() + p.loop.options.DialTimeout
+	pr.deadline = now + p.loop.options.DialTimeout
 	p.loop.dialing.add(pr)
 	pr.settle()
+}
+
+// connect starts to connect fd, or another socket in its place, and gives the one.
+func (p *Port) connect(fd int, now time.Duration) (int, error) {
+	if !p.sources.use(now) || !p.sources.bind(fd, p.address.family) {
+		return fd, startConnect(fd, &p.address)
+	}
+	err := startConnect(fd, &p.address)
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		p.loop.stats.sourcePorts.Add(1)
+		return fd, err
+	}
+	// The port's connection still lives, or its TIME_WAIT may not be taken over. A bound socket stays bound, so
+	// the kernel chooses for a new one.
+	closeFD(fd)
+	fd, err = p.backendSocket()
+	if err != nil {
+		return -1, err
+	}
+	return fd, startConnect(fd, &p.address)
+}
+
+func startConnect(fd int, to *sockaddr) error {
+	switch errno := connect(fd, to); errno {
+	case 0, unix.EINPROGRESS, unix.EINTR: // after EINTR too, the connection is being established
+		return nil
+	default:
+		return sysError("connect", errno)
+	}
 }
 
 // dialReady takes an event of a pair whose backend is not connected yet.

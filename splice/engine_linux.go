@@ -83,6 +83,7 @@ func (e *Engine) Stats() Stats {
 		Copied:       s.copied.Load(),
 		Pipes:        e.loop.pipes.open.Load(),
 		PipesRefused: s.pipesRefused.Load(),
+		SourcePorts:  s.sourcePorts.Load(),
 	}
 }
 

@@ -53,7 +53,7 @@ type loop struct {
 
 // counters are written by the loop alone and read from anywhere.
 type counters struct {
-	accepted, active, acceptErrors, dialErrors, aborted, spliced, copied, pipesRefused atomic.Uint64
+	accepted, active, acceptErrors, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts atomic.Uint64
 }
 
 func newLoop(o Options) (*loop, error) {

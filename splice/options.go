@@ -57,10 +57,11 @@ type Stats struct {
 	Copied       uint64 // bytes that reached a destination by send(2)
 	Pipes        uint64 // pipes open now
 	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
+	SourcePorts  uint64 // dials from a source port of our choice, because there were very many (moby#47537)
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused)
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts)
 }

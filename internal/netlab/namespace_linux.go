@@ -1,0 +1,137 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace without a name: it ends with Close and the processes in it. Its loopback is up.
+type Namespace struct {
+	handle netns.NsHandle
+	links  *netlink.Handle
+}
+
+// New makes a namespace.
+func New() (*Namespace, error) {
+	n := &Namespace{handle: netns.None()}
+	err := elsewhere(func() (err error) {
+		n.handle, err = netns.New()
+		return err
+	})
+	if err == nil {
+		n.links, err = netlink.NewHandleAt(n.handle)
+	}
+	if err == nil {
+		err = n.Up("lo")
+	}
+	if err != nil {
+		n.Close()
+		return nil, fmt.Errorf("new network namespace: %w", err)
+	}
+	return n, nil
+}
+
+// Close lets go of the namespace.
+func (n *Namespace) Close() {
+	if n.links != nil {
+		n.links.Close()
+	}
+	_ = n.handle.Close() // it was only read
+}
+
+// Do runs f on a thread inside. Sockets that f opens and processes that it starts belong to the namespace.
+func (n *Namespace) Do(f func() error) error {
+	return elsewhere(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// elsewhere runs f, which changes the namespace of its thread, and takes the thread back. A thread that cannot come
+// back ends. Otherwise it lives on, as it must: what it has started may die with it.
+func elsewhere(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			done <- fmt.Errorf("own network namespace: %w", err)
+			return
+		}
+		err = f()
+		back := netns.Set(home)
+		if back == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- errors.Join(err, back, home.Close())
+	}()
+	return <-done
+}
+
+// Sysctl sets a variable of the namespace, by its path under /proc/sys/net.
+func (n *Namespace) Sysctl(path, value string) error {
+	return n.Do(func() error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) })
+}
+
+// Up gives an interface addresses, and sets it up.
+func (n *Namespace) Up(name string, addresses ...netip.Prefix) error {
+	link, err := n.links.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	for _, prefix := range addresses {
+		a, err := netlink.ParseAddr(prefix.String())
+		if err != nil {
+			return err
+		}
+		if prefix.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // ready for use at once
+		}
+		if err := n.links.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("add %v to interface %s: %w", prefix, name, err)
+		}
+	}
+	if err := n.links.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set interface %s up: %w", name, err)
+	}
+	return nil
+}
+
+// Cable joins two namespaces by interfaces of that name, with an address each, and waits until both carry.
+func Cable(name string, a *Namespace, addrA netip.Prefix, b *Namespace, addrB netip.Prefix) error {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = name
+	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: name, PeerNamespace: netlink.NsFd(b.handle)}
+	if err := a.links.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth pair %s: %w", name, err)
+	}
+	return errors.Join(a.Up(name, addrA), b.Up(name, addrB), a.carrier(name), b.carrier(name))
+}
+
+// carrier waits until the kernel sends on an interface. It begins some time after both ends of a cable are up, at
+// each end by itself, and a SYN or its answer that is lost before is sent again a second later.
+func (n *Namespace) carrier(name string) error {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-poll.C {
+		link, err := n.links.LinkByName(name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("find interface %s: %w", name, err)
+		case link.Attrs().OperState == netlink.OperUp:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("interface %s is %v", name, link.Attrs().OperState)
+		}
+	}
+}
