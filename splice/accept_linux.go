@@ -10,76 +10,84 @@ import (
 // Backlog is how many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 const Backlog = 4096
 
-// Port is a published port: a listener and the backend that its connections go to.
-type Port struct {
+// acceptor is a published port on one of the loops: every loop accepts for itself.
+type acceptor struct {
 	loop    *loop
-	fd      int // the listening socket
-	backend netip.AddrPort
-	address sockaddr // the backend's, for connect
+	port    *Port
 	sources sourcePorts
 }
 
+// listenEvents: of the loops that wait, the kernel wakes one for a connection (epoll_ctl(2)).
+const listenEvents = unix.EPOLLIN | unix.EPOLLEXCLUSIVE
+
 // ready takes one connection. Level-triggered epoll comes back for the next, so that a burst of connections and
 // the traffic of those that exist take turns.
-func (p *Port) ready(uint32) {
+func (a *acceptor) ready(uint32) {
 	// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 	// both legs. Until then it waits there.
-	back, err := p.backendSocket()
+	back, err := a.port.backendSocket()
 	if err != nil {
-		p.pause(err)
+		a.pause(err)
 		return
 	}
 	var from unix.RawSockaddrAny
-	front, errno := accept(p.fd, &from)
+	front, errno := accept(a.port.fd, &from)
 	if errno != 0 {
 		closeFD(back)
-		p.acceptFailed(errno)
+		a.acceptFailed(errno)
 		return
 	}
-	p.loop.stats.accepted.Add(1)
-	p.dial(front, back, addrPort(&from))
+	a.loop.stats.accepted.Add(1)
+	a.dial(front, back, addrPort(&from))
 }
 
 // acceptFailed sorts what accept(2) can answer.
-func (p *Port) acceptFailed(errno unix.Errno) {
+func (a *acceptor) acceptFailed(errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN: // somebody else was faster
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
 		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.EPERM:
 		// The error is of this one connection, which is gone (accept(2), "Error handling"; EPERM: a
 		// firewall's rule).
-		p.loop.stats.acceptErrors.Add(1)
-		p.loop.options.Report("accept", netip.AddrPort{}, p.backend, sysError("accept4", errno))
+		a.loop.stats.acceptErrors.Add(1)
+		a.loop.options.Report("accept", netip.AddrPort{}, a.port.backend, sysError("accept4", errno))
 	default:
 		// Descriptors or memory have run out, for the process or the machine.
-		p.pause(sysError("accept4", errno))
+		a.pause(sysError("accept4", errno))
 	}
 }
 
 // pause leaves the listener alone until the next tick, so that what cannot be served now does not spin the loop.
 // Clients wait in the kernel's queue.
-func (p *Port) pause(err error) {
-	p.loop.stats.acceptErrors.Add(1)
-	p.loop.options.Report("accept", netip.AddrPort{}, p.backend, err)
-	p.loop.unwatch(p.fd) // events that cannot be masked would spin it too
-	p.loop.paused = append(p.loop.paused, p)
+func (a *acceptor) pause(err error) {
+	a.loop.stats.acceptErrors.Add(1)
+	a.loop.options.Report("accept", netip.AddrPort{}, a.port.backend, err)
+	a.loop.unwatch(a.port.fd) // events that cannot be masked would spin it too
+	a.loop.paused = append(a.loop.paused, a)
 }
 
 // resumePaused watches the listeners again that paused.
 func (l *loop) resumePaused() {
-	l.paused = slices.DeleteFunc(l.paused, func(p *Port) bool {
-		return l.watch(p.fd, unix.EPOLLIN, p) == nil
+	l.paused = slices.DeleteFunc(l.paused, func(a *acceptor) bool {
+		return l.watch(a.port.fd, listenEvents, a) == nil
 	})
 }
 
-// close closes the listener. Connections that exist go on.
-func (p *Port) close() {
-	if p.fd < 0 {
-		return
+// addPort begins to accept for a port.
+func (l *loop) addPort(p *Port) error {
+	return l.watch(p.fd, listenEvents, &acceptor{loop: l, port: p, sources: sourcePorts{seed: l.number}})
+}
+
+// removePort stops accepting for a port. Connections that exist go on.
+func (l *loop) removePort(p *Port) {
+	if a, ok := l.slots[p.fd].handler.(*acceptor); !ok || a.port != p {
+		return // a loop that is about to end has done so
 	}
-	l := p.loop
-	l.paused = slices.DeleteFunc(l.paused, func(other *Port) bool { return other == p })
+	ofPort := func(a *acceptor) bool { return a.port == p }
+	if paused := slices.ContainsFunc(l.paused, ofPort); paused {
+		l.paused = slices.DeleteFunc(l.paused, ofPort)
+	} else {
+		l.unwatch(p.fd)
+	}
 	l.forget(p.fd)
-	closeFD(p.fd)
-	p.fd = -1
 }

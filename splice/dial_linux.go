@@ -53,37 +53,37 @@ func (p *Port) backendSocket() (int, error) {
 }
 
 // dial makes a pair of an accepted connection and an unconnected socket, and starts to connect.
-func (p *Port) dial(front, back int, client netip.AddrPort) {
-	now := p.loop.now()
-	back, err := p.connect(back, now)
-	pr := newPair(p, front, back, client)
+func (a *acceptor) dial(front, back int, client netip.AddrPort) {
+	now := a.loop.now()
+	back, err := a.connect(back, now)
+	pr := newPair(a.loop, a.port, front, back, client)
 	if err != nil {
 		pr.dialFailed(err)
 		return
 	}
-	pr.deadline = now + p.loop.options.DialTimeout
-	p.loop.dialing.add(pr)
+	pr.deadline = now + a.loop.options.DialTimeout
+	a.loop.dialing.add(pr)
 	pr.settle()
 }
 
 // connect starts to connect fd, or another socket in its place, and gives the one.
-func (p *Port) connect(fd int, now time.Duration) (int, error) {
-	if !p.sources.use(now) || !p.sources.bind(fd, p.address.family) {
-		return fd, startConnect(fd, &p.address)
+func (a *acceptor) connect(fd int, now time.Duration) (int, error) {
+	if !a.sources.use(now) || !a.sources.bind(fd, a.port.address.family) {
+		return fd, startConnect(fd, &a.port.address)
 	}
-	err := startConnect(fd, &p.address)
+	err := startConnect(fd, &a.port.address)
 	if !errors.Is(err, unix.EADDRNOTAVAIL) {
-		p.loop.stats.sourcePorts.Add(1)
+		a.loop.stats.sourcePorts.Add(1)
 		return fd, err
 	}
 	// The port's connection still lives, or its TIME_WAIT may not be taken over. A bound socket stays bound, so
 	// the kernel chooses for a new one.
 	closeFD(fd)
-	fd, err = p.backendSocket()
+	fd, err = a.port.backendSocket()
 	if err != nil {
 		return -1, err
 	}
-	return fd, startConnect(fd, &p.address)
+	return fd, startConnect(fd, &a.port.address)
 }
 
 func startConnect(fd int, to *sockaddr) error {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -35,25 +36,26 @@ func greeter(t *testing.T, name string) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	var running sync.WaitGroup
+	running.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			if _, err := io.WriteString(conn, name); err == nil {
-				_, _ = io.Copy(conn, conn) // the client notices
-			}
-			_ = conn.Close()
+			running.Go(func() {
+				if _, err := io.WriteString(conn, name); err == nil {
+					_, _ = io.Copy(conn, conn) // the client notices
+				}
+				_ = conn.Close()
+			})
 		}
-	}()
+	})
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		<-ended
+		running.Wait()
 	})
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }

@@ -2,12 +2,26 @@ package splice
 
 // Legs gives the descriptors of all legs, for tests that look at their sockets.
 func (e *Engine) Legs() (fds []int) {
-	e.loop.do(func() {
-		for fd, s := range e.loop.slots {
-			if _, ok := s.handler.(*leg); ok {
-				fds = append(fds, fd)
+	for _, l := range e.loops {
+		l.do(func() {
+			for fd, s := range l.slots {
+				if _, ok := s.handler.(*leg); ok {
+					fds = append(fds, fd)
+				}
 			}
-		}
-	})
+		})
+	}
 	return fds
+}
+
+// Grow starts another loop, as if the last one had been saturated.
+func (e *Engine) Grow() { e.grow(e.lastLoop()) }
+
+// Retire ends the last loop, as if it had had little to do.
+func (e *Engine) Retire() { e.retire(e.lastLoop()) }
+
+func (e *Engine) lastLoop() *loop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.loops[len(e.loops)-1]
 }

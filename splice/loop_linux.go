@@ -3,6 +3,7 @@ package splice
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,8 +44,14 @@ type loop struct {
 	nextTick time.Duration // since start
 	dialing  pairList
 	aborting pairList
-	paused   []*Port // listeners that wait for descriptors or memory
+	paused   []*acceptor // they wait for descriptors or memory
 	ended    bool
+
+	number   int // among the engine's loops; the first is 0
+	load     load
+	overload func(*loop) // called when the loop has been saturated for a while
+	idle     func(*loop) // called when it has had little to do for a while; nil for the first
+	heir     *loop       // takes the pairs over, so that this loop can end; nil while it is needed
 
 	mu    sync.Mutex
 	tasks []func()
@@ -56,7 +63,40 @@ type counters struct {
 	accepted, active, acceptErrors, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts atomic.Uint64
 }
 
-func newLoop(o Options) (*loop, error) {
+// counted reads the counters.
+func (l *loop) counted() Stats {
+	s := &l.stats
+	return Stats{
+		Accepted:     s.accepted.Load(),
+		Active:       s.active.Load(),
+		AcceptErrors: s.acceptErrors.Load(),
+		DialErrors:   s.dialErrors.Load(),
+		Aborted:      s.aborted.Load(),
+		Spliced:      s.spliced.Load(),
+		Copied:       s.copied.Load(),
+		Pipes:        l.pipes.open.Load(),
+		PipesRefused: s.pipesRefused.Load(),
+		SourcePorts:  s.sourcePorts.Load(),
+	}
+}
+
+// plus adds the counters of two loops.
+func (s Stats) plus(o Stats) Stats {
+	return Stats{
+		Accepted:     s.Accepted + o.Accepted,
+		Active:       s.Active + o.Active,
+		AcceptErrors: s.AcceptErrors + o.AcceptErrors,
+		DialErrors:   s.DialErrors + o.DialErrors,
+		Aborted:      s.Aborted + o.Aborted,
+		Spliced:      s.Spliced + o.Spliced,
+		Copied:       s.Copied + o.Copied,
+		Pipes:        s.Pipes + o.Pipes,
+		PipesRefused: s.PipesRefused + o.PipesRefused,
+		SourcePorts:  s.SourcePorts + o.SourcePorts,
+	}
+}
+
+func newLoop(number int, o Options) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("splice: epoll_create1: %w", err)
@@ -71,6 +111,7 @@ func newLoop(o Options) (*loop, error) {
 		epoll:   epoll,
 		wake:    wake,
 		buf:     make([]byte, copySize),
+		number:  number,
 		options: o,
 		start:   time.Now(),
 		done:    make(chan struct{}),
@@ -86,6 +127,9 @@ func newLoop(o Options) (*loop, error) {
 // run serves events until the loop is told to end.
 func (l *loop) run() {
 	defer close(l.done)
+	// The thread's CPU time is the loop's, and the thread ends with the loop.
+	runtime.LockOSThread()
+	l.load.cpu = threadCPU()
 	events := make([]unix.EpollEvent, maxEvents)
 	for !l.ended {
 		n, err := unix.EpollWait(l.epoll, events, l.timeout())
@@ -99,6 +143,7 @@ func (l *loop) run() {
 			}
 		}
 		l.tick()
+		l.measure(n <= 0)
 	}
 	l.closeAll()
 	l.pipes.close()
@@ -111,13 +156,16 @@ func (l *loop) run() {
 
 // ticking says whether anything waits for time to pass.
 func (l *loop) ticking() bool {
-	return !l.dialing.empty() || !l.aborting.empty() || len(l.paused) > 0
+	return !l.dialing.empty() || !l.aborting.empty() || len(l.paused) > 0 || l.heir != nil
 }
 
 // timeout is for epoll_wait, in milliseconds.
 func (l *loop) timeout() int {
-	if l.ticking() {
+	switch {
+	case l.ticking():
 		return int(tick.Milliseconds())
+	case l.idle != nil:
+		return int(loadWindow.Milliseconds())
 	}
 	return -1
 }
@@ -140,6 +188,9 @@ func (l *loop) tick() {
 		p.checkFlush(now)
 	}
 	l.resumePaused()
+	if l.heir != nil {
+		l.bequeath()
+	}
 }
 
 // now is the time since the loop's start.
@@ -148,14 +199,19 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 // do runs f on the loop's goroutine and waits for it. When the loop has ended, f does not run.
 func (l *loop) do(f func()) {
 	ran := make(chan struct{})
-	l.mu.Lock()
-	l.tasks = append(l.tasks, func() { f(); close(ran) })
-	l.signal() // under the lock: the loop's end closes the eventfd under it
-	l.mu.Unlock()
+	l.post(func() { f(); close(ran) })
 	select {
 	case <-ran:
 	case <-l.done:
 	}
+}
+
+// post has f run on the loop's goroutine, in the order of the calls.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tasks = append(l.tasks, f)
+	l.signal() // under the lock: the loop's end closes the eventfd under it
 }
 
 // signal makes epoll_wait return; l.mu is held. It can only fail with EAGAIN, when so many signals are waiting
@@ -226,8 +282,8 @@ func (l *loop) forget(fd int) {
 func (l *loop) closeAll() {
 	for _, s := range l.slots {
 		switch h := s.handler.(type) {
-		case *Port:
-			h.close()
+		case *acceptor:
+			l.forget(h.port.fd) // the descriptor is the engine's to close
 		case *leg:
 			h.pair.close()
 		}

@@ -48,6 +48,7 @@ func (o Options) withDefaults() Options {
 
 // Stats are the counters of an Engine since its start.
 type Stats struct {
+	Loops        uint64 // event loops now
 	Accepted     uint64 // connections accepted
 	Active       uint64 // pairs that exist now
 	AcceptErrors uint64 // calls of accept that failed
@@ -62,6 +63,6 @@ type Stats struct {
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts)
+	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d",
+		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts)
 }

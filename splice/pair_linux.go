@@ -28,11 +28,11 @@ type pair struct {
 }
 
 // newPair takes both descriptors.
-func newPair(p *Port, front, back int, client netip.AddrPort) *pair {
-	pr := &pair{loop: p.loop, port: p, client: client}
+func newPair(l *loop, p *Port, front, back int, client netip.AddrPort) *pair {
+	pr := &pair{loop: l, port: p, client: client}
 	pr.front = leg{pair: pr, fd: front}
 	pr.back = leg{pair: pr, fd: back}
-	p.loop.stats.active.Add(1)
+	l.stats.active.Add(1)
 	return pr
 }
 

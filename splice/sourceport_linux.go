@@ -39,6 +39,7 @@ type sourcePorts struct {
 	churn       bool          // there were many in the last window, or are in this one
 	first, size uint16        // of the part of the range
 	next        uint16        // offset from first
+	seed        int           // tells the loops of a process apart
 }
 
 // use counts a dial and says whether its socket is to be bound.
@@ -57,7 +58,7 @@ func (s *sourcePorts) use(now time.Duration) bool {
 	return s.churn && s.size > 0
 }
 
-// choose takes a part of the range. Different processes start at different places, so that the proxies of a host
+// choose takes a part of the range. Different processes and loops take different ones, so that they
 // stay out of each other's way.
 func (s *sourcePorts) choose(low, high uint16) {
 	if high <= low {
@@ -66,7 +67,7 @@ func (s *sourcePorts) choose(low, high uint16) {
 	all := int(high-low) + 1
 	s.size = uint16(min(maxSourcePorts, all/4))
 	if parts := all / max(1, int(s.size)); parts > 0 {
-		s.first = low + uint16(os.Getpid()%parts)*s.size
+		s.first = low + uint16((os.Getpid()+s.seed)%parts)*s.size
 	}
 }
 
