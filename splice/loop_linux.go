@@ -127,8 +127,11 @@ func newLoop(number int, o Options) (*loop, error) {
 // run serves events until the loop is told to end.
 func (l *loop) run() {
 	defer close(l.done)
-	// The thread's CPU time is the loop's, and the thread ends with the loop.
-	runtime.LockOSThread()
+	if l.number > 0 {
+		// The thread ends with the loop. The first loop does without: the runtime would start a thread more, to
+		// start others from, and that is paid for by every idle port.
+		runtime.LockOSThread()
+	}
 	l.load.cpu = threadCPU()
 	events := make([]unix.EpollEvent, maxEvents)
 	for !l.ended {
