@@ -51,6 +51,7 @@ type process struct {
 	*exec.Cmd
 	status string // all that it wrote to the status pipe
 	stderr *buffer
+	began  time.Time
 }
 
 // run describes a start of the program.
@@ -73,7 +74,7 @@ func arguments(protocol string, frontend, backend netip.AddrPort, more ...string
 // start starts the program and waits for its answer on the status pipe. It is killed when the test ends.
 func (r run) start(t *testing.T) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(program, r.args...), stderr: new(buffer)}
+	p := &process{Cmd: exec.Command(program, r.args...), stderr: new(buffer), began: time.Now()}
 	p.Stderr = p.stderr
 	p.Env = append(os.Environ(), r.env...)
 	var answer *os.File

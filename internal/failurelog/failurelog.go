@@ -31,7 +31,12 @@ type failure struct {
 }
 
 // New makes a log that writes to w. A write that fails is lost: there is nobody to tell.
-func New(w io.Writer) *Log { return &Log{w: w} }
+func New(w io.Writer) *Log {
+	// The runtime opens two descriptors for the first timer of a process, and ends the process when it cannot
+	// (runtime.netpollinit). That must not happen at the first failure, which may be that there are none left.
+	time.AfterFunc(Interval, func() {}).Stop()
+	return &Log{w: w}
+}
 
 // Report logs that op failed, for a client where there is one.
 func (l *Log) Report(op string, client, backend netip.AddrPort, err error) {

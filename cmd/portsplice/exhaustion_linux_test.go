@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDescriptorsRunOut_moby6402 gives the program 64 descriptors and 200 clients. docker-proxy ends at the first accept
+// that fails. Ours survives, does not spin or flood the log, and serves again when descriptors are free. The engine
+// splice takes no client out of the queue that it cannot serve, so that with it every client is served in the end.
+func TestDescriptorsRunOut_moby6402(t *testing.T) {
+	const limit, clients = 64, 200
+	for _, engine := range []string{"splice", "fallback"} {
+		t.Run(engine, func(t *testing.T) {
+			frontend := freePort(t, "tcp", ours())
+			p := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), "-engine", engine)}.serve(t)
+			must(t, unix.Prlimit(p.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil))
+			conns := make([]net.Conn, clients)
+			for i := range conns {
+				conns[i] = dial(t, "tcp", frontend)
+			}
+			until(t, "descriptors have run out", func() bool { return p.counters(t)["accept-errors"] != "0" })
+			served := 0
+			for _, conn := range conns {
+				switch err := echoed(conn); {
+				case err == nil:
+					served++
+				case engine == "splice":
+					t.Errorf("a client was not served: %v", err)
+				}
+				must(t, conn.Close())
+			}
+			if served == 0 {
+				t.Error("no client was served")
+			}
+			until(t, "the connections have ended", func() bool { return p.counters(t)["active"] == "0" })
+			exchange(t, dial(t, "tcp", frontend), "hello")
+			lines := 0
+			for line := range strings.Lines(p.stderr.String()) {
+				if !strings.HasPrefix(line, "portsplice: stats") {
+					lines++
+				}
+			}
+			if atMost := 2 + int(time.Since(p.began)/time.Second); lines == 0 || lines > atMost {
+				t.Errorf("%d lines in the log, want 1 to %d:\n%s", lines, atMost, p.stderr)
+			}
+			p.signalled(t, syscall.SIGTERM)
+		})
+	}
+}
+
+// echoed sends a message and reads its echo.
+func echoed(conn net.Conn) error {
+	b := []byte("hello")
+	if _, err := conn.Write(b); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return err
+	}
+	if string(b) != "hello" {
+		return errors.New("bytes came back changed")
+	}
+	return nil
+}
