@@ -20,12 +20,12 @@ func (p *Port) serve() {
 	e := p.engine
 	pause := minPause
 	for {
-		conn, err := p.listener.Accept()
+		conn, err := p.listener.AcceptTCP()
 		switch {
 		case err == nil:
 			pause = minPause
 			e.stats.accepted.Add(1)
-			e.running.Go(func() { p.connect(conn.(*net.TCPConn)) })
+			e.running.Go(func() { p.connect(conn) })
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:

@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -56,7 +57,7 @@ type Engine struct {
 // Port is a published port.
 type Port struct {
 	engine   *Engine
-	listener net.Listener
+	listener *net.TCPListener
 	backend  netip.AddrPort
 }
 
@@ -74,7 +75,7 @@ func New(o Options) *Engine {
 }
 
 // Add serves a port: connections to listener go to backend. The engine owns the listener from then on.
-func (e *Engine) Add(listener net.Listener, backend netip.AddrPort) (*Port, error) {
+func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, error) {
 	p := &Port{engine: e, listener: listener, backend: backend}
 	if !e.own(listener) {
 		_ = listener.Close() // nobody was served by it
@@ -87,7 +88,10 @@ func (e *Engine) Add(listener net.Listener, backend netip.AddrPort) (*Port, erro
 // Close stops accepting on the port. Connections that exist go on.
 func (p *Port) Close() error {
 	p.engine.disown(p.listener)
-	return p.listener.Close()
+	if err := p.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // Stats reads the counters.
@@ -115,7 +119,11 @@ func (e *Engine) Close() error {
 	}
 	e.cancel()
 	for c := range open {
-		_ = c.Close() // a pair that ends at the same moment closes its connections too
+		if conn, ok := c.(*net.TCPConn); ok {
+			reset(conn) // an orderly end would make what is cut short look complete
+			continue
+		}
+		_ = c.Close() // its port may have closed it
 	}
 	e.running.Wait()
 	return nil

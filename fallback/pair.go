@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -24,14 +26,18 @@ type pair struct {
 	engine *Engine
 	front  leg
 	back   leg
-	failed sync.Once // the first failure decides what the other leg sees
+	ended  atomic.Int32 // directions that have passed on an end of file
+	failed sync.Once    // the first failure decides what the other leg sees
 }
 
 // leg is one side of a pair.
 type leg struct {
 	*net.TCPConn
 	shut atomic.Bool // its write side was shut down by us
-	cut  atomic.Bool // a write to it failed: the connection is gone, whatever its read side says
+
+	writing sync.Mutex  // held during a write and until cut and refused say how it went
+	cut     atomic.Bool // a write failed: the connection is gone, whatever its read side says
+	refused atomic.Bool // a write failed after the peer had ended its own direction in order (EPIPE)
 }
 
 func newPair(e *Engine, front, back *net.TCPConn) *pair {
@@ -45,9 +51,9 @@ func (p *pair) relay() {
 	p.pump(&p.back, &p.front)
 	up.Wait()
 	switch {
-	case p.front.cut.Load():
+	case p.front.gaveUp():
 		p.fail(&p.front, &p.back)
-	case p.back.cut.Load():
+	case p.back.gaveUp():
 		p.fail(&p.back, &p.front)
 	}
 	// Both ends have been passed on, or both connections reset: a close has nothing more to say.
@@ -58,18 +64,25 @@ func (p *pair) relay() {
 // pump moves the bytes of one direction and then passes on how it ended.
 func (p *pair) pump(src, dst *leg) {
 	buf := buffers.Get().(*[32 << 10]byte)
-	defer buffers.Put(buf)
 	from := source{leg: src}
-	_, err := io.CopyBuffer(destination{dst, &p.engine.stats.copied}, &from, buf[:])
-	if from.failed {
+	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.engine.stats.copied}, &from, buf[:])
+	buffers.Put(buf)
+	switch {
+	case from.failed:
 		p.fail(src, dst)
 		return
-	}
-	if err == nil {
+	case err == nil:
 		dst.shut.Store(true)
 		err = dst.CloseWrite()
 	}
-	if err != nil {
+	switch {
+	case err == nil && p.ended.Add(1) == 1:
+		p.watch(src, dst)
+	case err == nil:
+		_ = dst.SetReadDeadline(time.Now()) // the other direction has ended before: it need not watch any more
+	case dst.refused.Load():
+		// The other direction goes on to its end.
+	default:
 		// What dst sent before it failed is still to be read, by the other direction.
 		dst.cut.Store(true)
 		bound := time.Now().Add(flushTimeout)
@@ -77,6 +90,26 @@ func (p *pair) pump(src, dst *leg) {
 		_ = dst.SetReadDeadline(bound)
 	}
 }
+
+// watch waits, after the end of a leg's direction, until the other direction has ended too. A reset of the leg, which
+// nobody would read or write to hear of, ends the pair.
+func (p *pair) watch(lg, other *leg) {
+	raw, err := lg.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	err = raw.Read(func(uintptr) bool { return gone(lg.TCPConn) })
+	if err == nil && lg.wasReset() {
+		p.fail(lg, other)
+	}
+}
+
+// wasReset says whether the connection has ended both ways although its write side was not shut down. (In this order:
+// shut is set before the shutdown that may end the connection in the meantime.)
+func (lg *leg) wasReset() bool { return gone(lg.TCPConn) && !lg.shut.Load() }
+
+// gaveUp says whether bytes for the leg were lost.
+func (lg *leg) gaveUp() bool { return lg.cut.Load() || lg.refused.Load() }
 
 // fail passes the failure of one leg on to the other.
 func (p *pair) fail(failed, other *leg) {
@@ -90,8 +123,9 @@ func (p *pair) fail(failed, other *leg) {
 
 // flush waits until the peer has acknowledged everything, within flushTimeout.
 func (p *pair) flush(other *leg) {
-	const poll = 5 * time.Millisecond
-	for deadline := time.Now().Add(flushTimeout); unacknowledged(other.TCPConn) > 0; {
+	const maxPoll = 100 * time.Millisecond
+	poll := 5 * time.Millisecond
+	for deadline := time.Now().Add(flushTimeout); unacknowledged(other.TCPConn) > 0; poll = min(2*poll, maxPoll) {
 		if time.Now().After(deadline) || !p.engine.wait(poll) {
 			return
 		}
@@ -117,22 +151,49 @@ func (s *source) Read(b []byte) (int, error) {
 	case err == nil:
 	case !errors.Is(err, io.EOF):
 		s.failed = true
-	case s.leg.cut.Load() || gone(s.leg.TCPConn) && !s.leg.shut.Load():
-		// The system reports a failure once, here to a write, and end of file after it. (In this order: shut
-		// is set before the shutdown that may end the connection in the meantime.)
+	case s.leg.wasCut():
+		// The system reports a failure once, here to a write, and end of file after it.
 		s.failed, err = true, errReset
 	}
 	return n, err
 }
 
+// wasCut says whether an end of file stands for a failure that a write to the leg was told of.
+func (lg *leg) wasCut() bool {
+	if gone(lg.TCPConn) {
+		lg.writing.Lock() // a write that is under way fails at once, and says why
+		defer lg.writing.Unlock()
+	}
+	return lg.cut.Load()
+}
+
 // destination is a leg as io.Copy writes to it: without ReadFrom, and counting.
 type destination struct {
 	leg    *leg
+	src    *leg // where the bytes come from
 	copied *atomic.Uint64
 }
 
-func (d destination) Write(b []byte) (int, error) {
-	n, err := d.leg.Write(b)
-	d.copied.Add(uint64(n))
-	return n, err
+func (d destination) Write(b []byte) (n int, err error) {
+	d.leg.writing.Lock()
+	defer d.leg.writing.Unlock()
+	for {
+		// A peer that does not read keeps the write waiting, for ever if need be, but not past the end of the
+		// source's connection.
+		if err := d.leg.SetWriteDeadline(time.Now().Add(flushTimeout)); err != nil {
+			return n, err
+		}
+		written, err := d.leg.Write(b[n:])
+		n += written
+		d.copied.Add(uint64(written))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && !d.src.wasReset():
+			continue
+		case errors.Is(err, syscall.EPIPE):
+			d.leg.refused.Store(true)
+		case err != nil:
+			d.leg.cut.Store(true)
+		}
+		return n, err
+	}
 }

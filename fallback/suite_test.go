@@ -18,7 +18,7 @@ func TestSuite(t *testing.T) {
 
 func start(t *testing.T, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}

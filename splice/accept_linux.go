@@ -46,13 +46,12 @@ func (a *acceptor) acceptFailed(errno unix.Errno) {
 	switch errno {
 	case unix.EAGAIN: // somebody else was faster
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
-		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.EPERM:
-		// The error is of this one connection, which is gone (accept(2), "Error handling"; EPERM: a
-		// firewall's rule).
+		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH:
+		// The error is of this one connection, which is gone (accept(2), "Error handling").
 		a.loop.stats.acceptErrors.Add(1)
 		a.loop.options.Report("accept", netip.AddrPort{}, a.port.backend, sysError("accept4", errno))
 	default:
-		// Descriptors or memory have run out, for the process or the machine.
+		// Descriptors or memory have run out, for the process or the machine, or a sandbox forbids it.
 		a.pause(sysError("accept4", errno))
 	}
 }
@@ -80,13 +79,14 @@ func (l *loop) addPort(p *Port) error {
 
 // removePort stops accepting for a port. Connections that exist go on.
 func (l *loop) removePort(p *Port) {
-	if a, ok := l.slots[p.fd].handler.(*acceptor); !ok || a.port != p {
+	ofPort := func(a *acceptor) bool { return a.port == p }
+	paused := slices.ContainsFunc(l.paused, ofPort)
+	l.paused = slices.DeleteFunc(l.paused, ofPort)
+	a, known := l.slots[p.fd].handler.(*acceptor)
+	if !known || a.port != p {
 		return // a loop that is about to end has done so
 	}
-	ofPort := func(a *acceptor) bool { return a.port == p }
-	if paused := slices.ContainsFunc(l.paused, ofPort); paused {
-		l.paused = slices.DeleteFunc(l.paused, ofPort)
-	} else {
+	if !paused {
 		l.unwatch(p.fd)
 	}
 	l.forget(p.fd)

@@ -32,8 +32,9 @@ func setTCPOptions(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepAliveInterval},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveProbes},
 	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
-			return fmt.Errorf("setsockopt: %w", err)
+		err := unix.SetsockoptInt(fd, o.level, o.name, o.value)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOPROTOOPT) {
+			return fmt.Errorf("setsockopt: %w", err) // an MPTCP socket of an older kernel knows fewer options
 		}
 	}
 	return nil
@@ -104,7 +105,8 @@ func (p *pair) dialReady(lg *leg, events uint32) {
 		}
 		return
 	}
-	if errno := pendingError(p.back.fd); errno != 0 {
+	errno := pendingError(p.back.fd)
+	if errno != 0 && errno != unix.ECONNRESET && errno != unix.EPIPE {
 		p.dialFailed(sysError("connect", errno))
 		return
 	}
@@ -114,16 +116,14 @@ func (p *pair) dialReady(lg *leg, events uint32) {
 	}
 	p.leave()
 	p.connected = true
-	// A client has mostly sent its request by now.
-	p.run(&p.up)
-	p.settle()
-}
-
-// checkDial ends a dial that has taken too long.
-func (p *pair) checkDial(now time.Duration) {
-	if now >= p.deadline {
-		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
+	if errno != 0 { // it was connected, and has reset already; what it sent before is still to be had
+		p.back.hungUp = true
+		p.fail(&p.back, errno)
+		p.run(&p.down)
+	} else {
+		p.run(&p.up) // a client has mostly sent its request by now
 	}
+	p.settle()
 }
 
 // dialFailed resets the client: a clean end would tell it that somebody had listened.
@@ -136,19 +136,36 @@ func (p *pair) dialFailed(err error) {
 
 // connectedToItself is asked where it can happen: when the backend's address is one of this host's own.
 func (p *pair) connectedToItself() bool {
-	to := p.port.backend.Addr()
-	if !to.IsLoopback() && !to.IsUnspecified() {
+	if !p.port.local {
 		return false
 	}
-	local, err := unix.Getsockname(p.back.fd)
+	own, errOwn := unix.Getsockname(p.back.fd)
+	peer, errPeer := unix.Getpeername(p.back.fd)
+	return errOwn == nil && errPeer == nil && sameAddress(own, peer)
+}
+
+func sameAddress(a, b unix.Sockaddr) bool {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		b, ok := b.(*unix.SockaddrInet4)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	case *unix.SockaddrInet6:
+		b, ok := b.(*unix.SockaddrInet6)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	}
+	return false
+}
+
+// isLocal says whether an address is one of this host's own: only those can be bound to.
+func isLocal(a netip.Addr) bool {
+	address, err := newSockaddr(netip.AddrPortFrom(a, 0))
 	if err != nil {
 		return false
 	}
-	switch sa := local.(type) {
-	case *unix.SockaddrInet4:
-		return sa.Port == int(p.port.backend.Port())
-	case *unix.SockaddrInet6:
-		return sa.Port == int(p.port.backend.Port())
+	fd, err := unix.Socket(address.family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // checking in vain costs little
 	}
-	return false
+	defer closeFD(fd)
+	return bind(fd, &address) == 0
 }

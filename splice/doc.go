@@ -40,7 +40,8 @@
 //
 // An aborting pair had a leg fail (reset, keepalive). What that leg delivered before goes on to the other; when
 // the other's peer has acknowledged all of it, or after flushTimeout, it is reset too. So an abort never looks
-// like an ordinary end, and an ordinary end never becomes a reset.
+// like an ordinary end, and an ordinary end never becomes a reset: a leg that had ended in order before it was
+// reset (EPIPE says so) has its end passed on first, without a time limit.
 //
 // # The states of a pump
 //
@@ -53,8 +54,8 @@
 //
 // Bytes are held in the loop's one shared buffer within a turn; what the destination did not take is moved to
 // a chunk of the pump's own, or stays in the pipe it was spliced to. A pump owns a pipe only while the pipe
-// holds bytes: EAGAIN from a splice into an empty pipe can only mean that the source is empty, and a pump at
-// rest costs no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
+// holds bytes. So a splice into a pipe that fails never fails because the pipe is full, and a pump at rest costs
+// no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
 //
 // Interest follows state. A leg is watched for reading while the pump behind it is empty, for writing while
 // the pump before it holds bytes. Errors and hang-ups cannot be masked: a leg that hung up and has nothing to

@@ -32,6 +32,7 @@ type Port struct {
 	fd      int // the listening socket
 	backend netip.AddrPort
 	address sockaddr // the backend's, for connect
+	local   bool     // the backend's address is one of this host's
 }
 
 // New starts an engine with no ports. When the kernel or a sandbox does not allow what it needs, the error wraps
@@ -43,7 +44,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{options: o.withDefaults()}
 	first, err := newLoop(0, e.options)
 	if err != nil {
-		return nil, err
+		return nil, unsupported("event loop", err)
 	}
 	first.overload = e.later(e.grow)
 	e.loops = []*loop{first}
@@ -84,6 +85,10 @@ func (p *Port) prepare() error {
 	if p.address, err = newSockaddr(p.backend); err != nil {
 		return err
 	}
+	if p.backend.Port() == 0 {
+		return fmt.Errorf("%v is not an address and port to connect to", p.backend)
+	}
+	p.local = isLocal(p.backend.Addr())
 	if err := unix.SetNonblock(p.fd, true); err != nil {
 		return fmt.Errorf("fcntl: %w", err)
 	}

@@ -86,6 +86,12 @@ func connect(fd int, to *sockaddr) unix.Errno {
 	return errno
 }
 
+// bind binds fd to an address.
+func bind(fd int, to *sockaddr) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.size))
+	return errno
+}
+
 // unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one
 // (SIOCOUTQ, tcp(7)).
 func unacknowledged(fd int) int {

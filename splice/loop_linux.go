@@ -184,8 +184,11 @@ func (l *loop) tick() {
 		return
 	}
 	l.nextTick = now + tick
-	for p := range l.dialing.all() {
-		p.checkDial(now)
+	for p := range l.dialing.all() { // in the order of their deadlines
+		if now < p.deadline {
+			break
+		}
+		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
 	}
 	for p := range l.aborting.all() {
 		p.checkFlush(now)
@@ -288,7 +291,7 @@ func (l *loop) closeAll() {
 		case *acceptor:
 			l.forget(h.port.fd) // the descriptor is the engine's to close
 		case *leg:
-			h.pair.close()
+			h.pair.resetBoth() // an orderly end would make what is cut short look complete
 		}
 	}
 }

@@ -59,10 +59,12 @@ func (s *script) fromSource(n int) (int, unix.Errno) {
 	if s.inFlight > 0 {
 		s.t.Fatalf("the source is read while %d bytes are held", s.inFlight)
 	}
-	if s.decide(6) == 0 {
+	switch {
+	case s.ended: // an end stays, but a failure is told once
+		return 0, 0
+	case s.decide(6) == 0:
 		return 0, unix.EAGAIN
-	}
-	if len(s.queued) == 0 {
+	case len(s.queued) == 0:
 		s.ended = true
 		return 0, s.ending
 	}
@@ -109,8 +111,11 @@ func (s *script) send(fd int, b []byte) (int, unix.Errno) {
 
 func (s *script) splice(from, to, n int) (int, unix.Errno) {
 	if from == scriptedSource {
-		if s.noSplice {
+		switch {
+		case s.noSplice:
 			return 0, unix.EINVAL
+		case len(s.queued) > 0 && s.decide(10) == 0: // at an urgent mark
+			return 0, []unix.Errno{0, unix.EAGAIN}[s.decide(2)]
 		}
 		moved, errno := s.fromSource(n)
 		if moved > 0 {

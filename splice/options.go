@@ -30,8 +30,8 @@ type Options struct {
 	// Policy says when bytes go through splice(2).
 	Policy Policy
 
-	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
-	// backend, and the cause. It is called on the event loop and must not block. Nil: failures are only
+	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
+	// backend, and the cause. What peers do of their own (a reset) is no failure. It is called on the event loop and must not block. Nil: failures are only
 	// counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 }

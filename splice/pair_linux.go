@@ -64,7 +64,7 @@ func (p *pair) ready(lg *leg, events uint32) {
 	if ended != 0 {
 		lg.hungUp = true
 		if errno := lg.lastError(events); errno != 0 {
-			p.fail(lg)
+			p.fail(lg, errno)
 		}
 	}
 	if out := p.from(lg); events&unix.EPOLLIN|ended != 0 && out.wants() {
@@ -84,25 +84,43 @@ func (p *pair) run(pm *pump) {
 	}
 	switch pm.turn(p.loop, src.fd, dst.fd) {
 	case sourceFailed:
-		p.fail(src)
+		p.fail(src, pm.errno)
 	case destinationFailed:
-		p.fail(dst)
+		errno := pm.errno
+		if errno == unix.ENOTCONN { // from shutdown, which does not say why
+			errno = pendingError(dst.fd)
+		}
+		p.fail(dst, errno)
 	}
 }
 
 // fail begins to abort the pair: nothing more goes to the leg that failed, and what it delivered goes on to the
 // other.
-func (p *pair) fail(lg *leg) {
+func (p *pair) fail(lg *leg, errno unix.Errno) {
 	switch p.failed {
 	case nil:
 		p.failed = lg
 		p.to(lg).abandon(p.loop)
-		p.from(lg).cut = true
 		p.loop.stats.aborted.Add(1)
-		p.deadline = p.loop.now() + flushTimeout
-		p.loop.aborting.add(p)
+		if errno != unix.ECONNRESET && errno != unix.EPIPE { // what peers do is not worth a line
+			p.loop.options.Report("relay", p.client, p.port.backend, errno)
+		}
+		// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
+		// sent is complete.
+		if errno != unix.EPIPE {
+			p.from(lg).cut = true
+			p.beginFlush()
+		}
 	case p.other(lg):
 		p.lost = true
+	}
+}
+
+// beginFlush limits the time that the pair has left.
+func (p *pair) beginFlush() {
+	if p.list == nil {
+		p.deadline = p.loop.now() + flushTimeout
+		p.loop.aborting.add(p)
 	}
 }
 
@@ -152,16 +170,21 @@ func (p *pair) flush() {
 	}
 	if survivor.watchFor(0) != nil {
 		p.resetBoth()
-	}
-}
-
-// checkFlush ends an abort when it is complete or has taken too long.
-func (p *pair) checkFlush(now time.Duration) {
-	if now >= p.deadline {
-		p.resetBoth()
 		return
 	}
-	p.settle()
+	p.beginFlush()
+}
+
+// checkFlush ends an abort when it is complete or has taken too long. After a while it looks at every tenth tick
+// only: thousands of connections may be aborted at once, to a backend that does not read.
+func (p *pair) checkFlush(now time.Duration) {
+	const often = 10 * tick
+	switch age := now - (p.deadline - flushTimeout); {
+	case age >= flushTimeout:
+		p.resetBoth()
+	case age < often || now/tick%10 == 0:
+		p.settle()
+	}
 }
 
 func (p *pair) resetBoth() {

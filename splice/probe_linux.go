@@ -33,6 +33,12 @@ func Supported() error {
 	return nil
 }
 
+// unsupported wraps errors.ErrUnsupported, unless something has merely run out: that is not for ever.
 func unsupported(what string, cause error) error {
+	for _, passing := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(cause, passing) {
+			return fmt.Errorf("splice: %s: %w", what, cause)
+		}
+	}
 	return fmt.Errorf("%w: %s: %w", errors.ErrUnsupported, what, cause)
 }

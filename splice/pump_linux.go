@@ -30,16 +30,16 @@ const (
 // pump moves the bytes of one direction. Its zero value is ready, empty and copying. The states are explained
 // in the package documentation.
 type pump struct {
-	held    []byte // bytes read and not yet sent, in the loop's shared buffer or in chunk
-	chunk   []byte // where held lives between turns; nil otherwise
-	pipe    *pipe  // held by the pump only while bytes are in it
-	piped   int    // bytes in pipe
-	errno   unix.Errno
-	streak  uint8 // reads in a row that speak for changing between copying and splicing
-	streams bool  // splicing rather than copying
-	refused bool  // the kernel does not splice these sockets
-	eof     bool  // the source has ended
-	over    bool  // the last turn returned finished or a failure, or the pump was abandoned
+	held    []byte     // bytes read and not yet sent, in the loop's shared buffer or in chunk
+	chunk   []byte     // where held lives between turns; nil otherwise
+	pipe    *pipe      // held by the pump only while bytes are in it
+	piped   int        // bytes in pipe
+	errno   unix.Errno // why the last turn failed
+	streak  uint8      // reads in a row that speak for changing between copying and splicing
+	streams bool       // splicing rather than copying
+	refused bool       // the kernel does not splice these sockets
+	eof     bool       // the source has ended
+	over    bool       // the last turn returned finished or a failure, or the pump was abandoned
 
 	// cut says that the source's connection is known to have failed. The kernel reports an error once and end
 	// of file after it, so that end of file from here on is the failure, not an orderly end.
@@ -80,7 +80,8 @@ func (p *pump) turn(l *loop, src, dst int) verdict {
 		case n == 0:
 			p.eof = true
 		}
-		// Past a short read there is nothing to be had: asking again would cost a call to hear EAGAIN.
+		// After a short read there is mostly nothing to be had, and asking would cost a call to hear EAGAIN. If
+		// there is (a pipe may be full of small fragments), epoll says so.
 		short = n < asked
 		budget -= n
 		p.observe(n)
@@ -126,6 +127,10 @@ func (p *pump) fillPipe(l *loop, src int) (n int, errno unix.Errno, ok bool) {
 	}
 	l.pipes.put(pipe)
 	switch errno {
+	case 0, unix.EAGAIN:
+		// Splice stops at TCP's urgent mark, and then answers as if the source were empty or had ended
+		// (tcp_splice_read in net/ipv4/tcp.c). Only recv can tell.
+		return 0, 0, false
 	case unix.EINVAL, unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP:
 		// A kernel or sandbox without splice on this kind of socket says so on the first call.
 		p.refused = true

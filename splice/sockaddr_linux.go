@@ -3,12 +3,12 @@ package splice
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/zone"
 )
 
 // sockaddr is an address in the kernel's form, made once per port so that a dial allocates nothing.
@@ -21,8 +21,8 @@ type sockaddr struct {
 // newSockaddr encodes a; an address that maps IPv4 into IPv6 is taken as the IPv4 address that it is.
 func newSockaddr(a netip.AddrPort) (sockaddr, error) {
 	addr := a.Addr().Unmap()
-	if !addr.IsValid() || a.Port() == 0 {
-		return sockaddr{}, fmt.Errorf("%v is not an address and port to connect to", a)
+	if !addr.IsValid() {
+		return sockaddr{}, fmt.Errorf("%v is not an address and port", a)
 	}
 	var s sockaddr
 	if addr.Is4() {
@@ -35,13 +35,26 @@ func newSockaddr(a netip.AddrPort) (sockaddr, error) {
 	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&s.raw))
 	sa.Family, sa.Addr = unix.AF_INET6, addr.As16()
 	setPort(&sa.Port, a.Port())
-	zone, err := zoneIndex(addr.Zone())
+	scope, err := zone.Index(addr.Zone())
 	if err != nil {
 		return sockaddr{}, err
 	}
-	sa.Scope_id = zone
+	sa.Scope_id = scope
 	s.family, s.size = unix.AF_INET6, unix.SizeofSockaddrInet6
 	return s, nil
+}
+
+// anyAddress is a port on all addresses of a family.
+func anyAddress(family int, port uint16) sockaddr {
+	s := sockaddr{family: family, size: unix.SizeofSockaddrInet6}
+	if family == unix.AF_INET {
+		s.size = unix.SizeofSockaddrInet4
+	}
+	// The family and port stand at the same place in both.
+	sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.raw))
+	sa.Family = uint16(family)
+	setPort(&sa.Port, port)
+	return s
 }
 
 // addrPort decodes an address that the kernel wrote.
@@ -64,19 +77,4 @@ func setPort(field *uint16, port uint16) {
 
 func port(field *uint16) uint16 {
 	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(field))[:])
-}
-
-// zoneIndex is the index of the interface that a link-local address names, by name or number.
-func zoneIndex(zone string) (uint32, error) {
-	if zone == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	iface, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, fmt.Errorf("zone %q: %w", zone, err)
-	}
-	return uint32(iface.Index), nil
 }

@@ -79,13 +79,9 @@ func (s *sourcePorts) bind(fd, family int) bool {
 		return false
 	}
 	for range attempts {
-		port := int(s.first + s.next)
+		port := s.first + s.next
 		s.next = (s.next + 1) % s.size
-		var address unix.Sockaddr = &unix.SockaddrInet4{Port: port}
-		if family == unix.AF_INET6 {
-			address = &unix.SockaddrInet6{Port: port}
-		}
-		if unix.Bind(fd, address) == nil {
+		if address := anyAddress(family, port); bind(fd, &address) == 0 {
 			return true
 		}
 	}

@@ -66,18 +66,25 @@ func TestServesOwnSocket(t *testing.T) {
 	}
 }
 
-// TestServesAdoptedSocket is Docker 28 and later: dockerd binds, and listens for TCP. Go's TCP listeners, and so
-// dockerd's, are MPTCP sockets where the kernel has them.
+// TestServesAdoptedSocket is Docker 28 and later: dockerd binds, and listens for TCP. Go programs open MPTCP listeners
+// by default where the kernel has them; dockerd does not.
 func TestServesAdoptedSocket(t *testing.T) {
-	t.Run("tcp", func(t *testing.T) {
-		l := listenTCP(t, loopbackV4)
-		frontend := l.Addr().(*net.TCPAddr).AddrPort()
-		p := run{
-			args: arguments("tcp", frontend, echo(t, "tcp", loopbackV4), "-use-listen-fd"), socket: file(t, l),
-		}.serve(t)
-		exchange(t, dial(t, "tcp", frontend), "hello")
-		closesOnExec(t, p)
-	})
+	for _, mptcp := range []bool{false, true} {
+		for _, engine := range []string{"splice", "fallback"} {
+			t.Run(fmt.Sprintf("tcp mptcp=%v %s", mptcp, engine), func(t *testing.T) {
+				var config net.ListenConfig
+				config.SetMultipathTCP(mptcp)
+				l, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+				must(t, err)
+				t.Cleanup(func() { must(t, l.Close()) })
+				frontend := l.Addr().(*net.TCPAddr).AddrPort()
+				args := arguments("tcp", frontend, echo(t, "tcp", loopbackV4), "-use-listen-fd", "-engine", engine)
+				p := run{args: args, socket: file(t, l.(*net.TCPListener))}.serve(t)
+				exchange(t, dial(t, "tcp", frontend), "hello")
+				closesOnExec(t, p)
+			})
+		}
+	}
 	t.Run("udp", func(t *testing.T) {
 		conn := listenUDP(t, loopbackV4)
 		frontend := conn.LocalAddr().(*net.UDPAddr).AddrPort()

@@ -71,9 +71,7 @@ func Parse(args []string, getenv func(string) string, usage io.Writer) (Config, 
 	dockerd.BoolVar(&c.Version, "version", false, "print the version and exit")
 	ours := flag.NewFlagSet("portsplice", flag.ContinueOnError)
 	c.declare(ours)
-	if err := fromEnvironment(ours, getenv); err != nil {
-		return Config{}, err
-	}
+	environment := fromEnvironment(ours, getenv)
 	ours.VisitAll(func(f *flag.Flag) { dockerd.Var(f.Value, f.Name, f.Usage) })
 	err := dockerd.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -85,6 +83,9 @@ func Parse(args []string, getenv func(string) string, usage io.Writer) (Config, 
 	}
 	if c.Version {
 		return c, nil
+	}
+	if environment != nil {
+		return Config{}, environment
 	}
 	if dockerd.NArg() > 0 {
 		return Config{}, fmt.Errorf("unexpected argument %q", dockerd.Arg(0))

@@ -73,6 +73,7 @@ func TestParse(t *testing.T) {
 		},
 		{"version", "-v", nil, Config{Version: true}},
 		{"long version", "--version", nil, Config{Version: true}},
+		{"version in a bad environment", "-v", map[string]string{"PORTSPLICE_ENGINE": "warp"}, Config{Version: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, _, err := parse(test.args, test.environment)

@@ -53,9 +53,12 @@ func start(program string, backend netip.AddrPort) (*proxy, error) {
 		return nil, err
 	}
 	answer, err := io.ReadAll(status)
-	if err != nil || string(answer) != "0\n" {
+	if err == nil && string(answer) != "0\n" {
+		err = fmt.Errorf("the proxy answered %q", answer)
+	}
+	if err != nil {
 		p.kill()
-		return nil, fmt.Errorf("the proxy answered %q: %w", answer, err)
+		return nil, err
 	}
 	return p, nil
 }

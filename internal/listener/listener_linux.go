@@ -6,9 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/zone"
 )
 
 // socketFD is where dockerd puts the socket.
@@ -85,23 +86,8 @@ func encode(addr netip.AddrPort) (family int, address unix.Sockaddr, err error) 
 	if a.Is4() {
 		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4(), Port: int(addr.Port())}, nil
 	}
-	zone, err := zoneIndex(a.Zone())
-	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16(), Port: int(addr.Port()), ZoneId: zone}, err
-}
-
-// zoneIndex is the index of the interface that a link-local address names, by name or number.
-func zoneIndex(zone string) (uint32, error) {
-	if zone == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	iface, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, fmt.Errorf("zone %q: %w", zone, err)
-	}
-	return uint32(iface.Index), nil
+	scope, err := zone.Index(a.Zone())
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16(), Port: int(addr.Port()), ZoneId: scope}, err
 }
 
 // explain names the call that failed and adds what a person would ask next.
@@ -141,10 +127,13 @@ func (s *Socket) Close() error {
 }
 
 // Listener takes the socket as one of package net.
-func (s *Socket) Listener() (net.Listener, error) {
+func (s *Socket) Listener() (*net.TCPListener, error) {
 	file := os.NewFile(uintptr(s.Take()), "listener")
 	l, err := net.FileListener(file) // a duplicate
-	return l, errors.Join(err, file.Close())
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
 }
 
 // UDPConn takes the socket as one of package net.

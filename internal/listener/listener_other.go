@@ -12,7 +12,7 @@ import (
 
 // Socket is the bound socket of a published port. One of its methods takes it; until then Close closes it.
 type Socket struct {
-	listener net.Listener
+	listener *net.TCPListener
 	udp      *net.UDPConn
 }
 
@@ -54,7 +54,7 @@ func (s *Socket) Close() error {
 }
 
 // Listener takes the socket as one of package net.
-func (s *Socket) Listener() (net.Listener, error) {
+func (s *Socket) Listener() (*net.TCPListener, error) {
 	l := s.listener
 	s.listener = nil
 	return l, nil

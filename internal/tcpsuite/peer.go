@@ -76,7 +76,8 @@ func until(t *testing.T, what string, condition func() bool) {
 
 // isReset says whether a connection ended by a reset, as a reader or writer sees it.
 func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	// ENOTCONN is how a shutdown is told.
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
 // stream is a reproducible sequence of bytes, written in chunks of random size.
