@@ -122,7 +122,7 @@ func urgentData(t *testing.T, e Engine) {
 	must(t, err)
 	must(t, raw.Write(func(fd uintptr) bool {
 		err = unix.Sendto(int(fd), []byte{1}, unix.MSG_OOB, nil)
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	}))
 	must(t, err)
 	_, err = conn.Write(make([]byte, after))
