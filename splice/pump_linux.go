@@ -6,8 +6,9 @@ const (
 	// copySize is the loop's shared buffer and so the most that one recv takes.
 	copySize = 64 << 10
 
-	// turnBytes is what a pump may take from its source before others have their turn.
-	turnBytes = 512 << 10
+	// turnBytes is what a pump may take from its source before others have their turn: one pipe. With 8 bulk flows a
+	// turn of 2 MiB had 0.77 of the throughput of io.Copy where one pipe had 0.91 (pipes of 1 MiB, one loop).
+	turnBytes = pipeSize
 
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
 	// many in a row that were smaller. Below that, copying wins: with 64 clients and 64 B, recv and send made
@@ -66,7 +67,10 @@ func (p *pump) turn(l *loop, src, dst int) verdict {
 			return awaitDestination
 		case p.eof:
 			return p.finish(l, dst)
-		case short || budget <= 0:
+		case short:
+			return awaitSource
+		case budget <= 0:
+			l.load.backlog = true
 			return awaitSource
 		}
 		n, asked, errno := p.fill(l, src)
@@ -120,7 +124,7 @@ func (p *pump) fillPipe(l *loop, src int) (n int, errno unix.Errno, ok bool) {
 		p.streams, p.streak = false, 0
 		return 0, 0, false
 	}
-	n, errno = l.kernel.splice(src, pipe.w, pipeSize)
+	n, errno = l.kernel.splice(src, pipe.w, pipe.size)
 	if n > 0 {
 		p.pipe, p.piped = pipe, n
 		return n, 0, true
