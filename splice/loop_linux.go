@@ -280,6 +280,9 @@ func (l *loop) unwatch(fd int) {
 
 // forget drops the events of a descriptor that is about to be closed, which takes it out of epoll.
 func (l *loop) forget(fd int) {
+	if fd >= len(l.slots) {
+		return // it was never watched
+	}
 	l.slots[fd].handler = nil
 	l.slots[fd].generation++
 }

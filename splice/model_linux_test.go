@@ -165,7 +165,7 @@ func play(t *testing.T, decide decisions) {
 		l.pipes.open.Store(maxPipes) // no pipe is to be had
 		defer l.pipes.open.Store(0)
 	}
-	p := &pump{cut: decide(5) == 0}
+	p := &pump{cut: decide(5) == 0, last: decide(3) == 0}
 	for turns := 0; !p.over; turns++ {
 		if turns > 100_000 {
 			t.Fatal("the pump makes no progress")
@@ -203,7 +203,7 @@ func (s *script) check(p *pump, v verdict, content []byte) {
 			t.Fatalf("waits for the destination with %d bytes held, it blocked: %v", s.inFlight, s.blocked)
 		}
 	case finished:
-		if !s.shut || s.checked != len(content) || s.ending != 0 || p.cut {
+		if s.shut == p.last || s.checked != len(content) || s.ending != 0 || p.cut {
 			t.Fatalf("finished with %d of %d bytes, shut down: %v, cut: %v", s.checked, len(content), s.shut, p.cut)
 		}
 	case sourceFailed:

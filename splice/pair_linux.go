@@ -78,10 +78,11 @@ func (p *pair) ready(lg *leg, events uint32) {
 
 // run gives a pump its turn.
 func (p *pair) run(pm *pump) {
-	src, dst := &p.front, &p.back
+	src, dst, other := &p.front, &p.back, &p.down
 	if pm == &p.down {
-		src, dst = dst, src
+		src, dst, other = dst, src, &p.up
 	}
+	pm.last = other.over && p.failed == nil
 	switch pm.turn(p.loop, src.fd, dst.fd) {
 	case sourceFailed:
 		p.fail(src, pm.errno)

@@ -42,6 +42,10 @@ type pump struct {
 	eof     bool       // the source has ended
 	over    bool       // the last turn returned finished or a failure, or the pump was abandoned
 
+	// last says that the other direction has ended: the pair is about to be closed, which passes the end of file on
+	// too.
+	last bool
+
 	// cut says that the source's connection is known to have failed. The kernel reports an error once and end
 	// of file after it, so that end of file from here on is the failure, not an orderly end.
 	cut bool
@@ -203,8 +207,10 @@ func (p *pump) keep(l *loop) {
 
 // finish passes the end of file on.
 func (p *pump) finish(l *loop, dst int) verdict {
-	if errno := l.kernel.shutdown(dst); errno != 0 {
-		return p.fail(l, destinationFailed, errno)
+	if !p.last {
+		if errno := l.kernel.shutdown(dst); errno != 0 {
+			return p.fail(l, destinationFailed, errno)
+		}
 	}
 	p.over = true
 	return finished

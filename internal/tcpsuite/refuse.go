@@ -58,6 +58,23 @@ func backendRefuses(t *testing.T, e Engine) {
 	}
 }
 
+// backendUnreachable: a dial that fails at once, because there is no way to the address, is a failed dial like any
+// other.
+func backendUnreachable(t *testing.T, e Engine) {
+	var reported reports
+	p := e.Start(t, netip.MustParseAddrPort("255.255.255.255:80"), Options{Report: reported.add})
+	t.Cleanup(p.Close)
+	for range 100 { // whatever descriptors they have
+		if n, err := request(p.Addr, 1); n != 0 || !isReset(err) {
+			t.Fatalf("the client read %d bytes and %v, want a reset", n, err)
+		}
+	}
+	until(t, "the pairs end", func() bool { s := p.Stats(); return s.Accepted == 100 && s.Active == 0 })
+	if s := p.Stats(); s.DialErrors != 100 || len(reported.get()) != 100 {
+		t.Errorf("%d dial errors are counted and %d reported, want 100", s.DialErrors, len(reported.get()))
+	}
+}
+
 // closedPort is a port that nobody listens on, and nobody else is given until release.
 func closedPort(t *testing.T) (netip.AddrPort, func()) {
 	t.Helper()

@@ -70,6 +70,7 @@ func Run(t *testing.T, e Engine) {
 		{"ResetAfterHalfClose", resetAfterHalfClose},
 		{"OrdinaryCloseIsNoReset", ordinaryCloseIsNoReset},
 		{"BackendRefuses_moby16976", backendRefuses},
+		{"BackendUnreachable", backendUnreachable},
 		{"ThousandConnections", thousandConnections},
 		{"CloseEndsConnections", closeEndsConnections},
 	}...) {
