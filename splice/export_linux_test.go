@@ -15,7 +15,21 @@ func (e *Engine) Legs() (fds []int) {
 }
 
 // Grow starts another loop, as if the last one had been saturated.
-func (e *Engine) Grow() { e.grow(e.lastLoop()) }
+func (e *Engine) Grow() {
+	e.grow(e.lastLoop())
+	e.Hold()
+}
+
+// Hold keeps the last loop from being started or ended by its load.
+func (e *Engine) Hold() {
+	l := e.lastLoop()
+	l.do(func() {
+		l.overload = func(*loop) {}
+		if l.idle != nil {
+			l.idle = l.overload
+		}
+	})
+}
 
 // Retire ends the last loop, as if it had had little to do.
 func (e *Engine) Retire() { e.retire(e.lastLoop()) }

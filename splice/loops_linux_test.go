@@ -17,6 +17,7 @@ func TestLoopsComeAndGo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	const connections, changes = 40, 15
 	e := newEngine(t)
+	e.Hold()
 	listener, addr := bind(t)
 	backend := greeter(t, "hello")
 	if _, err := e.Add(listener, backend); err != nil {

@@ -5,9 +5,9 @@
 // Command portsplice serves one published port of a Docker host. dockerd starts it in place of docker-proxy
 // (--userland-proxy-path), once for every port and address family.
 //
-// It answers dockerd on descriptor 3 and then relays until a signal ends it. The order matters: signals first, so
-// that none that follows the answer is missed, and the descriptors that dockerd hands over before anything else
-// can open one of the same number.
+// It answers dockerd on descriptor 3 and then relays until a signal ends it. The order matters: the descriptor that
+// dockerd hands over is taken before anything else can open one of the same number, and signals are caught before the
+// answer, so that none that follows it is missed.
 package main
 
 import (
@@ -26,8 +26,10 @@ import (
 var version = "unknown"
 
 func main() {
-	asked := catchSignals()
 	dockerd := status.Adopt()
+	if err := exitOnSignals(); err != nil {
+		fail(dockerd, err)
+	}
 	c, err := config.Parse(os.Args[1:], os.Getenv, os.Stdout)
 	switch {
 	case errors.Is(err, config.ErrHelp):
@@ -42,16 +44,21 @@ func main() {
 	if err != nil {
 		fail(dockerd, err)
 	}
+	nextQuestion, err := catchQuestions()
+	if err != nil {
+		fail(dockerd, err)
+	}
 	if err := dockerd.Ready(); err != nil {
 		fail(nil, err) // dockerd has given up: nobody will ever stop this process
 	}
+	if r.Ended != nil {
+		go func() { fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, <-r.Ended)) }()
+	}
 	for {
-		select {
-		case <-asked:
-			fmt.Fprintf(os.Stderr, "portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
-		case err := <-r.Ended:
-			fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, err))
+		if err := nextQuestion(); err != nil {
+			fail(nil, err)
 		}
+		_, _ = fmt.Fprintf(stderr, "portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
 	}
 }
 
@@ -65,7 +72,7 @@ func start(c config.Config) (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return relay.Start(c, socket, failurelog.New(os.Stderr).Report)
+	return relay.Start(c, socket, failurelog.New(stderr).Report)
 }
 
 // fail tells dockerd, and whoever reads standard error, why the port is not served, and ends the program.
@@ -73,12 +80,6 @@ func fail(dockerd *status.Pipe, reason error) {
 	if err := dockerd.Failed(reason); err != nil {
 		reason = errors.Join(reason, err)
 	}
-	fmt.Fprintln(os.Stderr, "portsplice:", reason)
+	_, _ = fmt.Fprintln(stderr, "portsplice:", reason)
 	os.Exit(1)
-}
-
-// exitOn ends the program at the first signal.
-func exitOn(stop <-chan os.Signal) {
-	<-stop
-	os.Exit(0)
 }
