@@ -30,15 +30,15 @@ func (a *acceptor) ready(uint32) {
 		a.pause(err)
 		return
 	}
-	var from unix.RawSockaddrAny
-	front, errno := accept(a.port.fd, &from)
+	from := &a.loop.addresses[0]
+	front, errno := accept(a.port.fd, from)
 	if errno != 0 {
 		closeFD(back)
 		a.acceptFailed(errno)
 		return
 	}
 	a.loop.stats.accepted.Add(1)
-	a.dial(front, back, addrPort(&from))
+	a.dial(front, back, addrPort(from))
 }
 
 // acceptFailed sorts what accept(2) can answer.
@@ -82,7 +82,7 @@ func (l *loop) removePort(p *Port) {
 	ofPort := func(a *acceptor) bool { return a.port == p }
 	paused := slices.ContainsFunc(l.paused, ofPort)
 	l.paused = slices.DeleteFunc(l.paused, ofPort)
-	a, known := l.slots[p.fd].handler.(*acceptor)
+	a, known := l.slots.at(p.fd).handler.(*acceptor)
 	if !known || a.port != p {
 		return // a loop that is about to end has done so
 	}

@@ -157,21 +157,9 @@ func (p *pair) connectedToItself() bool {
 	if !p.port.local {
 		return false
 	}
-	own, errOwn := unix.Getsockname(p.back.fd)
-	peer, errPeer := unix.Getpeername(p.back.fd)
-	return errOwn == nil && errPeer == nil && sameAddress(own, peer)
-}
-
-func sameAddress(a, b unix.Sockaddr) bool {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		b, ok := b.(*unix.SockaddrInet4)
-		return ok && a.Port == b.Port && a.Addr == b.Addr
-	case *unix.SockaddrInet6:
-		b, ok := b.(*unix.SockaddrInet6)
-		return ok && a.Port == b.Port && a.Addr == b.Addr
-	}
-	return false
+	own, peer := &p.loop.addresses[0], &p.loop.addresses[1]
+	*own, *peer = unix.RawSockaddrAny{}, unix.RawSockaddrAny{}
+	return getsockname(p.back.fd, own) == 0 && getpeername(p.back.fd, peer) == 0 && *own == *peer
 }
 
 // isLocal says whether an address is one of this host's own: only those can be bound to.

@@ -4,9 +4,9 @@ package splice
 func (e *Engine) Legs() (fds []int) {
 	for _, l := range e.loops {
 		l.do(func() {
-			for fd, s := range l.slots {
-				if _, ok := s.handler.(*leg); ok {
-					fds = append(fds, fd)
+			for s := range l.slots.all() {
+				if lg, ok := s.handler.(*leg); ok {
+					fds = append(fds, lg.fd)
 				}
 			}
 		})

@@ -92,6 +92,18 @@ func bind(fd int, to *sockaddr) unix.Errno {
 	return errno
 }
 
+// getsockname writes the socket's own address to a.
+func getsockname(fd int, a *unix.RawSockaddrAny) unix.Errno { return name(unix.SYS_GETSOCKNAME, fd, a) }
+
+// getpeername writes the address of the socket's peer to a.
+func getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno { return name(unix.SYS_GETPEERNAME, fd, a) }
+
+func name(call uintptr, fd int, a *unix.RawSockaddrAny) unix.Errno {
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(a)), uintptr(unsafe.Pointer(&size)))
+	return errno
+}
+
 // unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one
 // (SIOCOUTQ, tcp(7)).
 func unacknowledged(fd int) int {

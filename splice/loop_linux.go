@@ -18,26 +18,18 @@ const maxEvents = 128
 // paused, a leg whose last bytes are not acknowledged yet. An idle loop does not tick.
 const tick = 10 * time.Millisecond
 
-// handler is what a descriptor's events go to: a port or a leg.
-type handler interface{ ready(events uint32) }
-
-// slot leads from a descriptor to its handler. The generation tells the events of a descriptor from those of
-// an earlier one with the same number, which may be left in the batch that closed it.
-type slot struct {
-	handler    handler
-	generation int32
-}
-
 // loop is the event loop. All of its fields but tasks and stats belong to its goroutine.
 type loop struct {
 	kernel kernel
 	epoll  int
 	wake   int // eventfd: tasks are waiting
-	slots  []slot
+	slots  slots
 	buf    []byte // what recv reads into; its content does not outlive a turn
 	pipes  pipePool
 	chunks chunkPool
 	stats  counters
+
+	addresses [2]unix.RawSockaddrAny // what accept and getsockname write to
 
 	options  Options
 	start    time.Time     // deadlines count from here
@@ -141,7 +133,7 @@ func (l *loop) run() {
 			panic(fmt.Sprintf("splice: epoll_wait: %v", err))
 		}
 		for _, ev := range events[:max(n, 0)] {
-			if s := l.slots[ev.Fd]; s.generation == ev.Pad && s.handler != nil {
+			if s := l.slots.at(int(ev.Fd)); s.generation == ev.Pad && s.handler != nil {
 				s.handler.ready(ev.Events)
 			}
 		}
@@ -249,13 +241,11 @@ func (w waker) ready(uint32) {
 
 // watch registers a descriptor with epoll and leads its events to h.
 func (l *loop) watch(fd int, events uint32, h handler) error {
-	for fd >= len(l.slots) {
-		l.slots = append(l.slots, slot{})
-	}
-	l.slots[fd].handler = h
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots[fd].generation}
+	s := l.slots.at(fd)
+	s.handler = h
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: s.generation}
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		l.slots[fd].handler = nil
+		s.handler = nil
 		return fmt.Errorf("splice: epoll_ctl: %w", err)
 	}
 	return nil
@@ -264,7 +254,7 @@ func (l *loop) watch(fd int, events uint32, h handler) error {
 // rewatch changes what a registered descriptor is watched for. It cannot fail for a descriptor that is open
 // and registered.
 func (l *loop) rewatch(fd int, events uint32) {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots[fd].generation}
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots.at(fd).generation}
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
 		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
 	}
@@ -272,7 +262,7 @@ func (l *loop) rewatch(fd int, events uint32) {
 
 // unwatch takes a descriptor out of epoll. Events of it that are still in the batch are dropped.
 func (l *loop) unwatch(fd int) {
-	l.slots[fd].generation++
+	l.slots.at(fd).generation++
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil); err != nil {
 		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
 	}
@@ -280,16 +270,14 @@ func (l *loop) unwatch(fd int) {
 
 // forget drops the events of a descriptor that is about to be closed, which takes it out of epoll.
 func (l *loop) forget(fd int) {
-	if fd >= len(l.slots) {
-		return // it was never watched
-	}
-	l.slots[fd].handler = nil
-	l.slots[fd].generation++
+	s := l.slots.at(fd)
+	s.handler = nil
+	s.generation++
 }
 
 // closeAll closes every port and pair; what they had in flight is lost.
 func (l *loop) closeAll() {
-	for _, s := range l.slots {
+	for s := range l.slots.all() {
 		switch h := s.handler.(type) {
 		case *acceptor:
 			l.forget(h.port.fd) // the descriptor is the engine's to close

@@ -13,7 +13,7 @@ func (l *loop) share(to *loop) {
 // bequeath stops accepting and gives all connections to the heir. Those that are dialing or aborting are left for a
 // later tick; when there are none, the loop ends.
 func (l *loop) bequeath() {
-	for _, s := range l.slots {
+	for s := range l.slots.all() {
 		if a, ok := s.handler.(*acceptor); ok {
 			l.removePort(a.port)
 		}
@@ -27,7 +27,7 @@ func (l *loop) bequeath() {
 // movable yields the pairs that another loop could take over as they are; each may be moved.
 func (l *loop) movable() func(yield func(*pair) bool) {
 	return func(yield func(*pair) bool) {
-		for _, s := range l.slots {
+		for s := range l.slots.all() {
 			lg, ok := s.handler.(*leg)
 			if !ok || lg != &lg.pair.front || !lg.pair.connected || lg.pair.failed != nil {
 				continue
