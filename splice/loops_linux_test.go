@@ -17,12 +17,12 @@ func TestLoopsComeAndGo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	const connections, changes = 40, 15
 	e := newEngine(t)
-	e.Hold()
 	listener, addr := bind(t)
 	backend := greeter(t, "hello")
 	if _, err := e.Add(listener, backend); err != nil {
 		t.Fatal(err)
 	}
+	e.Hold()
 	stop := make(chan struct{})
 	var traffic sync.WaitGroup
 	for i := range connections {
