@@ -21,7 +21,7 @@ const patience = time.Minute
 func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
 	defer cancel()
-	l, err := newLab(ctx)
+	l, err := newLab()
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, port uin
 
 // listen opens a frontend's socket.
 func (l *lab) listen(port uint16) (socket *os.File, err error) {
-	err = l.host.do(func() error {
+	err = l.host.Do(func() error {
 		listener, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
 		if err != nil {
 			return err
@@ -84,7 +84,7 @@ func (l *lab) listen(port uint16) (socket *os.File, err error) {
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
 func (p *Programs) measureTraffic(ctx context.Context, l *lab, client []string) (Values, error) {
-	out, err := l.host.output(ctx, p.load, client)
+	out, err := output(ctx, l.host, p.load, client)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/netlab"
 )
 
 // process is a program in a namespace.
@@ -19,7 +21,7 @@ type process struct {
 
 // start starts a program that reports on a status pipe, with descriptors from 4 on if there are any, and waits for
 // the report. It gives the time from before the exec to the report.
-func (l *lab) start(ctx context.Context, n *namespace, path string, args []string, files ...*os.File) (
+func (l *lab) start(ctx context.Context, n *netlab.Namespace, path string, args []string, files ...*os.File) (
 	*process, time.Duration, error) {
 	status, report, err := os.Pipe()
 	if err != nil {
@@ -29,7 +31,7 @@ func (l *lab) start(ctx context.Context, n *namespace, path string, args []strin
 	p := newProcess(ctx, path, args)
 	p.ExtraFiles = append([]*os.File{report}, files...)
 	var begun time.Time
-	err = n.do(func() error {
+	err = n.Do(func() error {
 		begun = time.Now()
 		return p.Start()
 	})
@@ -65,13 +67,13 @@ func (p *process) refused(ctx context.Context, status io.Reader, answer []byte, 
 }
 
 // output runs a program to its end and gives its standard output.
-func (n *namespace) output(ctx context.Context, path string, args []string) ([]byte, error) {
+func output(ctx context.Context, n *netlab.Namespace, path string, args []string) ([]byte, error) {
 	p := newProcess(ctx, path, args)
 	stdout, err := p.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := n.do(p.Start); err != nil {
+	if err := n.Do(p.Start); err != nil {
 		return nil, err
 	}
 	out, err := io.ReadAll(stdout)
