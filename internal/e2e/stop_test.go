@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -117,19 +118,23 @@ func expectNoComplaint(t *testing.T, d *daemon) {
 	}
 }
 
-// expectFree fails the test if a port cannot be bound on every address.
+// expectFree fails the test if a port cannot be bound on every address soon: a process that ends has given up its
+// memory, and its name in /proc, before its sockets.
 func expectFree(t *testing.T, network string, port int) {
 	t.Helper()
 	occupy := listenOn(network)
 	if strings.HasPrefix(network, "udp") {
 		occupy = listenPacketOn(network)
 	}
-	socket, err := occupy(fmt.Sprintf(":%d", port))
-	if err != nil {
+	var err error
+	free := waitFor(func() bool {
+		var socket io.Closer
+		if socket, err = occupy(fmt.Sprintf(":%d", port)); err == nil {
+			err = socket.Close()
+		}
+		return err == nil
+	})
+	if !free {
 		t.Errorf("port is not free: %v", err)
-		return
-	}
-	if err := socket.Close(); err != nil {
-		t.Error(err)
 	}
 }
