@@ -21,7 +21,9 @@ func (l *loop) bequeath() {
 	for p := range l.movable() {
 		p.move(l.heir)
 	}
-	l.ended = l.stats.active.Load() == 0
+	if l.stats.active.Load() == 0 { // and otherwise Close may have ended it already
+		l.ended = true
+	}
 }
 
 // movable yields the pairs that another loop could take over as they are; each may be moved.
