@@ -7,66 +7,36 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/splice"
 )
 
-func newEngine(t *testing.T) *splice.Engine {
+func newEngine(t *testing.T, o splice.Options) *splice.Engine {
 	t.Helper()
-	e, err := splice.New(splice.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	e, err := splice.New(o)
+	rig.Must(t, err)
+	t.Cleanup(func() { rig.Check(t, e.Close()) })
 	return e
 }
 
 // greeter is a backend that sends its name, and then what it is sent.
 func greeter(t *testing.T, name string) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				if _, err := io.WriteString(conn, name); err == nil {
-					_, _ = io.Copy(conn, conn) // the client notices
-				}
-				_ = conn.Close()
-			})
+	return rig.Backend(t, func(conn *net.TCPConn) {
+		if _, err := io.WriteString(conn, name); err == nil { // the client notices
+			rig.Echo(conn)
 		}
 	})
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-		running.Wait()
-	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // greeted connects and reads the backend's name.
 func greeted(t *testing.T, to netip.AddrPort, name string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", to.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := rig.Dial(t, "tcp", to)
 	got := make([]byte, len(name))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != name {
 		t.Fatalf("got %q, %v; want %q", got, err, name)
@@ -75,52 +45,28 @@ func greeted(t *testing.T, to netip.AddrPort, name string) net.Conn {
 }
 
 func TestPortsComeAndGo(t *testing.T) {
-	e := newEngine(t)
-	first, firstAddr := bind(t)
-	second, secondAddr := bind(t)
+	e := newEngine(t, splice.Options{})
+	first, firstAddr := rig.Bind(t, rig.Loopback)
+	second, secondAddr := rig.Bind(t, rig.Loopback)
 	p, err := e.Add(first, greeter(t, "first"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.Add(second, greeter(t, "second")); err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, err)
+	_, err = e.Add(second, greeter(t, "second"))
+	rig.Must(t, err)
 	conn := greeted(t, firstAddr, "first")
-	if err := greeted(t, secondAddr, "second").Close(); err != nil {
-		t.Error(err)
-	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
+	rig.Check(t, greeted(t, secondAddr, "second").Close())
+	rig.Check(t, p.Close())
 	if _, err := net.Dial("tcp", firstAddr.String()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("a dial of the closed port gave %v, want it refused", err)
 	}
-	if err := greeted(t, secondAddr, "second").Close(); err != nil {
-		t.Error(err)
-	}
-	// The connection of the port that was closed goes on.
-	if _, err := io.WriteString(conn, "still here"); err != nil {
-		t.Error(err)
-	}
-	if _, err := io.ReadFull(conn, make([]byte, len("still here"))); err != nil {
-		t.Error(err)
-	}
-	if err := errors.Join(conn.Close(), p.Close()); err != nil {
-		t.Error(err)
-	}
+	rig.Check(t, greeted(t, secondAddr, "second").Close())
+	rig.Exchange(t, conn, []byte("still here")) // the connection of the port that was closed goes on
+	rig.Check(t, errors.Join(conn.Close(), p.Close()))
 }
 
 func TestAddErrors(t *testing.T) {
 	backend := netip.MustParseAddrPort("127.0.0.1:80")
-	file, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = file.Close() }()
-	null, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	rig.Must(t, err)
 	for _, test := range []struct {
 		name    string
 		fd      func() int
@@ -128,21 +74,19 @@ func TestAddErrors(t *testing.T) {
 		want    string
 	}{
 		{"not a socket", func() int { return null }, backend, "socket operation on non-socket"},
-		{"no backend", func() int { fd, _ := bind(t); return fd }, netip.AddrPort{}, "not an address and port"},
-		{"no such zone", func() int { fd, _ := bind(t); return fd }, netip.MustParseAddrPort("[fe80::1%no-such]:80"), `zone "no-such"`},
+		{"no backend", func() int { fd, _ := rig.Bind(t, rig.Loopback); return fd }, netip.AddrPort{}, "not an address and port"},
+		{"no such zone", func() int { fd, _ := rig.Bind(t, rig.Loopback); return fd }, netip.MustParseAddrPort("[fe80::1%no-such]:80"), `zone "no-such"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := newEngine(t).Add(test.fd(), test.backend); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := newEngine(t, splice.Options{}).Add(test.fd(), test.backend); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}
 	t.Run("closed", func(t *testing.T) {
-		e := newEngine(t)
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
-		fd, _ := bind(t)
+		e := newEngine(t, splice.Options{})
+		rig.Must(t, e.Close())
+		fd, _ := rig.Bind(t, rig.Loopback)
 		if _, err := e.Add(fd, backend); err == nil {
 			t.Error("a closed engine added a port")
 		}
@@ -152,11 +96,10 @@ func TestAddErrors(t *testing.T) {
 // TestOptionsReachBothLegs: small messages leave at once and a peer that vanished is noticed, on the connection to the
 // backend and on the one that was accepted, which inherits the listener's options.
 func TestOptionsReachBothLegs(t *testing.T) {
-	e := newEngine(t)
-	listener, addr := bind(t)
-	if _, err := e.Add(listener, greeter(t, "hello")); err != nil {
-		t.Fatal(err)
-	}
+	e := newEngine(t, splice.Options{})
+	listener, addr := rig.Bind(t, rig.Loopback)
+	_, err := e.Add(listener, greeter(t, "hello"))
+	rig.Must(t, err)
 	conn := greeted(t, addr, "hello")
 	defer func() { _ = conn.Close() }()
 	legs := e.Legs()

@@ -2,12 +2,11 @@ package splice_test
 
 import (
 	"bytes"
-	"io"
-	"net"
 	"runtime"
 	"sync"
 	"testing"
 
+	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/splice"
 )
 
@@ -16,12 +15,10 @@ import (
 func TestLoopsComeAndGo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	const connections, changes = 40, 15
-	e := newEngine(t)
-	listener, addr := bind(t)
-	backend := greeter(t, "hello")
-	if _, err := e.Add(listener, backend); err != nil {
-		t.Fatal(err)
-	}
+	e := newEngine(t, splice.Options{})
+	listener, addr := rig.Bind(t, rig.Loopback)
+	_, err := e.Add(listener, greeter(t, "hello"))
+	rig.Must(t, err)
 	e.Hold()
 	stop := make(chan struct{})
 	var traffic sync.WaitGroup
@@ -39,7 +36,7 @@ func TestLoopsComeAndGo(t *testing.T) {
 					return
 				default:
 				}
-				if err := echoed(conn, bytes.Repeat([]byte{byte(i), byte(n)}, size/2)); err != nil {
+				if err := rig.Echoed(conn, bytes.Repeat([]byte{byte(i), byte(n)}, size/2)); err != nil {
 					t.Errorf("connection %d, message %d: %v", i, n, err)
 					return
 				}
@@ -50,9 +47,7 @@ func TestLoopsComeAndGo(t *testing.T) {
 		e.Grow()
 		e.Grow()
 		wantLoops(t, e, 3)
-		if err := greeted(t, addr, "hello").Close(); err != nil { // new connections are served meanwhile
-			t.Error(err)
-		}
+		rig.Check(t, greeted(t, addr, "hello").Close()) // new connections are served meanwhile
 		e.Retire()
 		e.Retire()
 		wantLoops(t, e, 1)
@@ -69,24 +64,4 @@ func wantLoops(t *testing.T, e *splice.Engine, want uint64) {
 	if got := e.Stats().Loops; got != want {
 		t.Errorf("%d loops, want %d", got, want)
 	}
-}
-
-// echoed sends a message and expects it back; it is written and read at once, so that it may be of any size.
-func echoed(conn net.Conn, message []byte) error {
-	sent := make(chan error, 1)
-	go func() {
-		_, err := conn.Write(message)
-		sent <- err
-	}()
-	got := make([]byte, len(message))
-	if _, err := io.ReadFull(conn, got); err != nil {
-		return err
-	}
-	if err := <-sent; err != nil {
-		return err
-	}
-	if !bytes.Equal(got, message) {
-		return io.ErrUnexpectedEOF
-	}
-	return nil
 }

@@ -1,30 +1,17 @@
 package splice
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestConnectedToItself connects a socket to its own address, which TCP allows when nobody listens there.
 func TestConnectedToItself(t *testing.T) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd, own := rig.Bind(t, rig.Loopback)
 	defer closeFD(fd)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	own, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Connect(fd, own); err != nil {
-		t.Fatal(err)
-	}
+	connectTo(t, fd, own)
 	for _, local := range []bool{true, false} {
 		p := &pair{loop: new(loop), port: &Port{local: local}, back: leg{fd: fd}}
 		if got := p.connectedToItself(); got != local { // not asked where it cannot happen
@@ -34,23 +21,21 @@ func TestConnectedToItself(t *testing.T) {
 }
 
 func TestConnectedToAnother(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd, _ := rig.Bind(t, rig.Loopback)
 	defer closeFD(fd)
-	to := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
-	if err := unix.Connect(fd, to); err != nil {
-		t.Fatal(err)
-	}
+	connectTo(t, fd, rig.Address(rig.Listen(t, rig.Loopback)))
 	p := &pair{loop: new(loop), port: &Port{local: true}, back: leg{fd: fd}}
 	if p.connectedToItself() {
 		t.Error("an ordinary connection is taken for one to itself")
+	}
+}
+
+func connectTo(t *testing.T, fd int, to netip.AddrPort) {
+	t.Helper()
+	address, err := newSockaddr(to)
+	rig.Must(t, err)
+	if errno := connect(fd, &address); errno != 0 {
+		t.Fatalf("connect to %v: %v", to, errno)
 	}
 }
 

@@ -1,12 +1,13 @@
 package splice_test
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/internal/tcpsuite"
 	"github.com/portsplice/portsplice/splice"
 )
@@ -29,54 +30,22 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-func starter(policy splice.Policy) func(*testing.T, netip.AddrPort, tcpsuite.Options) tcpsuite.Proxy {
-	return func(t *testing.T, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
+func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.AddrPort, tcpsuite.Options) tcpsuite.Proxy {
+	return func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 		t.Helper()
-		return start(t, backend, splice.Options{DialTimeout: o.DialTimeout, Report: o.Report, Policy: policy})
+		engine := newEngine(t, splice.Options{DialTimeout: o.DialTimeout, Report: o.Report, Policy: policy})
+		_, err := engine.Add(rig.Take(t, l), backend)
+		rig.Must(t, errors.Join(err, l.Close()))
+		return tcpsuite.Proxy{Stats: counters(engine), Close: func() { rig.Check(t, engine.Close()) }}
 	}
 }
 
-func start(t *testing.T, backend netip.AddrPort, o splice.Options) tcpsuite.Proxy {
-	t.Helper()
-	listener, addr := bind(t)
-	engine, err := splice.New(o)
-	if err != nil {
-		t.Fatal(err)
+func counters(e *splice.Engine) func() tcpsuite.Stats {
+	return func() tcpsuite.Stats {
+		s := e.Stats()
+		return tcpsuite.Stats{
+			Accepted: s.Accepted, Active: s.Active, DialErrors: s.DialErrors, Aborted: s.Aborted,
+			Spliced: s.Spliced, Copied: s.Copied,
+		}
 	}
-	if _, err := engine.Add(listener, backend); err != nil {
-		t.Fatal(err)
-	}
-	return tcpsuite.Proxy{
-		Addr: addr,
-		Stats: func() tcpsuite.Stats {
-			s := engine.Stats()
-			return tcpsuite.Stats{
-				Accepted: s.Accepted, Active: s.Active, DialErrors: s.DialErrors, Aborted: s.Aborted,
-				Spliced: s.Spliced, Copied: s.Copied,
-			}
-		},
-		Close: func() {
-			if err := engine.Close(); err != nil {
-				t.Error(err)
-			}
-		},
-	}
-}
-
-// bind gives a socket that is bound to a fresh port of the loopback interface.
-func bind(t *testing.T) (int, netip.AddrPort) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	loopback := [4]byte{127, 0, 0, 1}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd, netip.AddrPortFrom(netip.AddrFrom4(loopback), uint16(name.(*unix.SockaddrInet4).Port))
 }

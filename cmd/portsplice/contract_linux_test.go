@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 var (
 	anyV4      = netip.IPv4Unspecified()
 	anyV6      = netip.IPv6Unspecified()
-	loopbackV4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopbackV4 = rig.Loopback
 	loopbackV6 = netip.IPv6Loopback()
 )
 
@@ -27,14 +29,6 @@ func file(t *testing.T, socket interface{ File() (*os.File, error) }) *os.File {
 	must(t, err)
 	t.Cleanup(func() { must(t, f.Close()) })
 	return f
-}
-
-func listenTCP(t *testing.T, on netip.Addr) *net.TCPListener {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(on, 0)))
-	must(t, err)
-	t.Cleanup(func() { must(t, l.Close()) })
-	return l
 }
 
 func listenUDP(t *testing.T, on netip.Addr) *net.UDPConn {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -10,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestDescriptorsRunOut_moby6402 gives the program 64 descriptors and 200 clients. docker-proxy ends at the first accept
@@ -29,7 +29,7 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 			until(t, "descriptors have run out", func() bool { return p.counters(t)["accept-errors"] != "0" })
 			served := 0
 			for _, conn := range conns {
-				switch err := echoed(conn); {
+				switch err := rig.Echoed(conn, []byte("hello")); {
 				case err == nil:
 					served++
 				case engine == "splice":
@@ -54,19 +54,4 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 			p.signalled(t, syscall.SIGTERM)
 		})
 	}
-}
-
-// echoed sends a message and reads its echo.
-func echoed(conn net.Conn) error {
-	b := []byte("hello")
-	if _, err := conn.Write(b); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(conn, b); err != nil {
-		return err
-	}
-	if string(b) != "hello" {
-		return errors.New("bytes came back changed")
-	}
-	return nil
 }

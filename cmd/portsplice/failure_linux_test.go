@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestFailsWithReason: whatever keeps the port from being served, dockerd reads "1\n" and a reason that names what,
 // where and why, and the program exits with a status that is not zero.
 func TestFailsWithReason(t *testing.T) {
-	taken := listenTCP(t, ours()).Addr().(*net.TCPAddr).AddrPort()
+	taken := rig.Address(rig.Listen(t, ours()))
 	takenUDP := listenUDP(t, ours()).LocalAddr().(*net.UDPAddr).AddrPort()
 	backend := netip.AddrPortFrom(ours(), 80)
 	free := freePort(t, "tcp", ours())
@@ -78,10 +80,8 @@ func TestWrongDescriptor4(t *testing.T) {
 	read, write, err := os.Pipe()
 	must(t, err)
 	t.Cleanup(func() { must(t, errors.Join(read.Close(), write.Close())) })
-	server := listenTCP(t, loopbackV4)
-	client, err := net.DialTCP("tcp", nil, server.Addr().(*net.TCPAddr))
-	must(t, err)
-	t.Cleanup(func() { must(t, client.Close()) })
+	server := rig.Listen(t, loopbackV4)
+	client := dial(t, "tcp", rig.Address(server)).(*net.TCPConn)
 	for _, test := range []struct {
 		name, protocol string
 		socket         *os.File

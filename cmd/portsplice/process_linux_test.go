@@ -17,10 +17,22 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// timeout bounds every wait; a test that reaches it has failed.
-const timeout = 20 * time.Second
+// What the tests of this package say all the time.
+const timeout = rig.Timeout
+
+var (
+	must  = rig.Must
+	until = rig.Until
+)
+
+// dial connects to the frontend; the caller's test ends before the connection does.
+func dial(t *testing.T, protocol string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	return rig.Dial(t, protocol, to)
+}
 
 // program is the binary under test.
 var program string
@@ -137,25 +149,6 @@ func (p *process) ends(t *testing.T) int {
 	return p.ProcessState.ExitCode()
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// until waits for a condition that has no event.
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	poll := time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(timeout); !condition(); <-poll.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("gave up waiting: %s", what)
-		}
-	}
-}
-
 // buffer is a bytes.Buffer for two goroutines.
 type buffer struct {
 	mu sync.Mutex
@@ -202,27 +195,7 @@ func echo(t *testing.T, protocol string, on netip.Addr) netip.AddrPort {
 	if protocol == "udp" {
 		return echoUDP(t, on)
 	}
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(on, 0)))
-	must(t, err)
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				// Hidden from io.Copy, which would open a pipe for each. The client notices an error.
-				_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
-				_ = conn.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		must(t, l.Close())
-		running.Wait()
-	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return rig.Serve(t, rig.Listen(t, on), rig.Echo)
 }
 
 func echoUDP(t *testing.T, on netip.Addr) netip.AddrPort {
@@ -246,27 +219,10 @@ func echoUDP(t *testing.T, on netip.Addr) netip.AddrPort {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// dial connects to the frontend; the caller's test ends before the connection does.
-func dial(t *testing.T, protocol string, to netip.AddrPort) net.Conn {
-	t.Helper()
-	conn, err := net.Dial(protocol, to.String())
-	must(t, err)
-	must(t, conn.SetDeadline(time.Now().Add(timeout)))
-	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
-	return conn
-}
-
 // exchange sends a message and expects it back.
 func exchange(t *testing.T, conn net.Conn, message string) {
 	t.Helper()
-	_, err := conn.Write([]byte(message))
-	must(t, err)
-	b := make([]byte, len(message))
-	_, err = io.ReadFull(conn, b)
-	must(t, err)
-	if string(b) != message {
-		t.Fatalf("got %q, want %q", b, message)
-	}
+	rig.Exchange(t, conn, []byte(message))
 }
 
 // signalled sends the signal and expects exit status 0.

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestStops: both of dockerd's signals end the program at once with status 0, whatever is in flight.
@@ -29,7 +31,7 @@ func TestStops(t *testing.T) {
 			})
 			t.Run(s.String()+" "+engine+" blocked dials", func(t *testing.T) {
 				frontend := freePort(t, "tcp", ours())
-				p := run{args: arguments("tcp", frontend, silent(t), "-engine", engine)}.serve(t)
+				p := run{args: arguments("tcp", frontend, rig.Silent(t, ours()), "-engine", engine)}.serve(t)
 				for range 20 {
 					dial(t, "tcp", frontend)
 				}
@@ -46,21 +48,6 @@ func TestStops(t *testing.T) {
 			p.signalled(t, s)
 		})
 	}
-}
-
-// silent is a listener with a full queue: it answers no connection request (Linux drops them).
-func silent(t *testing.T) netip.AddrPort {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	must(t, err)
-	t.Cleanup(func() { must(t, syscall.Close(fd)) })
-	must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: ours().As4()}))
-	must(t, syscall.Listen(fd, 0))
-	name, err := syscall.Getsockname(fd)
-	must(t, err)
-	addr := netip.AddrPortFrom(ours(), uint16(name.(*syscall.SockaddrInet4).Port))
-	dial(t, "tcp", addr) // fills the queue
-	return addr
 }
 
 // TestSignalRightAfterReady: docker-proxy loses this race and dies of the signal.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 const lateReply = 4 << 20
@@ -18,31 +20,31 @@ func halfCloseByClient(t *testing.T, e Engine) {
 	request := bytes.Repeat([]byte("request"), 1000)
 	p := start(t, e, func(conn *net.TCPConn) {
 		got, err := io.ReadAll(conn)
-		must(t, err)
+		rig.Check(t, err)
 		if !bytes.Equal(got, request) {
 			t.Errorf("the backend read %d bytes, want %d", len(got), len(request))
 		}
 		_, err = conn.Write(make([]byte, lateReply))
-		must(t, err)
+		rig.Check(t, err)
 	})
 	conn := dial(t, p)
 	_, err := conn.Write(request)
-	must(t, err)
-	must(t, conn.CloseWrite())
+	rig.Check(t, err)
+	rig.Check(t, conn.CloseWrite())
 	n, err := io.Copy(io.Discard, conn)
 	if err != nil || n != lateReply {
 		t.Errorf("the late reply has %d bytes, %v; want %d", n, err, lateReply)
 	}
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 }
 
 // halfCloseByBackend ends the backend's direction first; what the client sends after it arrives, whole.
 func halfCloseByBackend(t *testing.T, e Engine) {
 	received := make(chan int64, 1)
 	p := start(t, e, func(conn *net.TCPConn) {
-		must(t, conn.CloseWrite())
+		rig.Check(t, conn.CloseWrite())
 		n, err := io.Copy(io.Discard, conn)
-		must(t, err)
+		rig.Check(t, err)
 		received <- n
 	})
 	conn := dial(t, p)
@@ -50,12 +52,12 @@ func halfCloseByBackend(t *testing.T, e Engine) {
 		t.Fatalf("got %d bytes, %v; want the end", n, err)
 	}
 	_, err := conn.Write(make([]byte, lateReply))
-	must(t, err)
-	must(t, conn.CloseWrite())
+	rig.Check(t, err)
+	rig.Check(t, conn.CloseWrite())
 	if n := <-received; n != lateReply {
 		t.Errorf("the backend read %d bytes, want %d", n, lateReply)
 	}
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 }
 
 // endWithoutBytes opens and closes.
@@ -68,9 +70,9 @@ func endWithoutBytes(t *testing.T, e Engine) {
 		}
 		ended <- err
 	})
-	must(t, dial(t, p).Close())
-	must(t, <-ended)
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	rig.Check(t, dial(t, p).Close())
+	rig.Check(t, <-ended)
+	pairsEnd(t, p)
 	if s := p.Stats(); s.Aborted != 0 {
 		t.Errorf("%d pairs were aborted", s.Aborted)
 	}
@@ -91,15 +93,14 @@ func resetByClient(t *testing.T, e Engine) {
 	conn := dial(t, p)
 	const size = 64 << 10
 	_, err := conn.Write(make([]byte, size))
-	must(t, err)
+	rig.Check(t, err)
 	counted(t, p, size)
-	must(t, conn.SetLinger(0))
-	must(t, conn.Close())
+	reset(t, conn)
 	close(read)
 	if got := <-ended; got.n != size || !isReset(got.err) {
 		t.Errorf("the backend read %d bytes and %v, want %d and a reset", got.n, got.err, size)
 	}
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 	if s := p.Stats(); s.Aborted != 1 {
 		t.Errorf("%d pairs were aborted, want 1", s.Aborted)
 	}
@@ -111,18 +112,18 @@ func resetByBackend(t *testing.T, e Engine) {
 	delivered := make(chan struct{})
 	p := start(t, e, func(conn *net.TCPConn) {
 		_, err := conn.Write(make([]byte, size))
-		must(t, err)
+		rig.Check(t, err)
 		<-delivered
-		must(t, conn.SetLinger(0))
+		rig.Check(t, conn.SetLinger(0))
 	})
 	conn := dial(t, p)
 	_, err := io.ReadFull(conn, make([]byte, size))
-	must(t, err)
+	rig.Check(t, err)
 	close(delivered)
 	if n, err := io.Copy(io.Discard, conn); n != 0 || !isReset(err) {
 		t.Errorf("the client read %d bytes and %v, want a reset", n, err)
 	}
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 }
 
 // resetWhileSilent resets the client's connection while the backend neither reads nor writes: the pair must not
@@ -132,10 +133,9 @@ func resetWhileSilent(t *testing.T, e Engine) {
 	p := start(t, e, func(*net.TCPConn) { <-done })
 	defer close(done)
 	conn := dial(t, p)
-	until(t, "the pair exists", func() bool { return p.Stats().Active == 1 })
-	must(t, conn.SetLinger(0))
-	must(t, conn.Close())
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	rig.Until(t, "the pair exists", func() bool { return p.Stats().Active == 1 })
+	reset(t, conn)
+	pairsEnd(t, p)
 }
 
 // resetAfterHalfClose: the client has ended its direction in order and then goes away while the backend sends.
@@ -143,21 +143,21 @@ func resetAfterHalfClose(t *testing.T, e Engine) {
 	sending := make(chan error, 1)
 	p := start(t, e, func(conn *net.TCPConn) {
 		_, err := io.Copy(io.Discard, conn)
-		must(t, err)
+		rig.Check(t, err)
 		for chunk := make([]byte, 64<<10); err == nil; {
 			_, err = conn.Write(chunk)
 		}
 		sending <- err
 	})
 	conn := dial(t, p)
-	must(t, conn.CloseWrite())
+	rig.Check(t, conn.CloseWrite())
 	_, err := io.ReadFull(conn, make([]byte, 100<<10))
-	must(t, err)
-	must(t, conn.Close()) // with bytes unread: its kernel resets
+	rig.Check(t, err)
+	rig.Check(t, conn.Close()) // with bytes unread: its kernel resets
 	if err := <-sending; !isReset(err) {
 		t.Errorf("the backend's write ended with %v, want a reset", err)
 	}
-	until(t, "the pair ends", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 }
 
 // ordinaryCloseIsNoReset closes in order, thousands of times, with bytes in flight at the end.
@@ -166,9 +166,9 @@ func ordinaryCloseIsNoReset(t *testing.T, e Engine) {
 	sizes := []int{0, 1, 1000, 40_000, 300_000}
 	p := start(t, e, func(conn *net.TCPConn) {
 		request, err := io.ReadAll(conn)
-		must(t, err)
+		rig.Check(t, err)
 		_, err = conn.Write(make([]byte, len(request)))
-		must(t, err)
+		rig.Check(t, err)
 	})
 	var all sync.WaitGroup
 	for range clients {
@@ -183,7 +183,7 @@ func ordinaryCloseIsNoReset(t *testing.T, e Engine) {
 		})
 	}
 	all.Wait()
-	until(t, "all pairs end", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 	if s := p.Stats(); s.Aborted != 0 || s.Accepted != clients*rounds {
 		t.Errorf("accepted %d and aborted %d, want %d and 0", s.Accepted, s.Aborted, clients*rounds)
 	}
@@ -196,7 +196,7 @@ func request(to netip.AddrPort, size int) (int64, error) {
 		return 0, err
 	}
 	n, err := func() (int64, error) {
-		if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(rig.Timeout)); err != nil {
 			return 0, err
 		}
 		if _, err := conn.Write(make([]byte, size)); err != nil {
@@ -217,7 +217,7 @@ func closeEndsConnections(t *testing.T, e Engine) {
 	for i := range conns {
 		conns[i] = dial(t, p)
 	}
-	until(t, "the pairs exist", func() bool { return p.Stats().Active == uint64(len(conns)) })
+	rig.Until(t, "the pairs exist", func() bool { return p.Stats().Active == uint64(len(conns)) })
 	p.Close()
 	for _, conn := range conns {
 		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // bytesIntactBothWays streams in both directions at once, in chunks of random sizes.
@@ -25,12 +27,12 @@ func bytesIntactBothWays(t *testing.T, e Engine) {
 		var both sync.WaitGroup
 		both.Go(func() {
 			down := newStream(seed+1, size)
-			must(t, down.writeTo(conn))
-			must(t, conn.CloseWrite())
+			rig.Check(t, down.writeTo(conn))
+			rig.Check(t, conn.CloseWrite())
 			sent <- down.sum.Sum64()
 		})
 		sum, n, err := digest(conn)
-		must(t, err)
+		rig.Check(t, err)
 		toBackend <- end{sum, n}
 		both.Wait()
 	})
@@ -38,11 +40,11 @@ func bytesIntactBothWays(t *testing.T, e Engine) {
 	up := newStream(seed, size)
 	var both sync.WaitGroup
 	both.Go(func() {
-		must(t, up.writeTo(conn))
-		must(t, conn.CloseWrite())
+		rig.Check(t, up.writeTo(conn))
+		rig.Check(t, conn.CloseWrite())
 	})
 	sum, n, err := digest(conn)
-	must(t, err)
+	rig.Check(t, err)
 	both.Wait()
 	if want := (end{<-sent, size}); (end{sum, n}) != want {
 		t.Errorf("down: got %+v, want %+v", end{sum, n}, want)
@@ -56,7 +58,7 @@ func bytesIntactBothWays(t *testing.T, e Engine) {
 // counted waits until the counters have size bytes, and gives them: a byte is counted after it was sent.
 func counted(t *testing.T, p Proxy, size uint64) (s Stats) {
 	t.Helper()
-	until(t, fmt.Sprintf("%d bytes are counted", size), func() bool {
+	rig.Until(t, fmt.Sprintf("%d bytes are counted", size), func() bool {
 		s = p.Stats()
 		return s.Spliced+s.Copied >= size
 	})
@@ -66,34 +68,13 @@ func counted(t *testing.T, p Proxy, size uint64) (s Stats) {
 	return s
 }
 
-// echo answers with what it reads.
-func echo(conn *net.TCPConn) {
-	// Hidden from io.Copy, so that the backend's own splice does not hold bytes in a pipe.
-	_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
-}
-
-// exchange sends a message and reads its echo.
-func exchange(t *testing.T, conn *net.TCPConn, message []byte) {
-	t.Helper()
-	if _, err := conn.Write(message); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, len(message))
-	if _, err := io.ReadFull(conn, got); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, message) {
-		t.Fatalf("%d bytes came back changed", len(message))
-	}
-}
-
 // pathOfSmallMessages shows by the counters which path moved small messages.
 func pathOfSmallMessages(t *testing.T, e Engine) {
 	const rounds, size = 200, 64
-	p := start(t, e, echo)
+	p := start(t, e, rig.Echo)
 	conn := dial(t, p)
 	for i := range rounds {
-		exchange(t, conn, bytes.Repeat([]byte{byte(i)}, size))
+		rig.Exchange(t, conn, bytes.Repeat([]byte{byte(i)}, size))
 	}
 	s := counted(t, p, 2*rounds*size)
 	if e.Paths.Small == Spliced && s.Copied != 0 {
@@ -158,6 +139,18 @@ func slowReaderBoundsMemory(t *testing.T, e Engine) {
 	}
 }
 
+// writeOn writes until it fails, and says how far it has come. It closes progress at its end.
+func writeOn(conn *net.TCPConn, progress chan<- int) {
+	defer close(progress)
+	for chunk := make([]byte, 1<<20); ; {
+		n, err := conn.Write(chunk)
+		if err != nil {
+			return
+		}
+		progress <- n
+	}
+}
+
 // stall adds up progress until there has been none for a while.
 func stall(t *testing.T, progress <-chan int) (sum int) {
 	t.Helper()
@@ -178,11 +171,11 @@ func stall(t *testing.T, progress <-chan int) (sum int) {
 // thousandConnections keeps 1,000 connections open at once, each with traffic of its own.
 func thousandConnections(t *testing.T, e Engine) {
 	const connections = 1000
-	p := start(t, e, echo)
+	p := start(t, e, rig.Echo)
 	conns := make([]*net.TCPConn, connections)
 	for i := range conns {
 		conns[i] = dial(t, p)
-		exchange(t, conns[i], []byte{byte(i), byte(i >> 8)})
+		rig.Exchange(t, conns[i], []byte{byte(i), byte(i >> 8)})
 	}
 	if s := p.Stats(); s.Active != connections {
 		t.Errorf("%d pairs are active, want %d", s.Active, connections)
@@ -192,13 +185,8 @@ func thousandConnections(t *testing.T, e Engine) {
 		all.Go(func() {
 			for n := range 20 {
 				message := bytes.Repeat([]byte{byte(i), byte(i >> 8), byte(n)}, 1+i)
-				if _, err := conn.Write(message); err != nil {
-					t.Error(err)
-					return
-				}
-				got := make([]byte, len(message))
-				if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, message) {
-					t.Errorf("connection %d: bytes came back changed, %v", i, err)
+				if err := rig.Echoed(conn, message); err != nil {
+					t.Errorf("connection %d: %v", i, err)
 					return
 				}
 			}
@@ -206,7 +194,7 @@ func thousandConnections(t *testing.T, e Engine) {
 	}
 	all.Wait()
 	for _, conn := range conns {
-		must(t, conn.Close())
+		rig.Check(t, conn.Close())
 	}
-	until(t, "all pairs end", func() bool { return p.Stats().Active == 0 })
+	pairsEnd(t, p)
 }

@@ -7,71 +7,29 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/netip"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
-)
 
-// backend serves each connection in a goroutine of its own and closes it then. Everything has ended when the
-// test has.
-func backend(t *testing.T, serve func(*net.TCPConn)) netip.AddrPort {
-	t.Helper()
-	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			must(t, conn.SetDeadline(time.Now().Add(timeout)))
-			running.Go(func() {
-				defer func() { _ = conn.Close() }() // serve may have closed it
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		must(t, l.Close())
-		running.Wait()
-	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
-}
+	"github.com/portsplice/portsplice/internal/rig"
+)
 
 // dial connects to the proxy.
 func dial(t *testing.T, p Proxy) *net.TCPConn {
 	t.Helper()
-	conn, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(p.Addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	must(t, conn.SetDeadline(time.Now().Add(timeout)))
-	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
-	return conn
+	return rig.Dial(t, "tcp", p.Addr).(*net.TCPConn)
 }
 
-func must(t *testing.T, err error) {
+// pairsEnd waits until no pair is left.
+func pairsEnd(t *testing.T, p Proxy) {
 	t.Helper()
-	if err != nil {
-		t.Error(err)
-	}
+	rig.Until(t, "all pairs end", func() bool { return p.Stats().Active == 0 })
 }
 
-// until waits for a condition that has no event.
-func until(t *testing.T, what string, condition func() bool) {
+// reset closes a connection so that its peer sees a reset.
+func reset(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
-	poll := time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(timeout); !condition(); <-poll.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("gave up waiting: %s", what)
-		}
-	}
+	rig.Check(t, conn.SetLinger(0))
+	rig.Check(t, conn.Close())
 }
 
 // isReset says whether a connection ended by a reset, as a reader or writer sees it.

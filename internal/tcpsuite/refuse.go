@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // failure is what an engine reported.
@@ -35,16 +37,14 @@ func (r *reports) get() []failure {
 
 // backendRefuses: the client sees a reset rather than a clean end, and the report names everything.
 func backendRefuses(t *testing.T, e Engine) {
-	closed, release := closedPort(t)
-	defer release()
+	closed := closedPort(t)
 	var reported reports
-	p := e.Start(t, closed, Options{Report: reported.add})
-	t.Cleanup(p.Close)
+	p := startWith(t, e, Options{Report: reported.add}, closed)
 	// The reset may be as fast as the client's own dial.
 	if n, err := request(p.Addr, 1); n != 0 || !isReset(err) {
 		t.Errorf("the client read %d bytes and %v, want a reset", n, err)
 	}
-	until(t, "the pair ends", func() bool { s := p.Stats(); return s.Accepted == 1 && s.Active == 0 })
+	rig.Until(t, "the pair ends", func() bool { s := p.Stats(); return s.Accepted == 1 && s.Active == 0 })
 	if s := p.Stats(); s.DialErrors != 1 {
 		t.Errorf("%d dial errors are counted, want 1", s.DialErrors)
 	}
@@ -62,31 +62,26 @@ func backendRefuses(t *testing.T, e Engine) {
 // other.
 func backendUnreachable(t *testing.T, e Engine) {
 	var reported reports
-	p := e.Start(t, netip.MustParseAddrPort("255.255.255.255:80"), Options{Report: reported.add})
-	t.Cleanup(p.Close)
+	p := startWith(t, e, Options{Report: reported.add}, netip.MustParseAddrPort("255.255.255.255:80"))
 	for range 100 { // whatever descriptors they have
 		if n, err := request(p.Addr, 1); n != 0 || !isReset(err) {
 			t.Fatalf("the client read %d bytes and %v, want a reset", n, err)
 		}
 	}
-	until(t, "the pairs end", func() bool { s := p.Stats(); return s.Accepted == 100 && s.Active == 0 })
+	rig.Until(t, "the pairs end", func() bool { s := p.Stats(); return s.Accepted == 100 && s.Active == 0 })
 	if s := p.Stats(); s.DialErrors != 100 || len(reported.get()) != 100 {
 		t.Errorf("%d dial errors are counted and %d reported, want 100", s.DialErrors, len(reported.get()))
 	}
 }
 
-// closedPort is a port that nobody listens on, and nobody else is given until release.
-func closedPort(t *testing.T) (netip.AddrPort, func()) {
+// closedPort is a port that nobody listens on, and nobody else is given until the test ends.
+func closedPort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	rig.Must(t, err)
+	t.Cleanup(func() { rig.Check(t, syscall.Close(fd)) })
+	rig.Must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: rig.Loopback.As4()}))
 	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := name.(*syscall.SockaddrInet4).Port
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)), func() { must(t, syscall.Close(fd)) }
+	rig.Must(t, err)
+	return netip.AddrPortFrom(rig.Loopback, uint16(name.(*syscall.SockaddrInet4).Port))
 }

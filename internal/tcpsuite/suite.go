@@ -6,15 +6,13 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-)
 
-// timeout bounds every wait of the suite. It is long, because machines are slow at times; a test that reaches it
-// has failed.
-const timeout = 30 * time.Second
+	"github.com/portsplice/portsplice/internal/rig"
+)
 
 // Proxy is an engine under test that serves one port.
 type Proxy struct {
-	Addr  netip.AddrPort // where clients connect
+	Addr  netip.AddrPort // where clients connect; the suite knows it
 	Stats func() Stats
 	Close func()
 }
@@ -30,9 +28,9 @@ type Options struct {
 	Report      func(op string, client, backend netip.AddrPort, err error)
 }
 
-// Engine starts an engine that relays from a fresh port of the loopback interface to backend.
+// Engine starts an engine that relays from a listener, which it owns from then on, to a backend.
 type Engine struct {
-	Start func(t *testing.T, backend netip.AddrPort, o Options) Proxy
+	Start func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o Options) Proxy
 	Paths Paths
 }
 
@@ -81,12 +79,20 @@ func Run(t *testing.T, e Engine) {
 // start runs a backend that serves each connection with serve, and the engine in front of it.
 func start(t *testing.T, e Engine, serve func(*net.TCPConn)) Proxy {
 	t.Helper()
-	return startWith(t, e, Options{}, serve)
+	return startWith(t, e, Options{}, rig.Backend(t, serve))
 }
 
-func startWith(t *testing.T, e Engine, o Options, serve func(*net.TCPConn)) Proxy {
+// startWith runs the engine in front of a backend, on a fresh port of the loopback interface.
+func startWith(t *testing.T, e Engine, o Options, backend netip.AddrPort) Proxy {
 	t.Helper()
-	p := e.Start(t, backend(t, serve), o)
+	return startOn(t, e, o, rig.Listen(t, rig.Loopback), backend)
+}
+
+func startOn(t *testing.T, e Engine, o Options, l *net.TCPListener, backend netip.AddrPort) Proxy {
+	t.Helper()
+	addr := rig.Address(l)
+	p := e.Start(t, l, backend, o)
+	p.Addr = addr
 	t.Cleanup(p.Close)
 	return p
 }

@@ -1,0 +1,81 @@
+// Package rig is what tests put around a proxy: backends, clients, and waits for what has no event.
+package rig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// Timeout bounds every wait. It is long, because machines are slow at times; a test that reaches it has failed.
+const Timeout = 30 * time.Second
+
+// Loopback is the address that most tests are content with.
+var Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// Must ends the test if err is one. Only the test's own goroutine may call it.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Check fails the test if err is one, and lets it go on. Any goroutine may call it.
+func Check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Until waits for a condition that has no event.
+func Until(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(Timeout); !condition(); <-poll.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting: %s", what)
+		}
+	}
+}
+
+// Dial connects to a port. The connection is closed when the test ends, if the test has not done so.
+func Dial(t testing.TB, network string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(network, to.String())
+	Must(t, err)
+	Must(t, conn.SetDeadline(time.Now().Add(Timeout)))
+	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
+	return conn
+}
+
+// Exchange sends a message and expects it back.
+func Exchange(t testing.TB, conn net.Conn, message []byte) {
+	t.Helper()
+	Must(t, Echoed(conn, message))
+}
+
+// Echoed sends a message and reads its echo. It reads while it writes, so that the message may be of any size.
+func Echoed(conn net.Conn, message []byte) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(message)
+		sent <- err
+	}()
+	got := make([]byte, len(message))
+	if n, err := io.ReadFull(conn, got); err != nil {
+		_ = conn.SetWriteDeadline(time.Now()) // nobody waits for the echo of the rest
+		return errors.Join(fmt.Errorf("%d of %d bytes came back: %w", n, len(message), err), <-sent)
+	}
+	if !bytes.Equal(got, message) {
+		return fmt.Errorf("%d bytes came back changed", len(message))
+	}
+	return <-sent
+}
