@@ -57,8 +57,14 @@ type Engine struct {
 // Port is a published port.
 type Port struct {
 	engine   *Engine
-	listener *net.TCPListener
+	listener listener
 	backend  netip.AddrPort
+}
+
+// listener is a *net.TCPListener; tests have one that fails.
+type listener interface {
+	AcceptTCP() (*net.TCPConn, error)
+	io.Closer
 }
 
 // New makes an engine with no ports.
@@ -76,6 +82,10 @@ func New(o Options) *Engine {
 
 // Add serves a port: connections to listener go to backend. The engine owns the listener from then on.
 func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, error) {
+	return e.add(listener, backend)
+}
+
+func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	p := &Port{engine: e, listener: listener, backend: backend}
 	if !e.own(listener) {
 		_ = listener.Close() // nobody was served by it

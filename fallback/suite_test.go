@@ -20,13 +20,13 @@ func TestSuite(t *testing.T) {
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
 	engine := fallback.New(fallback.Options{DialTimeout: o.DialTimeout, Report: o.Report})
-	_, err := engine.Add(l, backend)
-	rig.Must(t, err)
+	rig.Must(t, engine.AddFailing(l, backend, o.AcceptErrors))
 	return tcpsuite.Proxy{
 		Stats: func() tcpsuite.Stats {
 			s := engine.Stats()
 			return tcpsuite.Stats{
-				Accepted: s.Accepted, Active: s.Active, DialErrors: s.DialErrors, Aborted: s.Aborted, Copied: s.Copied,
+				Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
+				Aborted: s.Aborted, Copied: s.Copied,
 			}
 		},
 		Close: func() { rig.Check(t, engine.Close()) },

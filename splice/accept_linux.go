@@ -25,13 +25,13 @@ const listenEvents = unix.EPOLLIN | unix.EPOLLEXCLUSIVE
 func (a *acceptor) ready(uint32) {
 	// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 	// both legs. Until then it waits there.
-	back, err := a.port.backendSocket()
+	back, err := a.port.backendSocket(a.loop.kernel)
 	if err != nil {
 		a.pause(err)
 		return
 	}
 	from := &a.loop.addresses[0]
-	front, errno := accept(a.port.fd, from)
+	front, errno := a.loop.kernel.accept(a.port.fd, from)
 	if errno != 0 {
 		closeFD(back)
 		a.acceptFailed(errno)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +40,10 @@ func setTCPOptions(fd int) error {
 }
 
 // backendSocket opens a socket for a connection to the backend.
-func (p *Port) backendSocket() (int, error) {
-	fd, err := unix.Socket(p.address.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
+func (p *Port) backendSocket(k kernel) (int, error) {
+	fd, errno := k.socket(p.address.family)
+	if errno != 0 {
+		return -1, sysError("socket", errno)
 	}
 	if err := setTCPOptions(fd); err != nil {
 		closeFD(fd)
@@ -84,7 +83,7 @@ func (a *acceptor) connect(fd int, now time.Duration) (socket int, connected boo
 	// The port's connection still lives, or its TIME_WAIT may not be taken over. A bound socket stays bound, so
 	// the kernel chooses for a new one.
 	closeFD(fd)
-	if fd, err = a.port.backendSocket(); err != nil {
+	if fd, err = a.port.backendSocket(a.loop.kernel); err != nil {
 		return -1, false, err
 	}
 	connected, err = startConnect(fd, &a.port.address)

@@ -7,10 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is what a pump asks of the operating system. Descriptors are non-blocking. A zero errno is success;
-// EAGAIN means that the call would have blocked and that no byte moved. EINTR never surfaces. Tests replace it
-// by a scripted one, for schedules that a real kernel cannot be made to produce.
+// kernel is what a loop asks of the operating system and what may fail in more ways than a test can bring about.
+// Descriptors are non-blocking. A zero errno is success; EAGAIN means that the call would have blocked and that no byte
+// moved. EINTR never surfaces. Tests replace it by a scripted one, for schedules that a real kernel cannot be made to
+// produce.
 type kernel interface {
+	// accept takes a connection from listener, close-on-exec, and writes the client's address to from.
+	accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno)
+	// socket opens a TCP socket of an address family, close-on-exec.
+	socket(family int) (int, unix.Errno)
+	// pipe opens a pipe, close-on-exec.
+	pipe() (r, w int, errno unix.Errno)
 	// recv reads what is queued on fd; 0 bytes mean end of file.
 	recv(fd int, b []byte) (int, unix.Errno)
 	// send writes b to fd and never raises SIGPIPE.
@@ -67,9 +74,19 @@ func result(n uintptr, errno unix.Errno) (int, unix.Errno) {
 	return int(n), 0
 }
 
-// accept takes a connection from listener, non-blocking and close-on-exec, and writes the client's address
-// to from.
-func accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
+func (linux) socket(family int) (int, unix.Errno) {
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family),
+		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	return result(fd, errno)
+}
+
+func (linux) pipe() (r, w int, errno unix.Errno) {
+	var ends [2]int32
+	_, _, errno = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&ends)), unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	return int(ends[0]), int(ends[1]), errno
+}
+
+func (linux) accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
 	for {
 		size := uint32(unix.SizeofSockaddrAny)
 		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener),

@@ -23,6 +23,7 @@ const (
 
 // script is a kernel with one source, one destination and any number of pipes.
 type script struct {
+	linux
 	t      *testing.T
 	decide decisions
 
@@ -36,7 +37,7 @@ type script struct {
 	inFlight int  // bytes read and not yet written
 	blocked  bool
 	noSplice bool
-	pipe     int    // the write end of the pipe that was filled last
+	filled   int    // the write end of the pipe that was filled last
 	piped    []byte // what is in it
 }
 
@@ -119,7 +120,7 @@ func (s *script) splice(from, to, n int) (int, unix.Errno) {
 		}
 		moved, errno := s.fromSource(n)
 		if moved > 0 {
-			s.pipe, s.piped = to, append(s.piped, s.queued[:moved]...)
+			s.filled, s.piped = to, append(s.piped, s.queued[:moved]...)
 			s.queued = s.queued[moved:]
 			s.inFlight += moved
 		}
@@ -179,7 +180,7 @@ func play(t *testing.T, decide decisions) {
 		t.Errorf("%d pipes were not given back", lent)
 	}
 	for _, free := range l.pipes.free {
-		if free.w == s.pipe && len(s.piped) > 0 {
+		if free.w == s.filled && len(s.piped) > 0 {
 			t.Errorf("a pipe with %d bytes went back to the pool", len(s.piped))
 		}
 	}

@@ -34,7 +34,7 @@ type pipePool struct {
 
 // get lends an empty pipe, or nil when there is none to be had: the bound is reached, or descriptors or the user's
 // pages have run out.
-func (p *pipePool) get() *pipe {
+func (p *pipePool) get(k kernel) *pipe {
 	if n := len(p.free); n > 0 {
 		last := p.free[n-1]
 		p.free = p.free[:n-1]
@@ -43,12 +43,12 @@ func (p *pipePool) get() *pipe {
 	if p.open.Load() >= maxPipes {
 		return nil
 	}
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+	r, w, errno := k.pipe()
+	if errno != 0 {
 		return nil
 	}
 	p.open.Add(1)
-	fresh := &pipe{r: fds[0], w: fds[1]}
+	fresh := &pipe{r: r, w: w}
 	_, _ = unix.FcntlInt(uintptr(fresh.w), unix.F_SETPIPE_SZ, pipeSize) // what came of it is read back
 	size, err := unix.FcntlInt(uintptr(fresh.w), unix.F_GETPIPE_SZ, 0)
 	if err != nil || size < minPipeSize {

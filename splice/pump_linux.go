@@ -122,7 +122,7 @@ func (p *pump) splices(l *loop) bool {
 
 // fillPipe splices once from src. It reports !ok when the pump must copy instead; no byte has moved then.
 func (p *pump) fillPipe(l *loop, src int) (n int, errno unix.Errno, ok bool) {
-	pipe := l.pipes.get()
+	pipe := l.pipes.get(l.kernel)
 	if pipe == nil {
 		l.stats.pipesRefused.Add(1)
 		p.streams, p.streak = false, 0

@@ -1,17 +1,30 @@
 package splice
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
-	"github.com/portsplice/portsplice/internal/rig"
+	"golang.org/x/sys/unix"
 )
 
 // TestConnectedToItself connects a socket to its own address, which TCP allows when nobody listens there.
 func TestConnectedToItself(t *testing.T) {
-	fd, own := rig.Bind(t, rig.Loopback)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer closeFD(fd)
-	connectTo(t, fd, own)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, own); err != nil {
+		t.Fatal(err)
+	}
 	for _, local := range []bool{true, false} {
 		p := &pair{loop: new(loop), port: &Port{local: local}, back: leg{fd: fd}}
 		if got := p.connectedToItself(); got != local { // not asked where it cannot happen
@@ -21,21 +34,23 @@ func TestConnectedToItself(t *testing.T) {
 }
 
 func TestConnectedToAnother(t *testing.T) {
-	fd, _ := rig.Bind(t, rig.Loopback)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer closeFD(fd)
-	connectTo(t, fd, rig.Address(rig.Listen(t, rig.Loopback)))
+	to := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+	if err := unix.Connect(fd, to); err != nil {
+		t.Fatal(err)
+	}
 	p := &pair{loop: new(loop), port: &Port{local: true}, back: leg{fd: fd}}
 	if p.connectedToItself() {
 		t.Error("an ordinary connection is taken for one to itself")
-	}
-}
-
-func connectTo(t *testing.T, fd int, to netip.AddrPort) {
-	t.Helper()
-	address, err := newSockaddr(to)
-	rig.Must(t, err)
-	if errno := connect(fd, &address); errno != 0 {
-		t.Fatalf("connect to %v: %v", to, errno)
 	}
 }
 

@@ -34,6 +34,9 @@ func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.Addr
 	return func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 		t.Helper()
 		engine := newEngine(t, splice.Options{DialTimeout: o.DialTimeout, Report: o.Report, Policy: policy})
+		if o.AcceptErrors != nil {
+			engine.FailAccepts(o.AcceptErrors)
+		}
 		_, err := engine.Add(rig.Take(t, l), backend)
 		rig.Must(t, errors.Join(err, l.Close()))
 		return tcpsuite.Proxy{Stats: counters(engine), Close: func() { rig.Check(t, engine.Close()) }}
@@ -44,8 +47,8 @@ func counters(e *splice.Engine) func() tcpsuite.Stats {
 	return func() tcpsuite.Stats {
 		s := e.Stats()
 		return tcpsuite.Stats{
-			Accepted: s.Accepted, Active: s.Active, DialErrors: s.DialErrors, Aborted: s.Aborted,
-			Spliced: s.Spliced, Copied: s.Copied,
+			Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
+			Aborted: s.Aborted, Spliced: s.Spliced, Copied: s.Copied,
 		}
 	}
 }

@@ -4,6 +4,7 @@ package tcpsuite
 import (
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,13 +20,14 @@ type Proxy struct {
 
 // Stats are the counters that the suite looks at.
 type Stats struct {
-	Accepted, Active, DialErrors, Aborted, Spliced, Copied uint64
+	Accepted, Active, AcceptErrors, DialErrors, Aborted, Spliced, Copied uint64
 }
 
 // Options are what a test asks of the engine.
 type Options struct {
-	DialTimeout time.Duration
-	Report      func(op string, client, backend netip.AddrPort, err error)
+	DialTimeout  time.Duration
+	AcceptErrors []syscall.Errno // what the first calls of accept(2) are made to answer
+	Report       func(op string, client, backend netip.AddrPort, err error)
 }
 
 // Engine starts an engine that relays from a listener, which it owns from then on, to a backend.

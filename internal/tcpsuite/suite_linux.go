@@ -14,6 +14,7 @@ import (
 
 // systemTests are those that only this system can bring about.
 var systemTests = []behaviour{
+	{"AcceptErrors_harbor21753", acceptErrors},
 	{"BackendSilent", backendSilent},
 	{"ResetOfAHalfClosedLegWhileTheOtherIsSilent", resetHalfClosedWhileSilent},
 	{"ReplyThenReset", replyThenReset},
