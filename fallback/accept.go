@@ -62,6 +62,9 @@ func (p *Port) connect(front *net.TCPConn) {
 		return
 	}
 	defer e.disown(front)
+	if e.options.KeepAlive.Enable {
+		_ = front.SetKeepAliveConfig(e.options.KeepAlive) // fails only when the client has gone already
+	}
 	back, err := p.dial()
 	if err != nil {
 		e.stats.dialErrors.Add(1)
@@ -82,7 +85,8 @@ func (p *Port) connect(front *net.TCPConn) {
 func (p *Port) dial() (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(p.engine.closing, p.engine.options.DialTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.backend.String())
+	dialer := net.Dialer{KeepAliveConfig: p.engine.options.KeepAlive}
+	conn, err := dialer.DialContext(ctx, "tcp", p.backend.String())
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,11 @@ type Options struct {
 	// DialTimeout bounds the dial of a backend. Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 
+	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
+	// probes without an answer, each Interval after the one before. It is always on. Zero fields mean what the Go
+	// standard library sets: 15 s, 9 probes, 15 s.
+	KeepAlive net.KeepAliveConfig
+
 	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
 	// backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
 	// are only counted.
@@ -75,6 +80,7 @@ func New(o Options) *Engine {
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
+	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
 	e := &Engine{options: o, open: make(map[io.Closer]struct{})}
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e

@@ -19,7 +19,7 @@ func TestSuite(t *testing.T) {
 
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
-	engine := fallback.New(fallback.Options{DialTimeout: o.DialTimeout, Report: o.Report})
+	engine := fallback.New(fallback.Options{DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report})
 	rig.Must(t, engine.AddFailing(l, backend, o.AcceptErrors))
 	return tcpsuite.Proxy{
 		Stats: func() tcpsuite.Stats {

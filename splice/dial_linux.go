@@ -3,18 +3,11 @@ package splice
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-// Keepalive of both legs, as the Go standard library sets it and so docker-proxy has it: a peer that vanished is
-// noticed after 15 s + 9 * 15 s without an answer.
-const (
-	keepAliveIdle     = 15 // seconds
-	keepAliveInterval = 15 // seconds
-	keepAliveProbes   = 9
 )
 
 // errSelfConnect: a connect from and to the same local port succeeds by TCP's simultaneous open when nobody
@@ -23,13 +16,13 @@ var errSelfConnect = errors.New("nobody listens: the connection had reached itse
 
 // setTCPOptions makes small messages leave at once and a vanished peer be noticed. Connections inherit the
 // options of the listener that they were accepted on.
-func setTCPOptions(fd int) error {
+func setTCPOptions(fd int, k net.KeepAliveConfig) error {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAliveIdle},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepAliveInterval},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveProbes},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
 	} {
 		err := unix.SetsockoptInt(fd, o.level, o.name, o.value)
 		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOPROTOOPT) {
@@ -39,13 +32,16 @@ func setTCPOptions(fd int) error {
 	return nil
 }
 
+// seconds rounds up: zero is no time that the kernel would take.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
 // backendSocket opens a socket for a connection to the backend.
 func (p *Port) backendSocket(k kernel) (int, error) {
 	fd, errno := k.socket(p.address.family)
 	if errno != 0 {
 		return -1, sysError("socket", errno)
 	}
-	if err := setTCPOptions(fd); err != nil {
+	if err := setTCPOptions(fd, p.engine.options.KeepAlive); err != nil {
 		closeFD(fd)
 		return -1, err
 	}

@@ -112,7 +112,7 @@ func (p *Port) prepare() error {
 	if err := unix.SetNonblock(p.fd, true); err != nil {
 		return fmt.Errorf("fcntl: %w", err)
 	}
-	if err := setTCPOptions(p.fd); err != nil {
+	if err := setTCPOptions(p.fd, p.engine.options.KeepAlive); err != nil {
 		return err
 	}
 	// On a socket that listens already this sets the backlog.

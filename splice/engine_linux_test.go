@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -96,28 +97,40 @@ func TestAddErrors(t *testing.T) {
 // TestOptionsReachBothLegs: small messages leave at once and a peer that vanished is noticed, on the connection to the
 // backend and on the one that was accepted, which inherits the listener's options.
 func TestOptionsReachBothLegs(t *testing.T) {
-	e := newEngine(t, splice.Options{})
-	listener, addr := rig.Bind(t, rig.Loopback)
-	_, err := e.Add(listener, greeter(t, "hello"))
-	rig.Must(t, err)
-	conn := greeted(t, addr, "hello")
-	defer func() { _ = conn.Close() }()
-	legs := e.Legs()
-	if len(legs) != 2 {
-		t.Fatalf("the engine has %d legs, want 2", len(legs))
-	}
-	for _, fd := range legs {
-		for _, o := range []struct {
-			name                string
-			level, option, want int
-		}{
-			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},
-		} {
-			if value, err := unix.GetsockoptInt(fd, o.level, o.option); err != nil || value != o.want {
-				t.Errorf("descriptor %d: %s is %d, %v; want %d", fd, o.name, value, err, o.want)
+	for _, test := range []struct {
+		name                  string
+		set                   net.KeepAliveConfig
+		idle, interval, count int
+	}{
+		{"defaults", net.KeepAliveConfig{}, 15, 15, 9},
+		{"rounded up", net.KeepAliveConfig{Idle: time.Millisecond, Interval: 2001 * time.Millisecond, Count: 4}, 1, 3, 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e := newEngine(t, splice.Options{KeepAlive: test.set})
+			listener, addr := rig.Bind(t, rig.Loopback)
+			_, err := e.Add(listener, greeter(t, "hello"))
+			rig.Must(t, err)
+			greeted(t, addr, "hello")
+			legs := e.Legs()
+			if len(legs) != 2 {
+				t.Fatalf("the engine has %d legs, want 2", len(legs))
 			}
-		}
+			for _, fd := range legs {
+				for _, o := range []struct {
+					name                string
+					level, option, want int
+				}{
+					{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+					{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+					{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, test.idle},
+					{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, test.interval},
+					{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, test.count},
+				} {
+					if value, err := unix.GetsockoptInt(fd, o.level, o.option); err != nil || value != o.want {
+						t.Errorf("descriptor %d: %s is %d, %v; want %d", fd, o.name, value, err, o.want)
+					}
+				}
+			}
+		})
 	}
 }

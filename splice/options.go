@@ -2,6 +2,7 @@ package splice
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -27,23 +28,36 @@ type Options struct {
 	// Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 
+	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
+	// probes without an answer, each Interval after the one before. It is always on, and durations are rounded up to
+	// seconds. Zero fields mean what the Go standard library sets: 15 s, 9 probes, 15 s.
+	KeepAlive net.KeepAliveConfig
+
 	// Policy says when bytes go through splice(2).
 	Policy Policy
 
 	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
-	// backend, and the cause. What peers do of their own (a reset) is no failure. It is called on the event loop and must not block. Nil: failures are only
-	// counted.
+	// backend, and the cause. What peers do of their own (a reset) is no failure. It is called on the event loop and
+	// must not block. Nil: failures are only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 }
 
 func (o Options) withDefaults() Options {
-	if o.DialTimeout <= 0 {
-		o.DialTimeout = DefaultDialTimeout
-	}
+	o.DialTimeout = orDefault(o.DialTimeout, DefaultDialTimeout)
+	k := &o.KeepAlive
+	k.Idle, k.Interval = orDefault(k.Idle, 15*time.Second), orDefault(k.Interval, 15*time.Second)
+	k.Count = orDefault(k.Count, 9)
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
 	return o
+}
+
+func orDefault[T time.Duration | int](value, standard T) T {
+	if value <= 0 {
+		return standard
+	}
+	return value
 }
 
 // Stats are the counters of an Engine since its start.

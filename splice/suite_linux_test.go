@@ -33,7 +33,9 @@ func TestSuite(t *testing.T) {
 func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.AddrPort, tcpsuite.Options) tcpsuite.Proxy {
 	return func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 		t.Helper()
-		engine := newEngine(t, splice.Options{DialTimeout: o.DialTimeout, Report: o.Report, Policy: policy})
+		engine := newEngine(t, splice.Options{
+			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Policy: policy,
+		})
 		if o.AcceptErrors != nil {
 			engine.FailAccepts(o.AcceptErrors)
 		}

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portsplice/portsplice/internal/needroot"
 	"github.com/portsplice/portsplice/internal/netlab"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestShortConnections_moby47537 makes twice as many connections in a minute as there are source ports towards one
@@ -60,14 +60,7 @@ func TestShortConnections_moby47537(t *testing.T) {
 // hostAndContainer makes two namespaces, and a backend in the second that answers with what it reads.
 func hostAndContainer(t *testing.T) (*netlab.Namespace, netip.AddrPort) {
 	t.Helper()
-	needroot.Check(t)
-	namespace := func() *netlab.Namespace {
-		n, err := netlab.New()
-		must(t, err)
-		t.Cleanup(n.Close)
-		return n
-	}
-	host, container := namespace(), namespace()
+	host, container := rig.Namespace(t), rig.Namespace(t)
 	addr := netip.MustParseAddr("198.18.0.2")
 	must(t, netlab.Cable("veth", host, netip.MustParsePrefix("198.18.0.1/24"), container, netip.PrefixFrom(addr, 24)))
 	var backend netip.AddrPort

@@ -107,6 +107,18 @@ func (n *Namespace) Up(name string, addresses ...netip.Prefix) error {
 	return nil
 }
 
+// Down sets an interface down, as if its cable had been pulled.
+func (n *Namespace) Down(name string) error {
+	link, err := n.links.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	if err := n.links.LinkSetDown(link); err != nil {
+		return fmt.Errorf("set interface %s down: %w", name, err)
+	}
+	return nil
+}
+
 // Cable joins two namespaces by interfaces of that name, with an address each, and waits until both carry.
 func Cable(name string, a *Namespace, addrA netip.Prefix, b *Namespace, addrB netip.Prefix) error {
 	attributes := netlink.NewLinkAttrs()

@@ -7,7 +7,20 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/needroot"
+	"github.com/portsplice/portsplice/internal/netlab"
 )
+
+// Namespace makes a network namespace, which the test must be root for.
+func Namespace(t testing.TB) *netlab.Namespace {
+	t.Helper()
+	needroot.Check(t)
+	n, err := netlab.New()
+	Must(t, err)
+	t.Cleanup(n.Close)
+	return n
+}
 
 // Take gives a duplicate of a socket's descriptor, which is the caller's to close.
 func Take(t testing.TB, socket syscall.Conn) (fd int) {

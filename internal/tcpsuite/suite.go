@@ -26,6 +26,7 @@ type Stats struct {
 // Options are what a test asks of the engine.
 type Options struct {
 	DialTimeout  time.Duration
+	KeepAlive    net.KeepAliveConfig
 	AcceptErrors []syscall.Errno // what the first calls of accept(2) are made to answer
 	Report       func(op string, client, backend netip.AddrPort, err error)
 }
@@ -52,6 +53,14 @@ const (
 type behaviour struct {
 	name string
 	run  func(*testing.T, Engine)
+}
+
+// waiting is a test that mostly waits: it does so beside the others of its kind.
+func waiting(run func(*testing.T, Engine)) func(*testing.T, Engine) {
+	return func(t *testing.T, e Engine) {
+		t.Parallel()
+		run(t, e)
+	}
 }
 
 // Run runs the suite over an engine.

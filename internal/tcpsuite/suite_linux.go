@@ -18,7 +18,8 @@ var systemTests = []behaviour{
 	{"BackendSilent", backendSilent},
 	{"ResetOfAHalfClosedLegWhileTheOtherIsSilent", resetHalfClosedWhileSilent},
 	{"ReplyThenReset", replyThenReset},
-	{"ResetWhileTheOtherSideDoesNotRead", resetWhileBlocked},
+	{"ResetWhileTheOtherSideDoesNotRead", waiting(resetWhileBlocked)},
+	{"ClientVanishes_libnetwork2465", waiting(clientVanishes)},
 	{"UrgentData", urgentData},
 }
 
