@@ -149,7 +149,7 @@ func (p *pair) dialFailed(err error) {
 
 // connectedToItself is asked where it can happen: when the backend's address is one of this host's own.
 func (p *pair) connectedToItself() bool {
-	if !p.port.local {
+	if !p.port.local() {
 		return false
 	}
 	own, peer := &p.loop.addresses[0], &p.loop.addresses[1]

@@ -32,8 +32,8 @@ type Port struct {
 	engine  *Engine
 	fd      int // the listening socket
 	backend netip.AddrPort
-	address sockaddr // the backend's, for connect
-	local   bool     // the backend's address is one of this host's
+	address sockaddr    // the backend's, for connect
+	local   func() bool // says whether the backend's address is one of this host's; the first connection asks
 }
 
 // New starts an engine with no ports. When the kernel or a sandbox does not allow what it needs, the error wraps
@@ -108,7 +108,7 @@ func (p *Port) prepare() error {
 	if p.backend.Port() == 0 {
 		return fmt.Errorf("%v is not an address and port to connect to", p.backend)
 	}
-	p.local = isLocal(p.backend.Addr())
+	p.local = sync.OnceValue(func() bool { return isLocal(p.backend.Addr()) })
 	if err := unix.SetNonblock(p.fd, true); err != nil {
 		return fmt.Errorf("fcntl: %w", err)
 	}

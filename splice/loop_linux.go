@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxEvents is how many ready descriptors one epoll_wait may return.
-const maxEvents = 128
-
 // tick is how often the loop looks after what has no event of its own: the deadline of a dial, a listener that
 // paused, a leg whose last bytes are not acknowledged yet. An idle loop does not tick.
 const tick = 10 * time.Millisecond
 
+// restAfter is how long a loop without connections keeps its thread waiting for the next one.
+const restAfter = time.Second
+
 // loop is the event loop. All of its fields but tasks and stats belong to its goroutine.
 type loop struct {
 	kernel kernel
-	epoll  int
+	epoll  *epoll
 	wake   int // eventfd: tasks are waiting
 	slots  slots
 	buf    []byte // what recv reads into; its content does not outlive a turn
@@ -89,13 +89,13 @@ func (s Stats) plus(o Stats) Stats {
 }
 
 func newLoop(number int, o Options) (*loop, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	epoll, err := newEpoll()
 	if err != nil {
-		return nil, fmt.Errorf("splice: epoll_create1: %w", err)
+		return nil, err
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		closeFD(epoll)
+		epoll.close()
 		return nil, fmt.Errorf("splice: eventfd: %w", err)
 	}
 	l := &loop{
@@ -109,7 +109,7 @@ func newLoop(number int, o Options) (*loop, error) {
 		done:    make(chan struct{}),
 	}
 	if err := l.watch(wake, unix.EPOLLIN, waker{l}); err != nil {
-		closeFD(epoll)
+		epoll.close()
 		closeFD(wake)
 		return nil, err
 	}
@@ -125,20 +125,16 @@ func (l *loop) run() {
 		runtime.LockOSThread()
 	}
 	l.load.cpu = threadCPU()
-	events := make([]unix.EpollEvent, maxEvents)
-	for !l.ended {
-		n, err := unix.EpollWait(l.epoll, events, l.timeout())
-		if err != nil && err != unix.EINTR {
-			// Only a descriptor that is none, or memory that is not ours, can bring this about.
-			panic(fmt.Sprintf("splice: epoll_wait: %v", err))
-		}
-		for _, ev := range events[:max(n, 0)] {
+	for timedOut := true; !l.ended; {
+		ready := l.wait(timedOut)
+		timedOut = len(ready) == 0
+		for _, ev := range ready {
 			if s := l.slots.at(int(ev.Fd)); s.generation == ev.Pad && s.handler != nil {
 				s.handler.ready(ev.Events)
 			}
 		}
 		l.tick()
-		l.measure(n <= 0)
+		l.measure(timedOut)
 	}
 	l.closeAll()
 	l.pipes.close()
@@ -146,7 +142,22 @@ func (l *loop) run() {
 	defer l.mu.Unlock()
 	closeFD(l.wake)
 	l.wake = -1
-	closeFD(l.epoll)
+	l.epoll.close()
+}
+
+// wait gives what is ready. A port that nobody has used for a while, or not at all yet, does without a thread.
+func (l *loop) wait(timedOut bool) []unix.EpollEvent {
+	if timedOut && l.resting() {
+		ready := l.epoll.rest()
+		l.load.cpu = threadCPU() // it may be another thread's now
+		return ready
+	}
+	return l.epoll.wait(l.timeout())
+}
+
+// resting says whether the loop has nothing to expect but connections.
+func (l *loop) resting() bool {
+	return l.idle == nil && l.stats.active.Load() == 0 && !l.ticking()
 }
 
 // ticking says whether anything waits for time to pass.
@@ -161,6 +172,8 @@ func (l *loop) timeout() int {
 		return int(tick.Milliseconds())
 	case l.idle != nil:
 		return int(loadWindow.Milliseconds())
+	case l.stats.active.Load() == 0:
+		return int(restAfter.Milliseconds())
 	}
 	return -1
 }
@@ -243,29 +256,20 @@ func (w waker) ready(uint32) {
 func (l *loop) watch(fd int, events uint32, h handler) error {
 	s := l.slots.at(fd)
 	s.handler = h
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: s.generation}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	err := l.epoll.add(fd, events, s.generation)
+	if err != nil {
 		s.handler = nil
-		return fmt.Errorf("splice: epoll_ctl: %w", err)
 	}
-	return nil
+	return err
 }
 
-// rewatch changes what a registered descriptor is watched for. It cannot fail for a descriptor that is open
-// and registered.
-func (l *loop) rewatch(fd int, events uint32) {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.slots.at(fd).generation}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
-		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
-	}
-}
+// rewatch changes what a registered descriptor is watched for.
+func (l *loop) rewatch(fd int, events uint32) { l.epoll.change(fd, events, l.slots.at(fd).generation) }
 
 // unwatch takes a descriptor out of epoll. Events of it that are still in the batch are dropped.
 func (l *loop) unwatch(fd int) {
 	l.slots.at(fd).generation++
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil); err != nil {
-		panic(fmt.Sprintf("splice: epoll_ctl: descriptor %d is not watched: %v", fd, err))
-	}
+	l.epoll.remove(fd)
 }
 
 // forget drops the events of a descriptor that is about to be closed, which takes it out of epoll.

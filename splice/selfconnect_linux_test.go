@@ -26,7 +26,7 @@ func TestConnectedToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, local := range []bool{true, false} {
-		p := &pair{loop: new(loop), port: &Port{local: local}, back: leg{fd: fd}}
+		p := &pair{loop: new(loop), port: &Port{local: func() bool { return local }}, back: leg{fd: fd}}
 		if got := p.connectedToItself(); got != local { // not asked where it cannot happen
 			t.Errorf("local %v: got %v", local, got)
 		}
@@ -48,7 +48,7 @@ func TestConnectedToAnother(t *testing.T) {
 	if err := unix.Connect(fd, to); err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{loop: new(loop), port: &Port{local: true}, back: leg{fd: fd}}
+	p := &pair{loop: new(loop), port: &Port{local: func() bool { return true }}, back: leg{fd: fd}}
 	if p.connectedToItself() {
 		t.Error("an ordinary connection is taken for one to itself")
 	}
