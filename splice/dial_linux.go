@@ -122,7 +122,7 @@ func (p *pair) dialReady(lg *leg, events uint32) {
 		return
 	}
 	// It was connected, and has reset already; what it sent before is still to be had.
-	p.connected, p.back.hungUp = true, true
+	p.connected = true
 	p.fail(&p.back, errno)
 	p.run(&p.down)
 	p.settle()

@@ -19,7 +19,7 @@
 //
 // # The loop
 //
-// Everything happens on an event loop: one goroutine, level-triggered epoll, non-blocking descriptors. There is
+// Everything happens on an event loop: one goroutine, epoll, non-blocking descriptors. There is
 // no goroutine, timer, buffer or pipe per connection: an idle pair is two descriptors and one small struct.
 //
 // # The life of a pair
@@ -58,6 +58,21 @@
 // no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
 //
 // Interest follows state. A leg is watched for reading while the pump behind it is empty, for writing while
-// the pump before it holds bytes. Errors and hang-ups cannot be masked: a leg that hung up and has nothing to
-// do at the moment is taken out of epoll, so that it does not spin the loop, and put back when it has.
+// the pump before it holds bytes, and for errors and hang-ups at all times, which nothing can turn off.
+//
+// # Edges
+//
+// Legs are watched edge-triggered: epoll tells a change once. Level-triggered, the kernel would look at every socket
+// once more after its event, to find nothing: 4% of the proxy's time with 64 clients. So whoever leaves something in
+// a source must know that it will be told again:
+//
+//   - A turn that ends with a short recv leaves nothing. What comes afterwards makes an event of its own. The end of the
+//     stream, a reset and urgent data may have come before the recv; but then the event said so (EPOLLRDHUP, EPOLLPRI,
+//     EPOLLHUP, EPOLLERR), and the turn reads until there is nothing.
+//   - A turn that ends because it was long enough, or with a splice that a pipe full of small fragments cut short,
+//     says so (pump.unread). The leg is registered again, which makes epoll look anew.
+//   - While a pump waits for its destination its source is not watched for reading. When it is again, that is a
+//     change of what is registered, and epoll looks anew.
+//
+// Listeners are level-triggered: each of their events accepts one connection.
 package splice

@@ -8,26 +8,26 @@ type leg struct {
 	fd      int    // -1 once closed
 	events  uint32 // what it is watched for, beside errors and hang-ups
 	watched bool
-	hungUp  bool // it gave EPOLLERR or EPOLLHUP: epoll would give them for ever
 }
 
 func (lg *leg) ready(events uint32) { lg.pair.ready(lg, events) }
 
-// watchFor tells epoll what the leg waits for, if that has changed.
-func (lg *leg) watchFor(events uint32) error {
+// inEvents come with whatever calls for a read: bytes, end of file, and urgent data, at which reads stop.
+const inEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI
+
+// watchFor tells epoll what the leg waits for, if that has changed; again, if the state that it waits for may exist
+// already and have been told. Both make epoll look anew.
+func (lg *leg) watchFor(events uint32, again bool) error {
 	l := lg.pair.loop
 	switch {
 	case lg.fd < 0:
-	case lg.watched && lg.hungUp && events == 0:
-		l.unwatch(lg.fd)
-		lg.watched = false
-	case lg.watched && events != lg.events:
-		l.rewatch(lg.fd, events)
-	case !lg.watched && (!lg.hungUp || events != 0):
-		if err := l.watch(lg.fd, events, lg); err != nil {
+	case !lg.watched:
+		if err := l.watch(lg.fd, events|unix.EPOLLET, lg); err != nil {
 			return err
 		}
 		lg.watched = true
+	case events != lg.events || again:
+		l.rewatch(lg.fd, events|unix.EPOLLET)
 	}
 	lg.events = events
 	return nil

@@ -62,12 +62,12 @@ func (p *pair) ready(lg *leg, events uint32) {
 	}
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
 	if ended != 0 {
-		lg.hungUp = true
 		if errno := lg.lastError(events); errno != 0 {
 			p.fail(lg, errno)
 		}
 	}
-	if out := p.from(lg); events&unix.EPOLLIN|ended != 0 && out.wants() {
+	if out := p.from(lg); events&inEvents|ended != 0 && out.wants() {
+		out.exhaust = events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
 		p.run(out)
 	}
 	if in := p.to(lg); events&unix.EPOLLOUT|ended != 0 && in.holding() {
@@ -135,13 +135,15 @@ func (p *pair) settle() {
 	case p.up.over && p.down.over:
 		p.close()
 	default:
-		if p.front.watchFor(p.interest(&p.front)) != nil || p.back.watchFor(p.interest(&p.back)) != nil {
+		if p.watch(&p.front) != nil || p.watch(&p.back) != nil {
 			// No memory, or no watches left, for epoll.
 			p.loop.stats.aborted.Add(1)
 			p.resetBoth()
 		}
 	}
 }
+
+func (p *pair) watch(lg *leg) error { return lg.watchFor(p.interest(lg), p.from(lg).unread) }
 
 // interest is what the leg is to be watched for.
 func (p *pair) interest(lg *leg) uint32 {
@@ -153,7 +155,7 @@ func (p *pair) interest(lg *leg) uint32 {
 	}
 	var events uint32
 	if p.from(lg).wants() {
-		events |= unix.EPOLLIN
+		events |= inEvents
 	}
 	if p.to(lg).holding() {
 		events |= unix.EPOLLOUT
@@ -169,7 +171,7 @@ func (p *pair) flush() {
 		p.resetBoth()
 		return
 	}
-	if survivor.watchFor(0) != nil {
+	if survivor.watchFor(0, false) != nil {
 		p.resetBoth()
 		return
 	}

@@ -40,6 +40,8 @@ type pump struct {
 	streams bool       // splicing rather than copying
 	refused bool       // the kernel does not splice these sockets
 	eof     bool       // the source has ended
+	exhaust bool       // the source has said more than that there are bytes: read until it has nothing
+	unread  bool       // the last turn may have left something in the source
 	over    bool       // the last turn returned finished or a failure, or the pump was abandoned
 
 	// last says that the other direction has ended: the pair is about to be closed, which passes the end of file on
@@ -58,9 +60,10 @@ func (p *pump) holding() bool { return len(p.held) > 0 || p.piped > 0 }
 func (p *pump) wants() bool { return !p.over && !p.eof && !p.holding() }
 
 // turn moves bytes from src to dst until one of them blocks, the source has given a short read, or turnBytes
-// have passed. Level-triggered epoll brings the pump back to a source that has more.
+// have passed.
 func (p *pump) turn(l *loop, src, dst int) verdict {
 	short := false
+	p.unread = false
 	for budget := turnBytes; ; {
 		if errno := p.drain(l, dst); errno != 0 {
 			return p.fail(l, destinationFailed, errno)
@@ -74,7 +77,7 @@ func (p *pump) turn(l *loop, src, dst int) verdict {
 		case short:
 			return awaitSource
 		case budget <= 0:
-			l.load.backlog = true
+			l.load.backlog, p.unread = true, true
 			return awaitSource
 		}
 		n, asked, errno := p.fill(l, src)
@@ -88,9 +91,10 @@ func (p *pump) turn(l *loop, src, dst int) verdict {
 		case n == 0:
 			p.eof = true
 		}
-		// After a short read there is mostly nothing to be had, and asking would cost a call to hear EAGAIN. If
-		// there is (a pipe may be full of small fragments), epoll says so.
-		short = n < asked
+		// After a short read there is nothing to be had, and asking would cost a call to hear EAGAIN. What comes
+		// later makes an event. A pipe, though, may be full of small fragments.
+		short = n < asked && !p.exhaust
+		p.unread = p.piped > 0 && short
 		budget -= n
 		p.observe(n)
 	}
