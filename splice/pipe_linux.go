@@ -7,9 +7,9 @@ import (
 )
 
 // pipeSize is what a pipe is made to take. Each page of a socket's data takes a slot, so this is how much one splice
-// moves at the most. A larger pipe saves calls, but what waits in it leaves the CPU's caches. Throughput against the
-// same by io.Copy, over veth on two cores, kernel 6.18, 1 flow, 8 flows down, 8 flows both ways: 256 KiB 1.05, 0.95,
-// 0.98; 512 KiB 0.97, 1.03, 1.06; 1 MiB 1.11, 0.95, 0.82. With 64 KiB the proxy's CPU time per GB doubles.
+// moves at the most. With 64 KiB 8 flows have 0.8 of the throughput of io.Copy and twice the CPU time per GB; from
+// 256 KiB to 1 MiB the sizes differ by less than the noise with cubic, and with BBR 512 KiB was the best
+// (docs/performance.md). A larger pipe counts for more of the user's pages.
 const pipeSize = 512 << 10
 
 // minPipeSize is the kernel's default, and what a pipe must take at least to be of use. Beyond pipe-user-pages-soft
