@@ -3,6 +3,7 @@ package splice
 import (
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,16 @@ func (e *epoll) wait(timeout int) []unix.EpollEvent {
 		panic(fmt.Sprintf("splice: epoll_wait: %v", err))
 	}
 	return e.events[:max(n, 0)]
+}
+
+// poll gives the descriptors that are ready, without waiting. That it fails is left for wait to find out.
+func (e *epoll) poll() []unix.EpollEvent {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e.fd),
+		uintptr(unsafe.Pointer(&e.events[0])), maxEvents, 0, 0, 0)
+	if errno != 0 {
+		return nil
+	}
+	return e.events[:n]
 }
 
 // rest waits like wait, without a bound, but in Go's own poller: no thread is kept. That costs some calls and a

@@ -39,6 +39,8 @@ type loop struct {
 	paused   []*acceptor // they wait for descriptors or memory
 	ended    bool
 
+	yields yields
+
 	number   int // among the engine's loops; the first is 0
 	load     load
 	overload func(*loop) // called when the loop has been saturated for a while
@@ -152,7 +154,12 @@ func (l *loop) wait(timedOut bool) []unix.EpollEvent {
 		l.load.cpu = threadCPU() // it may be another thread's now
 		return ready
 	}
-	return l.epoll.wait(l.timeout())
+	ready := l.yield()
+	if len(ready) == 0 {
+		ready = l.epoll.wait(l.timeout())
+	}
+	l.yields.alone = len(ready) == 1
+	return ready
 }
 
 // resting says whether the loop has nothing to expect but connections.
