@@ -129,13 +129,20 @@ func resetByBackend(t *testing.T, e Engine) {
 // resetWhileSilent resets the client's connection while the backend neither reads nor writes: the pair must not
 // stay in CLOSE_WAIT.
 func resetWhileSilent(t *testing.T, e Engine) {
-	done := make(chan struct{})
-	p := start(t, e, func(*net.TCPConn) { <-done })
-	defer close(done)
+	silent, ended := make(chan struct{}), make(chan error, 1)
+	p := start(t, e, func(conn *net.TCPConn) {
+		<-silent
+		_, err := conn.Read(make([]byte, 1))
+		ended <- err
+	})
 	conn := dial(t, p)
 	rig.Until(t, "the pair exists", func() bool { return p.Stats().Active == 1 })
 	reset(t, conn)
 	pairsEnd(t, p)
+	close(silent)
+	if err := <-ended; !isReset(err) {
+		t.Errorf("the backend read %v, want a reset", err)
+	}
 }
 
 // resetAfterHalfClose: the client has ended its direction in order and then goes away while the backend sends.

@@ -18,6 +18,7 @@ var systemTests = []behaviour{
 	{"BackendSilent", backendSilent},
 	{"ResetOfAHalfClosedLegWhileTheOtherIsSilent", resetHalfClosedWhileSilent},
 	{"ReplyThenReset", replyThenReset},
+	{"ResetBehindBytesThatWait", resetBehindBytes},
 	{"ResetWhileTheOtherSideDoesNotRead", waiting(resetWhileBlocked)},
 	{"ClientVanishes_libnetwork2465", waiting(clientVanishes)},
 	{"UrgentData", urgentData},
@@ -69,6 +70,43 @@ func replyThenReset(t *testing.T, e Engine) {
 	}
 	rig.Check(t, conn.Close())
 	pairsEnd(t, p)
+}
+
+// resetBehindBytes: the client resets while much of what it sent waits for a backend that does not read yet, which then
+// reads all of it, and the reset.
+func resetBehindBytes(t *testing.T, e Engine) {
+	for _, test := range []struct {
+		name    string
+		size    int
+		noticed bool // the reset is, before the backend reads; an engine that waits to write may hear of it later
+	}{
+		{"in a socket", 1 << 20, true},
+		{"in the proxy too", 4_500_000, false}, // more than a socket holds to be sent (net.ipv4.tcp_wmem)
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			read, received, ended := make(chan struct{}), make(chan int64, 1), make(chan error, 1)
+			p := start(t, e, func(conn *net.TCPConn) {
+				<-read
+				n, err := io.Copy(io.Discard, conn)
+				received <- n
+				ended <- err
+			})
+			conn := dial(t, p)
+			_, err := conn.Write(make([]byte, test.size))
+			rig.Check(t, err)
+			rig.Until(t, "the proxy's kernel has all of it", func() bool { return rig.Unacknowledged(t, conn) == 0 })
+			reset(t, conn)
+			rig.Until(t, "the reset is noticed", func() bool { return !test.noticed || p.Stats().Aborted == 1 })
+			close(read)
+			if n := <-received; n != int64(test.size) {
+				t.Errorf("the backend read %d bytes, want %d", n, test.size)
+			}
+			if err := <-ended; !isReset(err) {
+				t.Errorf("the backend's stream ended with %v, want a reset", err)
+			}
+			pairsEnd(t, p)
+		})
+	}
 }
 
 // resetWhileBlocked: the backend streams to a client that does not read, and resets.
