@@ -57,25 +57,31 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// elsewhere runs f, which changes the namespace of its thread, and takes the thread back. A thread that cannot come
-// back ends. Otherwise it lives on, as it must: what it has started may die with it.
+// elsewhere runs f, which changes the namespace of its thread, on a goroutine of its own.
 func elsewhere(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread()
-		home, err := netns.Get()
-		if err != nil {
-			done <- fmt.Errorf("own network namespace: %w", err)
-			return
-		}
-		err = f()
-		back := netns.Set(home)
-		if back == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- errors.Join(err, back, home.Close())
+		err := errors.New("the function has not come to its end") // as when it ends a test
+		defer func() { done <- err }()
+		err = andBack(f)
 	}()
 	return <-done
+}
+
+// andBack runs f and takes the thread back. A thread that cannot come back ends. Otherwise it lives on, as it must:
+// what it has started may die with it.
+func andBack(f func() error) error {
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	err = f()
+	back := netns.Set(home)
+	if back == nil {
+		runtime.UnlockOSThread()
+	}
+	return errors.Join(err, back, home.Close())
 }
 
 // Sysctl sets a variable of the namespace, by its path under /proc/sys/net.
