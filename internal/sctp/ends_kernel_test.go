@@ -170,7 +170,7 @@ func TestAbortOfStalledPair(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
 	fd, front := publish(t, "127.0.0.1")
 	relay := newRelay(t, fd, front, addr, Options{})
-	relay.patience = patience{flush: 50 * time.Millisecond, stall: 50 * time.Millisecond, check: 10 * time.Millisecond}
+	relay.loop.patience = patience{flush: 50 * time.Millisecond, stall: 50 * time.Millisecond, check: 10 * time.Millisecond}
 	relay.serve()
 	client, server := relay.open(t, backend)
 

@@ -1,14 +1,9 @@
 package sctp
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
-	"sync"
-	"syscall"
-	"time"
 
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
@@ -18,119 +13,166 @@ import (
 // SCTP_EVENT_DATA_IO is no notification: it makes the kernel add SCTP_SNDRCV to each message.
 const subscription = sctp.SCTP_EVENT_DATA_IO | sctp.SCTP_EVENT_ASSOCIATION | sctp.SCTP_EVENT_PARTIAL_DELIVERY
 
-// errFlushed ends the reading of a leg that flush was called for.
-var errFlushed = errors.New("leg flushed")
+const (
+	// bundleSize is the largest message that is worth waiting for another to share a packet with: two of them fit into
+	// an MTU of 1500.
+	bundleSize = 700
 
-// A leg is one association of a pair: a one-to-one SCTP socket that waits in Go's poller. One goroutine may
-// receive while another sends.
+	// bundleBuffer is the send buffer that a leg needs to bundle: a batch of messages that wait for the last of them
+	// must never fill it. Each takes its bytes twice, at most, and less than 1 KiB beside: 31*(4 KiB+1 KiB) is less.
+	bundleBuffer = 208 << 10
+)
+
+// A leg is one association of a pair: a non-blocking one-to-one SCTP socket.
 type leg struct {
-	peer   netip.AddrPort
-	file   *os.File
-	conn   syscall.RawConn
-	disarm func() bool // of the abort that follows when the relay closes
+	pair *pair
+	peer netip.AddrPort
+	fd   int // -1 once closed
 
-	closing sync.Once // whoever comes second waits until the socket is closed
-	shut    bool      // the peer's shutdown was read; belongs to the reader
-	largest int       // message that the send buffer is known to take; belongs to the writer
+	events  uint32 // what it is watched for, beside errors and hang-ups
+	watched bool
+	hungUp  bool       // it gave EPOLLHUP: epoll would give it for ever
+	errno   unix.Errno // taken from the socket; why the association ended, if it was lost
+	shut    bool       // the peer's shutdown was read
+	wanted  int        // bytes that the send buffer was asked to have
+	buffer  int        // bytes that it has
 }
 
-// newLeg takes over fd, which must be non-blocking. When ctx ends the association is aborted.
-func newLeg(ctx context.Context, fd int, peer netip.AddrPort) (*leg, error) {
-	l := &leg{peer: peer, file: os.NewFile(uintptr(fd), "sctp")}
-	// A file that the poller has not taken answers ErrNoDeadline.
-	if err := l.file.SetDeadline(time.Time{}); err != nil {
-		_ = l.file.Close() // the first error says more
-		return nil, fmt.Errorf("socket in the poller: %w", err)
-	}
-	conn, err := l.file.SyscallConn()
-	if err != nil {
-		_ = l.file.Close() // the first error says more
-		return nil, err
-	}
-	l.conn = conn
-	l.disarm = context.AfterFunc(ctx, l.kill)
-	return l, nil
-}
-
-// streams returns the number of streams from and to the peer.
-func (l *leg) streams() (in, out uint16, err error) {
-	err = l.control(func(fd int) error {
-		status, err := sctp.NewSCTPConn(fd, nil).GetStatus()
-		in, out = status.Instreams, status.Ostreams
-		return os.NewSyscallError("getsockopt SCTP_STATUS", err)
-	})
-	return in, out, err
-}
-
-// gone tells whether the association has ended. Messages of the peer may still be there to be read.
-func (l *leg) gone() bool {
-	_, _, err := l.streams()
-	return err != nil
-}
-
-// control runs f on the descriptor, which stays open meanwhile.
-func (l *leg) control(f func(fd int) error) error {
+// watchFor tells epoll what the leg waits for, if that has changed.
+func (l *leg) watchFor(events uint32) error {
+	loop := l.pair.loop
 	var err error
-	if closed := l.conn.Control(func(fd uintptr) { err = f(int(fd)) }); closed != nil {
-		return closed
+	switch {
+	case l.fd < 0: // closed
+	case l.watched && l.hungUp && events == 0:
+		err = loop.unwatch(l.fd)
+		l.watched = false
+	case l.watched && events != l.events:
+		err = loop.rewatch(l.fd, events)
+	case !l.watched && (!l.hungUp || events != 0):
+		err = loop.watch(l.fd, events)
+		l.watched = err == nil
 	}
+	l.events = events
 	return err
+}
+
+// takeError keeps the error that the socket has waiting: the notification that follows does not say it as well.
+func (l *leg) takeError() {
+	if errno := pendingError(l.fd); errno != 0 {
+		l.errno = errno
+	}
+}
+
+// receive calls read, which must be a recvmmsg. That call gives the socket's error first, if there is one, although
+// messages wait that came before: then it is kept, and read is called again.
+func (l *leg) receive(read func(fd int) unix.Errno) error {
+	errno := read(l.fd)
+	if errno != 0 && errno != unix.EAGAIN {
+		l.errno = errno
+		errno = read(l.fd)
+	}
+	if errno != 0 {
+		return os.NewSyscallError("recvmmsg", errno)
+	}
+	return nil
+}
+
+// notice tells what a notification says about the leg: nothing, or the error that ends the reading.
+func (l *leg) notice(e event) error {
+	switch e {
+	case eventComplete:
+		l.shut = true
+		return errShutdown
+	case eventDry:
+		return errFlushed
+	case eventLost:
+		if l.errno == 0 {
+			l.takeError()
+		}
+		if l.errno == 0 { // the peer has restarted the association
+			l.errno = unix.ECONNRESET
+		}
+		return os.NewSyscallError("association", l.errno)
+	}
+	return nil
+}
+
+// send sends as many of the messages as the kernel takes, the largest of which has the given size. Small ones share
+// packets: all but the last are sent with MSG_MORE. The last must go by a call of its own then, which the caller makes
+// when it comes back for the rest.
+func (l *leg) send(heads []mmsghdr, largest int) (int, error) {
+	if err := l.fit(max(largest, bundleBuffer)); err != nil {
+		return 0, err
+	}
+	var flags uintptr
+	if len(heads) > 1 && largest <= bundleSize && l.buffer >= bundleBuffer {
+		heads = heads[:len(heads)-1]
+		flags = unix.MSG_MORE
+	}
+	n, errno := sendmmsg(l.fd, heads, flags)
+	if errno != 0 {
+		return 0, os.NewSyscallError("sendmmsg", errno)
+	}
+	return n, nil
+}
+
+// fit tries to make the send buffer large enough for a message of n bytes. Linux answers EMSGSIZE to one that is larger
+// than the whole buffer (sctp_sendmsg_parse in net/sctp/socket.c).
+func (l *leg) fit(n int) (err error) {
+	if n <= l.wanted {
+		return nil
+	}
+	l.wanted = n
+	if l.buffer, err = sendBuffer(l.fd); err != nil || n <= l.buffer {
+		return err
+	}
+	if err := setBuffer(l.fd, "SO_SNDBUF", unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, n); err != nil {
+		return err
+	}
+	l.buffer, err = sendBuffer(l.fd) // the kernel doubles the value, to make up for its own overhead
+	return err
+}
+
+func sendBuffer(fd int) (int, error) {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	return n, os.NewSyscallError("getsockopt SO_SNDBUF", err)
+}
+
+// setBuffer asks for a buffer of n bytes. Without CAP_NET_ADMIN the kernel gives no more than the sysctl says,
+// net.core.wmem_max or rmem_max.
+func setBuffer(fd int, name string, option, force, n int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, n)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, n)
+	}
+	return os.NewSyscallError("setsockopt "+name, err)
 }
 
 // shutdown tells the peer, behind all that was sent, that nothing more will come.
 func (l *leg) shutdown() {
-	// It fails only on an association that has ended already: the reader of this leg will come to that.
-	_ = l.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	// It fails only on an association that has ended already: the pump that reads the leg will come to that.
+	_ = unix.Shutdown(l.fd, unix.SHUT_WR)
 }
 
-// flush ends the receiving from this leg: once all that was sent has been acknowledged, or after at most bound.
-func (l *leg) flush(bound time.Duration) {
-	// Both fail only on a leg that is closed, and its receiving has ended with that.
-	_ = l.file.SetReadDeadline(time.Now().Add(bound))
-	_ = l.control(func(fd int) error {
-		return sctp.NewSCTPConn(fd, nil).SubscribeEvents(subscription | sctp.SCTP_EVENT_SENDER_DRY)
-	})
+// flush asks to be told, by SENDER_DRY, when all that was sent has been acknowledged.
+func (l *leg) flush() {
+	// It fails only on an association that has ended already, as in shutdown.
+	_ = sctp.NewSCTPConn(l.fd, nil).SubscribeEvents(subscription | sctp.SCTP_EVENT_SENDER_DRY)
 }
 
-// abort ends the association with an ABORT, which loses what was not yet delivered, and closes the socket.
-func (l *leg) abort() {
-	l.disarm()
-	l.kill()
+// gone tells whether the association has ended. Messages of the peer may still be there to be read.
+func (l *leg) gone() bool {
+	_, _, err := streams(l.fd)
+	return err != nil
 }
 
-// kill is abort for whoever does not own the leg: those who use it are woken with an error.
-func (l *leg) kill() {
-	l.closing.Do(func() {
-		// If the association is gone already, there is nobody to abort.
-		_ = l.control(func(fd int) error {
-			return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0})
-		})
-		_ = l.file.Close() // a socket does not keep data back, so it has nothing to report
-	})
-}
-
-// close leaves it to the kernel to deliver what was sent and to end the association with a SHUTDOWN. If messages
-// are left to be read, the kernel aborts instead.
-func (l *leg) close() {
-	l.disarm()
-	l.closing.Do(func() { _ = l.file.Close() }) // as in kill
-}
-
-// end closes a leg of a pair that has ended. If the pair failed, the leg is aborted, unless its peer has said its
-// last word: then the kernel still delivers what is queued, and completes the shutdown.
+// end closes a leg of a pair that has ended. If the pair failed, the leg is aborted, unless its peer has said its last
+// word: then the kernel still delivers what is queued, and completes the shutdown.
 func (l *leg) end(failed bool) {
-	if failed && !l.shut {
-		l.abort()
+	if l.fd < 0 {
 		return
 	}
-	l.close()
-}
-
-// retry repeats a system call that a signal interrupted.
-func retry(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	l.pair.loop.closeLater(l.fd, failed && !l.shut)
+	l.fd = -1
 }

@@ -16,7 +16,7 @@ func fill(m *message, n int) error {
 		for i := range piece {
 			room[i] = byte(len(m.data) + i)
 		}
-		if err := m.add(piece); err != nil {
+		if err := m.extend(piece); err != nil {
 			return err
 		}
 		n -= piece
@@ -25,7 +25,7 @@ func fill(m *message, n int) error {
 }
 
 func TestMessageGrows(t *testing.T) {
-	for _, n := range []int{1, messageBuffer - minRoom, messageBuffer, messageBuffer + 1, maxMessage} {
+	for _, n := range []int{1, firstRoom - minRoom, firstRoom, firstRoom + 1, maxMessage} {
 		m := messages.Get().(*message)
 		if err := fill(m, n); err != nil {
 			t.Fatalf("%d bytes: %v", n, err)
@@ -45,13 +45,13 @@ func TestMessageGrows(t *testing.T) {
 }
 
 func TestMessageTooLarge(t *testing.T) {
-	if err := fill(&message{data: make([]byte, 0, messageBuffer)}, maxMessage+1); !errors.Is(err, unix.EMSGSIZE) {
+	if err := fill(newMessage(), maxMessage+1); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("got %v; want EMSGSIZE", err)
 	}
 }
 
 func TestReleasedMessageIsEmpty(t *testing.T) {
-	m := &message{data: make([]byte, 0, messageBuffer)}
+	m := newMessage()
 	if err := fill(m, 10); err != nil {
 		t.Fatal(err)
 	}

@@ -396,3 +396,12 @@ func eventually(t *testing.T, condition func() bool, describe func() string) {
 		}
 	}
 }
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,49 +1,51 @@
 package sctp
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 )
 
-// An accept that fails, mostly for want of descriptors, is tried again after a pause, which grows.
-const (
-	minPause = 5 * time.Millisecond
-	maxPause = time.Second
-)
+// errClosed is why pairs end when the relay is closed. Nobody is told.
+var errClosed = errors.New("relay closed")
 
 // A Relay serves one published port.
 type Relay struct {
-	listener *leg // it never sends or receives, only accepts
-	backend  netip.AddrPort
-	timeout  time.Duration
-	patience patience
-	report   func(op string, client, backend netip.AddrPort, err error)
-
-	closing context.Context
-	close   context.CancelFunc
-	pairs   sync.WaitGroup
+	backend netip.AddrPort
+	timeout time.Duration
+	report  func(op string, client, backend netip.AddrPort, err error)
 	count   counters
+	loop    loop
+
+	listener int
+	stop     int // eventfd: readable when the relay is to end
+	close    sync.Once
+	closed   atomic.Bool
+	serving  sync.Mutex // held by Serve
+}
+
+// counters are the Stats in the making: written by the loop and read from anywhere.
+type counters struct {
+	accepted, active, acceptErrors, dialErrors, aborted, undelivered atomic.Uint64
+	messagesIn, messagesOut, bytesIn, bytesOut                       atomic.Uint64
 }
 
 // New makes a relay of fd, a bound and listening one-to-one SCTP socket of either family, to backend. The relay
 // owns fd from here on, and has closed it if New fails.
 func New(fd int, backend netip.AddrPort, o Options) (*Relay, error) {
-	if err := prepareListener(fd); err != nil {
-		_ = unix.Close(fd) // the first error says more
-		return nil, fmt.Errorf("sctp: listener for %s: %w", backend, err)
-	}
 	r := &Relay{
 		backend:  netip.AddrPortFrom(backend.Addr().Unmap(), backend.Port()),
 		timeout:  o.DialTimeout,
-		patience: defaultPatience,
 		report:   o.Report,
+		listener: fd,
+		stop:     -1,
 	}
 	if r.timeout == 0 {
 		r.timeout = DefaultDialTimeout
@@ -51,49 +53,69 @@ func New(fd int, backend netip.AddrPort, o Options) (*Relay, error) {
 	if r.report == nil {
 		r.report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
-	r.closing, r.close = context.WithCancel(context.Background())
-	var err error
-	if r.listener, err = newLeg(r.closing, fd, netip.AddrPort{}); err != nil {
-		r.close()
+	r.loop = loop{relay: r, patience: defaultPatience, epoll: -1, pause: minPause, start: time.Now()}
+	r.loop.resume.ring = r.loop.listen
+	if err := r.open(); err != nil {
+		r.release()
 		return nil, fmt.Errorf("sctp: listener for %s: %w", backend, err)
 	}
 	return r, nil
 }
 
-// Serve accepts associations and relays them until Close. It returns nil when the last of them has ended.
-func (r *Relay) Serve() error {
-	defer r.pairs.Wait()
-	pause := minPause
-	for r.closing.Err() == nil {
-		client, err := r.accept()
-		switch {
-		case err == nil:
-			pause = minPause
-			r.pairs.Go(func() { r.serve(client) })
-		case r.closing.Err() == nil:
-			r.count.acceptErrors.Add(1)
-			r.report("accept", netip.AddrPort{}, r.backend, fmt.Errorf("sctp: accept for %s: %w", r.backend, err))
-			r.rest(pause)
-			pause = min(2*pause, maxPause)
+// open prepares the listener and opens what the loop waits with.
+func (r *Relay) open() (err error) {
+	if err := prepareListener(r.listener); err != nil {
+		return err
+	}
+	if r.loop.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if r.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	if err := r.loop.watch(r.stop, unix.EPOLLIN); err != nil {
+		return err
+	}
+	return r.loop.watch(r.listener, unix.EPOLLIN)
+}
+
+// release closes all descriptors of the relay itself. Clients that wait to be accepted are aborted.
+func (r *Relay) release() {
+	closeWithAbort(r.listener)
+	for _, fd := range []int{r.loop.epoll, r.stop} {
+		if fd >= 0 {
+			closeFD(fd)
 		}
+	}
+}
+
+// Serve accepts associations and relays them until Close, on the calling goroutine. It returns nil after Close, and
+// otherwise why it cannot go on; every association has been aborted then.
+func (r *Relay) Serve() error {
+	r.serving.Lock()
+	defer r.serving.Unlock()
+	if r.closed.Load() {
+		return nil
+	}
+	defer r.loop.closeAll()
+	if err := r.loop.run(); err != nil {
+		return fmt.Errorf("sctp: relay to %s: %w", r.backend, err)
 	}
 	return nil
 }
 
-// rest waits for the pause, or for Close.
-func (r *Relay) rest(pause time.Duration) {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-r.closing.Done():
-	}
-}
-
-// Close stops listening and aborts every association: none of them looks like an orderly end.
+// Close stops listening and aborts every association: none of them looks like an orderly end. It waits for Serve to
+// return, so that Report must not call it.
 func (r *Relay) Close() error {
-	r.close()
-	r.listener.abort()
+	r.close.Do(func() {
+		r.closed.Store(true)
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = unix.Write(r.stop, one[:]) // the counter is zero: there is room
+		r.serving.Lock()
+		defer r.serving.Unlock()
+		r.release()
+	})
 	return nil
 }
 
@@ -113,40 +135,7 @@ func (r *Relay) Stats() Stats {
 	}
 }
 
-// serve relays the association of one client, from the call to the backend to the end.
-func (r *Relay) serve(client *leg) {
-	r.count.accepted.Add(1)
-	r.count.active.Add(1)
-	defer r.count.active.Add(^uint64(0))
-
-	backend, err := r.dial(offerFor(client))
-	if err != nil {
-		r.count.dialErrors.Add(1)
-		client.abort()
-		r.complain("dial", client, err)
-		return
-	}
-	p := &pair{frontend: client, backend: backend, patience: r.patience, count: &r.count}
-	if err := p.run(); err != nil {
-		r.count.aborted.Add(1)
-		r.complain("relay", client, err)
-	}
-}
-
-// complain reports a failure, unless it is the relay's own end or a peer's wish.
-func (r *Relay) complain(op string, client *leg, err error) {
-	if r.closing.Err() != nil || op == "relay" && errors.Is(err, unix.ECONNRESET) {
-		return
-	}
-	r.report(op, client.peer, r.backend, fmt.Errorf("sctp: %s %s to %s: %w", op, client.peer, r.backend, err))
-}
-
-// offerFor is what the backend is offered: the streams that the client has, in both directions.
-func offerFor(client *leg) sctp.InitMsg {
-	in, out, err := client.streams()
-	if err != nil {
-		// The client has come and gone, perhaps with messages on any stream left to be read.
-		in, out = sctp.SCTP_MAX_STREAM, frontendStreams
-	}
-	return sctp.InitMsg{NumOstreams: in, MaxInstreams: out}
+// complain reports a failure of one client.
+func (r *Relay) complain(op string, client netip.AddrPort, err error) {
+	r.report(op, client, r.backend, fmt.Errorf("sctp: %s %s to %s: %w", op, client, r.backend, err))
 }

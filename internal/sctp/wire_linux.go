@@ -14,6 +14,9 @@ import (
 // (SCTP_SNDRCV with its header); the rest is for what a listener that came from elsewhere may have switched on.
 const controlSpace = 256
 
+// sendControlSpace is room for the one control message of a sendmsg: SCTP_SNDINFO, 16 bytes, behind its header.
+const sendControlSpace = 32
+
 // What Linux calls the fields of its control messages is in the types of the sctp library; only the places of
 // the fields are taken from there, since a control buffer need not be aligned for the type.
 const (
@@ -57,7 +60,7 @@ func parseDelivery(control []byte) (delivery, error) {
 }
 
 // encode writes the delivery as the control message of a sendmsg, and returns the part of space it fills.
-func (d delivery) encode(space *[controlSpace]byte) []byte {
+func (d delivery) encode(space *[sendControlSpace]byte) []byte {
 	control := space[:unix.CmsgSpace(sizeofSndInfo)]
 	clear(control)
 	header := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))

@@ -84,7 +84,7 @@ func TestEncode(t *testing.T) {
 	data = append(data, ppid...)
 	data = append(data, make([]byte, 8)...) // context, association
 
-	var space [controlSpace]byte
+	var space [sendControlSpace]byte
 	for i := range space {
 		space[i] = 0xff // what the recvmsg before has left
 	}
@@ -150,7 +150,7 @@ func FuzzParseDelivery(f *testing.F) {
 			}
 			return
 		}
-		var space [controlSpace]byte
+		var space [sendControlSpace]byte
 		if got := len(d.encode(&space)); got != unix.CmsgSpace(sizeofSndInfo) {
 			t.Errorf("%+v encodes to %d bytes", d, got)
 		}

@@ -1,0 +1,13 @@
+// Command sctp compares SCTP proxies: messages per second and CPU time, in rounds that alternate.
+//
+//	make bench-sctp                            builds it and runs it inside User Mode Linux
+//	bench-sctp -portsplice PATH -reference PATH [-rounds 5] [-time 1s]
+//
+// Clients and servers are sockets of this one process, driven by one thread without goroutines: User Mode Linux has one
+// CPU, and what the load generator takes of it, the proxy does not get. Client, proxy and server talk over lo with an
+// MTU of 1500. "direct" is the same traffic without a proxy; it is the bound of what any proxy could reach, and shows
+// how much of the CPU the two kernels' ends of an association take by themselves.
+//
+//	exchange/size=S/conns=N   each of N associations has one message under way at a time: there, and back
+//	stream/size=S/conns=N     each of N clients sends as fast as the kernel takes messages; received ones count
+package main

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds every wait for something to move.
+const patience = 10 * time.Second
+
+// traffic is the two ends of a number of associations, direct or through a proxy.
+type traffic struct {
+	epoll   int
+	clients []int
+	servers map[int]bool // the descriptors of the other end
+	message []byte
+	buffer  []byte
+	events  [128]unix.EpollEvent
+}
+
+// listen opens a listening socket on a free port.
+func listen() (fd int, at netip.AddrPort, err error) {
+	fd, err = socket(0)
+	if err != nil {
+		return -1, at, err
+	}
+	err = errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(loopback, 0))), unix.Listen(fd, 256))
+	name, nameErr := unix.Getsockname(fd)
+	if err = errors.Join(err, nameErr); err != nil {
+		closeSocket(fd)
+		return -1, at, fmt.Errorf("listening socket: %w", err)
+	}
+	return fd, netip.AddrPortFrom(loopback, uint16(name.(*unix.SockaddrInet4).Port)), nil
+}
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+func socket(flags int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, unix.IPPROTO_SCTP)
+	return fd, os.NewSyscallError("socket", err)
+}
+
+func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+}
+
+// closeSocket closes what nobody needs any longer: there is nothing to do about an error.
+func closeSocket(fd int) { _ = unix.Close(fd) }
+
+// open opens the associations of a work, one after the other.
+func open(w work, backend int, to netip.AddrPort) (_ *traffic, err error) {
+	t := &traffic{servers: map[int]bool{}, message: make([]byte, w.size), buffer: make([]byte, 64<<10)}
+	t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	for range w.conns {
+		if err := t.add(backend, to); err != nil {
+			t.close()
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func (t *traffic) add(backend int, to netip.AddrPort) error {
+	client, err := socket(0)
+	if err != nil {
+		return err
+	}
+	t.clients = append(t.clients, client)
+	if err := unix.Connect(client, sockaddr(to)); err != nil {
+		return os.NewSyscallError("connect", err)
+	}
+	server, _, err := unix.Accept4(backend, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err != nil {
+		return os.NewSyscallError("accept4", err)
+	}
+	t.servers[server] = true
+	if err := unix.SetNonblock(client, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	return errors.Join(t.watch(client), t.watch(server))
+}
+
+// watch has a descriptor told of once for each time that it becomes readable or writable.
+func (t *traffic) watch(fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (t *traffic) close() {
+	for _, fd := range t.clients {
+		closeSocket(fd)
+	}
+	for fd := range t.servers {
+		closeSocket(fd)
+	}
+	closeSocket(t.epoll)
+}
+
+// wait gives the descriptors on which something can be done.
+func (t *traffic) wait() ([]unix.EpollEvent, error) {
+	for {
+		n, err := unix.EpollWait(t.epoll, t.events[:], int(patience.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, os.NewSyscallError("epoll_wait", err)
+		case n == 0:
+			return nil, fmt.Errorf("nothing has moved for %v", patience)
+		default:
+			return t.events[:n], nil
+		}
+	}
+}
+
+// exchange has one message under way on each association, and counts them at both ends.
+func (t *traffic) exchange(d time.Duration) (messages int, err error) {
+	for _, fd := range t.clients {
+		if _, err := t.send(fd); err != nil {
+			return 0, err
+		}
+	}
+	for deadline, under := time.Now().Add(d), len(t.clients); under > 0; {
+		ready, err := t.wait()
+		if err != nil {
+			return 0, err
+		}
+		last := time.Now().After(deadline)
+		for _, ev := range ready {
+			fd := int(ev.Fd)
+			got, err := t.receive(fd)
+			if err != nil {
+				return 0, err
+			}
+			messages += got
+			if last && !t.servers[fd] {
+				under -= got
+				continue
+			}
+			for range got {
+				if _, err := t.send(fd); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
+	return messages, nil
+}
+
+// stream keeps every client's send buffer full, and counts what the servers receive.
+func (t *traffic) stream(d time.Duration) (messages int, err error) {
+	for _, fd := range t.clients {
+		if err := t.fill(fd); err != nil {
+			return 0, err
+		}
+	}
+	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
+		ready, err := t.wait()
+		if err != nil {
+			return 0, err
+		}
+		for _, ev := range ready {
+			if !t.servers[int(ev.Fd)] {
+				if err := t.fill(int(ev.Fd)); err != nil {
+					return 0, err
+				}
+				continue
+			}
+			got, err := t.receive(int(ev.Fd))
+			if err != nil {
+				return 0, err
+			}
+			messages += got
+		}
+	}
+	return messages, nil
+}
+
+// fill sends messages until the kernel takes no more.
+func (t *traffic) fill(fd int) error {
+	for {
+		if taken, err := t.send(fd); err != nil || !taken {
+			return err
+		}
+	}
+}
+
+// send sends a message, if the kernel takes it.
+func (t *traffic) send(fd int) (taken bool, err error) {
+	switch _, err := unix.SendmsgN(fd, t.message, nil, nil, unix.MSG_NOSIGNAL); {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return false, nil
+	case err != nil:
+		return false, os.NewSyscallError("sendmsg", err)
+	}
+	return true, nil
+}
+
+// receive takes all messages that have arrived, each of which must be as it was sent.
+func (t *traffic) receive(fd int) (messages int, err error) {
+	for {
+		n, _, flags, _, err := unix.Recvmsg(fd, t.buffer, nil, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return messages, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return messages, os.NewSyscallError("recvmsg", err)
+		case n != len(t.message) || flags&unix.MSG_EOR == 0:
+			return messages, fmt.Errorf("%d bytes arrived (flags %#x) of a message of %d", n, flags, len(t.message))
+		}
+		messages++
+	}
+}

@@ -1,0 +1,76 @@
+package sctp
+
+import (
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/ishidawataru/sctp"
+	"golang.org/x/sys/unix"
+)
+
+// Calls that do not block go by RawSyscall, which spares the Go scheduler's bookkeeping at entry and exit of each.
+// None of them returns EINTR.
+
+// mmsghdr is the kernel's struct mmsghdr (include/linux/socket.h).
+type mmsghdr struct {
+	unix.Msghdr
+	bytes uint32 // received or sent, set by the kernel
+}
+
+// recvmmsg receives what there is, into at most len(heads) of them. It stops at the first that would block, so that
+// fewer than asked for mean that there is no more.
+func recvmmsg(fd int, heads []mmsghdr) (int, unix.Errno) {
+	return messagesCall(unix.SYS_RECVMMSG, fd, heads, unix.MSG_DONTWAIT)
+}
+
+// sendmmsg sends as many of the messages as the kernel takes, each as a whole. An error is about the first one.
+func sendmmsg(fd int, heads []mmsghdr, flags uintptr) (int, unix.Errno) {
+	return messagesCall(unix.SYS_SENDMMSG, fd, heads, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags)
+}
+
+func messagesCall(call uintptr, fd int, heads []mmsghdr, flags uintptr) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(heads))),
+			uintptr(len(heads)), flags, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// pendingError takes the error that fd has waiting; zero when there is none.
+func pendingError(fd int) unix.Errno {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return unix.EBADF
+	}
+	return unix.Errno(n)
+}
+
+// streams returns how many streams the association has from and to the peer. It fails when the association has ended.
+func streams(fd int) (in, out uint16, err error) {
+	status, err := sctp.NewSCTPConn(fd, nil).GetStatus()
+	if err != nil {
+		return 0, 0, os.NewSyscallError("getsockopt SCTP_STATUS", err)
+	}
+	return status.Instreams, status.Ostreams, nil
+}
+
+// closeFD closes a descriptor that the relay owns. It is gone whatever close(2) answers, and for sockets the answer
+// says nothing about the messages. If messages are left to be read, the kernel aborts the association.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// closeWithAbort closes fd and ends its association with an ABORT, which loses what was not delivered yet.
+func closeWithAbort(fd int) {
+	// If the option fails, there is no association left to abort.
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	closeFD(fd)
+}
+
+// milliseconds rounds up, so that a wait is not over before its deadline.
+func milliseconds(d time.Duration) int { return int((d + time.Millisecond - 1) / time.Millisecond) }
