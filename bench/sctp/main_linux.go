@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portsplice/portsplice/bench"
 )
 
@@ -14,17 +16,18 @@ import (
 type work struct {
 	name        string
 	size, conns int
+	awaits      uint32 // what a client waits for
 	run         func(*traffic, time.Duration) (messages int, err error)
 }
 
 func works() []work {
 	var all []work
 	for _, conns := range []int{1, 16, 64} {
-		all = append(all, work{"exchange", 64, conns, (*traffic).exchange})
+		all = append(all, work{"exchange", 64, conns, unix.EPOLLIN, (*traffic).exchange})
 	}
 	for _, size := range []int{100, 1000, 16 << 10} {
 		for _, conns := range []int{1, 16} {
-			all = append(all, work{"stream", size, conns, (*traffic).stream})
+			all = append(all, work{"stream", size, conns, unix.EPOLLOUT, (*traffic).stream})
 		}
 	}
 	return all

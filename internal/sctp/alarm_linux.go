@@ -38,17 +38,15 @@ func (a *alarms) stop(w *alarm) {
 	}
 }
 
-// next is the time of the first alarm, if there is one.
-func (a *alarms) next() (at time.Duration, any bool) {
-	if len(a.queue) == 0 {
-		return 0, false
-	}
-	return a.queue[0].at, true
-}
+// any tells whether an alarm is set.
+func (a *alarms) any() bool { return len(a.queue) > 0 }
+
+// next is the time of the first alarm, of which there must be one.
+func (a *alarms) next() time.Duration { return a.queue[0].at }
 
 // ring calls the alarms whose time has come.
 func (a *alarms) ring(now time.Duration) {
-	for len(a.queue) > 0 && a.queue[0].at <= now {
+	for a.any() && a.next() <= now {
 		heap.Pop(&a.queue).(*alarm).ring()
 	}
 }

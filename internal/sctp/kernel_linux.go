@@ -43,6 +43,16 @@ func messagesCall(call uintptr, fd int, heads []mmsghdr, flags uintptr) (int, un
 	}
 }
 
+// epollWait is epoll_wait(2), for waits so short that they need not be told to the Go scheduler.
+func epollWait(epoll int, events []unix.EpollEvent, timeout uint) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // pendingError takes the error that fd has waiting; zero when there is none.
 func pendingError(fd int) unix.Errno {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
