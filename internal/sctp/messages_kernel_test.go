@@ -21,7 +21,7 @@ import (
 // Issue: docker-proxy cuts messages at 32 KiB, since its library ignores MSG_EOR.
 func TestMessages(t *testing.T) {
 	sizes := []int{1, 2, 3, 100, 1451, 1452, 1453, 4 << 10, 32 << 10, 32<<10 + 1, 64 << 10, 64<<10 + 1,
-		200 << 10, 208<<10 + 1, 417 << 10}
+		200 << 10, 208<<10 + 1, 417 << 10, maxMessage}
 	for _, test := range []struct{ name, frontend, backend string }{
 		{"v4 to v4", "127.0.0.1", "127.0.0.1"},
 		{"v6 to v4", "::1", "127.0.0.1"},
