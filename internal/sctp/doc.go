@@ -11,8 +11,8 @@
 //
 // SCTP carries messages, not a stream of bytes, and every message has a stream number, a payload protocol
 // identifier (PPID) and perhaps the unordered flag. All of that arrives as it was sent. A message comes out of
-// the kernel in as many pieces as it likes; only MSG_EOR ends it, so a pump collects the pieces and hands the
-// message on with one sendmsg. The PPID is opaque: the kernel does not swap its bytes, and neither does the relay.
+// the kernel in as many pieces as it likes; only MSG_EOR ends it, so a pump hands a message on when it has all of its
+// pieces, and then as one. The PPID is opaque: the kernel does not swap its bytes, and neither does the relay.
 //
 // A message may be as large as maxMessage. The kernel refuses one that is larger than the send buffer
 // (EMSGSIZE), so the buffer is raised for it: above net.core.wmem_max only with CAP_NET_ADMIN.
@@ -22,6 +22,19 @@
 // directions. When the client's INIT is answered nothing is known of the backend, so the client may open as many
 // streams as there are, and is offered frontendStreams for the way back.
 //
+// # A message's way
+//
+// One event loop serves all associations of the port: level-triggered epoll, non-blocking sockets, no goroutine and no
+// buffer for an association. A pump that epoll has something for borrows a batch and fills it by one recvmmsg: up to
+// batchDepth slots, of which a message takes as many as it has pieces. One sendmmsg sends the whole messages from where
+// they lie. Small ones share packets (MSG_MORE on all but the last): the kernel would send each in a packet of its own.
+//
+//	holds nothing       reads when the source has something
+//	holds a batch       to which the destination has said EAGAIN: reads no more until the batch has left
+//	collects a message  too large for a batch: reads on into a buffer of its own, until it is whole
+//
+// What a pump holds is bounded so: a batch, 64 KiB, and one message of maxMessage.
+//
 // # The end of a pair
 //
 // A pair is two legs and two pumps, one for each direction. A leg tells its end in its receive queue, behind
@@ -29,7 +42,7 @@
 // The reader of a leg is therefore the only one that decides how the leg ended. A failed send decides nothing
 // if the association is what failed: the reader of that leg will come to the reason.
 //
-//	read from a leg                        what the pump does
+//	read from a leg                        what the pump does, when it holds nothing any longer
 //	message                                sends it on the other leg
 //	SHUTDOWN (0 bytes, SHUTDOWN_COMP)      shuts the other leg down; the other pump goes on
 //	ABORT, time-out, restart (COMM_LOST)   the pair fails
@@ -46,10 +59,13 @@
 //
 // # Cost
 //
-// No call blocks a thread: the sockets are non-blocking and wait in Go's poller, through os.File and
-// syscall.RawConn. An idle pair is two sockets, two parked goroutines (2 KiB of stack each, at first) and no
-// buffer: a pump borrows one only when there is something to read. Every message costs a recvmsg and a sendmsg
-// and wakes a goroutine, so this is the slow and simple form: no batches, no reuse of a wake-up.
+// An idle association has no thread, no goroutine, no timer and no buffer: two descriptors and 1.3 kB of private memory
+// (TestProgramIdle, User Mode Linux 6.1). The price is that one thread moves all messages of a port: the loop does not
+// grow over CPUs as that of package splice does.
+//
+// A message alone costs an epoll_wait, a recvmmsg and a sendmmsg; of those that come together, 32 share the three. While
+// there is traffic the Go scheduler is not told that the loop waits, for at most briefWait: it would wake a thread to
+// watch over it. The clock is read only while an alarm is set: for a dial, a pump that waits for room, a pair that fails.
 //
 // The kernel's share is larger: 24 bytes for every stream that was offered, whether or not it was accepted, and
 // 20 for every stream that was accepted (Linux 6.1). That is why the listener does not offer all 65535, which

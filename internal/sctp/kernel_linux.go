@@ -2,7 +2,6 @@ package sctp
 
 import (
 	"os"
-	"time"
 	"unsafe"
 
 	"github.com/ishidawataru/sctp"
@@ -10,7 +9,6 @@ import (
 )
 
 // Calls that do not block go by RawSyscall, which spares the Go scheduler's bookkeeping at entry and exit of each.
-// None of them returns EINTR.
 
 // mmsghdr is the kernel's struct mmsghdr (include/linux/socket.h).
 type mmsghdr struct {
@@ -18,7 +16,7 @@ type mmsghdr struct {
 	bytes uint32 // received or sent, set by the kernel
 }
 
-// recvmmsg receives what there is, into at most len(heads) of them. It stops at the first that would block, so that
+// recvmmsg receives what there is, at most len(heads) pieces. It stops at the first that would block, so that
 // fewer than asked for mean that there is no more.
 func recvmmsg(fd int, heads []mmsghdr) (int, unix.Errno) {
 	return messagesCall(unix.SYS_RECVMMSG, fd, heads, unix.MSG_DONTWAIT)
@@ -81,6 +79,3 @@ func closeWithAbort(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	closeFD(fd)
 }
-
-// milliseconds rounds up, so that a wait is not over before its deadline.
-func milliseconds(d time.Duration) int { return int((d + time.Millisecond - 1) / time.Millisecond) }

@@ -14,8 +14,8 @@ const maxEvents = 128
 // maxAccepts is how many clients are accepted before those that are there have their turn.
 const maxAccepts = 16
 
-// briefWait is how long the loop waits for more, in milliseconds, before it tells the Go scheduler. Meanwhile nothing
-// else runs on its processor, and a garbage collection waits.
+// briefWait is how long the loop waits for more, in milliseconds, before it tells the Go scheduler: the least that
+// epoll_wait knows. Meanwhile nothing else runs on its processor, and a garbage collection waits.
 const briefWait = 1
 
 // loop is the event loop of a relay. It belongs to the goroutine of Serve.
@@ -87,12 +87,13 @@ func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
 	return max(n, 0), nil
 }
 
-// timeout is for epoll_wait, in milliseconds.
+// timeout is for epoll_wait, in milliseconds: rounded up, so that the wait is not over before its time.
 func (l *loop) timeout() int {
 	if !l.alarms.any() {
 		return -1
 	}
-	return max(milliseconds(l.alarms.next()-l.now()), 0)
+	left := max(l.alarms.next()-l.now(), 0)
+	return int((left + time.Millisecond - 1) / time.Millisecond)
 }
 
 // own leads the events of a leg's socket to it.
