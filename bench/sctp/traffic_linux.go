@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -18,6 +19,7 @@ type traffic struct {
 	epoll   int
 	clients []int
 	servers map[int]bool // the descriptors of the other end
+	begun   map[int]int  // by descriptor: bytes of a message that has come in part
 	message []byte
 	buffer  []byte
 	events  [128]unix.EpollEvent
@@ -61,7 +63,7 @@ func closeSocket(fd int) { _ = unix.Close(fd) }
 
 // open opens the associations of a work, one after the other.
 func open(w work, backend int, to netip.AddrPort) (_ *traffic, err error) {
-	t := &traffic{servers: map[int]bool{}, message: make([]byte, w.size), buffer: make([]byte, 64<<10)}
+	t := &traffic{servers: map[int]bool{}, begun: map[int]int{}, message: make([]byte, w.size), buffer: make([]byte, 64<<10)}
 	t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -141,11 +143,15 @@ func (t *traffic) exchange(d time.Duration) (messages int, err error) {
 		}
 		for _, ev := range ready {
 			fd := int(ev.Fd)
-			if _, err := t.receive(fd, 1); err != nil {
+			got, err := t.receive(fd, 1)
+			if err != nil {
 				return 0, err
 			}
+			if got == 0 { // a part of one
+				continue
+			}
 			messages++
-			if over() && !t.servers[fd] {
+			if over(1) && !t.servers[fd] {
 				underway--
 			} else if _, err := t.send(fd); err != nil {
 				return 0, err
@@ -155,13 +161,14 @@ func (t *traffic) exchange(d time.Duration) (messages int, err error) {
 	return messages, nil
 }
 
-// until tells whether the time is over. It looks at the clock now and then: that is a system call in User Mode Linux.
-func until(d time.Duration) (over func() bool) {
+// until tells whether the time is over, when it is told how many messages have gone since it was last asked. It looks
+// at the clock now and then: that is a system call in User Mode Linux.
+func until(d time.Duration) (over func(messages int) bool) {
 	const seldom = 64
-	deadline, calls, past := time.Now().Add(d), 0, false
-	return func() bool {
-		if calls++; calls%seldom == 0 {
-			past = time.Now().After(deadline)
+	deadline, since, past := time.Now().Add(d), 0, false
+	return func(messages int) bool {
+		if since += messages; since >= seldom {
+			past, since = time.Now().After(deadline), 0
 		}
 		return past
 	}
@@ -169,7 +176,7 @@ func until(d time.Duration) (over func() bool) {
 
 // stream keeps every client's send buffer full, and counts what the servers receive.
 func (t *traffic) stream(d time.Duration) (messages int, err error) {
-	for over := until(d); !over(); {
+	for over := until(d); ; {
 		ready, err := t.wait()
 		if err != nil {
 			return 0, err
@@ -186,8 +193,10 @@ func (t *traffic) stream(d time.Duration) (messages int, err error) {
 			}
 			messages += got
 		}
+		if over(burst * len(ready)) { // at most: rather look at the clock too often than too seldom
+			return messages, nil
+		}
 	}
-	return messages, nil
 }
 
 // burst is how many messages go at a time.
@@ -225,9 +234,17 @@ func (t *traffic) receive(fd, most int) (messages int, err error) {
 			continue
 		case err != nil:
 			return messages, os.NewSyscallError("recvmsg", err)
-		case n != len(t.message) || flags&unix.MSG_EOR == 0:
-			return messages, fmt.Errorf("%d bytes arrived (flags %#x) of a message of %d", n, flags, len(t.message))
+		case n == 0:
+			return messages, io.ErrUnexpectedEOF
 		}
+		t.begun[fd] += n
+		if flags&unix.MSG_EOR == 0 {
+			continue
+		}
+		if t.begun[fd] != len(t.message) {
+			return messages, fmt.Errorf("a message of %d bytes arrived as %d", len(t.message), t.begun[fd])
+		}
+		t.begun[fd] = 0
 		messages++
 	}
 	return messages, nil

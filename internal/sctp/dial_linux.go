@@ -23,12 +23,12 @@ func (p *pair) dial() {
 		p.dialFailed(err)
 		return
 	}
-	p.alarms.set(&p.wake, p.now()+p.relay.timeout)
+	p.loop.alarms.set(&p.wake, p.loop.now()+p.loop.relay.timeout)
 }
 
 // begin opens the socket to the backend and begins to connect it.
 func (p *pair) begin() (int, error) {
-	family, to, err := sockaddr(p.relay.backend)
+	family, to, err := sockaddr(p.loop.relay.backend)
 	if err != nil {
 		return -1, err
 	}
@@ -69,7 +69,7 @@ func (p *pair) dialReady() {
 		p.dialFailed(os.NewSyscallError("connect", err))
 	case stands:
 		p.connected = true
-		p.alarms.stop(&p.wake)
+		p.loop.alarms.stop(&p.wake)
 		p.settle()
 	}
 }
@@ -90,7 +90,7 @@ func connected(fd int) (bool, error) {
 // dialFailed ends a pair whose backend cannot be reached: the client is aborted.
 func (p *pair) dialFailed(cause error) {
 	p.cause = cause
-	p.relay.count.dialErrors.Add(1)
-	p.relay.complain("dial", p.frontend.peer, cause)
+	p.loop.relay.count.dialErrors.Add(1)
+	p.loop.relay.complain("dial", p.frontend.peer, cause)
 	p.end()
 }

@@ -52,10 +52,9 @@ func TestMultiHomedClient(t *testing.T) {
 // after six of a second and more. It is undone when the test ends.
 func hurry(t *testing.T) {
 	t.Helper()
-	for name, value := range map[string]string{
-		"rto_min": "100", "rto_initial": "200", "rto_max": "400", "path_max_retrans": "1",
-	} {
-		path := "/proc/sys/net/sctp/" + name
+	// In this order, and back in the opposite one: the kernel does not take a minimum above the maximum.
+	for _, set := range [][2]string{{"rto_min", "100"}, {"rto_max", "400"}, {"rto_initial", "200"}, {"path_max_retrans", "1"}} {
+		path, value := "/proc/sys/net/sctp/"+set[0], set[1]
 		before, err := os.ReadFile(path)
 		if err == nil {
 			err = os.WriteFile(path, []byte(value), 0)

@@ -24,7 +24,7 @@ var defaultPatience = patience{flush: 5 * time.Second, stall: time.Minute, check
 
 // A pair is a client's association and the one to the backend that belongs to it.
 type pair struct {
-	*loop
+	loop              *loop
 	frontend, backend leg   // to the client, to the container
 	in, out           pump  // from the client to the container, and back
 	connected         bool  // the backend is
@@ -77,7 +77,7 @@ func (p *pair) settle() {
 		return
 	}
 	if !p.failing() && (p.in.holding() || p.out.holding()) {
-		p.alarms.setOnce(&p.wake, p.now()+p.patience.check)
+		p.loop.alarms.setOnce(&p.wake, p.loop.now()+p.loop.patience.check)
 	}
 	err := p.frontend.watchFor(interest(&p.in, &p.out))
 	if err == nil {
@@ -112,14 +112,14 @@ func (p *pair) fail(cause error) {
 	p.backend.flush()
 	p.in.drain()
 	p.out.drain()
-	p.alarms.set(&p.wake, p.now()+p.patience.flush)
+	p.loop.alarms.set(&p.wake, p.loop.now()+p.loop.patience.flush)
 }
 
 // check is called when the alarm rings.
 func (p *pair) check() {
-	switch now := p.now(); {
+	switch now := p.loop.now(); {
 	case !p.connected:
-		p.dialFailed(fmt.Errorf("no answer within %v: %w", p.relay.timeout, os.ErrDeadlineExceeded))
+		p.dialFailed(fmt.Errorf("no answer within %v: %w", p.loop.relay.timeout, os.ErrDeadlineExceeded))
 	case p.failing(): // for long enough
 		p.close()
 	default:
@@ -132,9 +132,9 @@ func (p *pair) check() {
 // close ends the pair.
 func (p *pair) close() {
 	if p.failing() {
-		p.relay.count.aborted.Add(1)
+		p.loop.relay.count.aborted.Add(1)
 		if !errors.Is(p.cause, unix.ECONNRESET) { // a peer may change its mind
-			p.relay.complain("relay", p.frontend.peer, p.cause)
+			p.loop.relay.complain("relay", p.frontend.peer, p.cause)
 		}
 	}
 	p.end()
@@ -149,10 +149,10 @@ func (p *pair) abort() {
 
 // end closes the legs and gives back what the pumps hold.
 func (p *pair) end() {
-	p.alarms.stop(&p.wake)
+	p.loop.alarms.stop(&p.wake)
 	p.in.drop()
 	p.out.drop()
 	p.frontend.end(p.failing())
 	p.backend.end(p.failing())
-	p.relay.count.active.Add(^uint64(0))
+	p.loop.relay.count.active.Add(^uint64(0))
 }

@@ -228,7 +228,7 @@ func (u *pump) drop() {
 		u.large.release()
 		u.large = nil
 	}
-	u.pair.relay.count.undelivered.Add(uint64(lost))
+	u.pair.loop.relay.count.undelivered.Add(uint64(lost))
 }
 
 // finish passes the end of from on to the pair.
