@@ -11,4 +11,7 @@
 //
 //	exchange/size=S/conns=N   each of N associations has one message under way at a time: there, and back
 //	stream/size=S/conns=N     each of N clients sends as fast as the kernel takes messages; received ones count
+//
+// A message that does not arrive as it was sent ends the benchmark. So messages larger than a packet are not compared:
+// docker-proxy passes on the pieces that the kernel gives it, and 16 KiB arrived as a message of 7,260 bytes.
 package main

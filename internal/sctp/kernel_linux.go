@@ -41,6 +41,17 @@ func messagesCall(call uintptr, fd int, heads []mmsghdr, flags uintptr) (int, un
 	}
 }
 
+// callError names the call that failed. EAGAIN is no failure, and is too frequent to allocate a name for.
+func callError(call string, errno unix.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case unix.EAGAIN:
+		return errno
+	}
+	return os.NewSyscallError(call, errno)
+}
+
 // epollWait is epoll_wait(2), for waits so short that they need not be told to the Go scheduler.
 func epollWait(epoll int, events []unix.EpollEvent, timeout uint) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),

@@ -72,10 +72,7 @@ func (l *leg) receive(read func(fd int) unix.Errno) error {
 		l.errno = errno
 		errno = read(l.fd)
 	}
-	if errno != 0 {
-		return os.NewSyscallError("recvmmsg", errno)
-	}
-	return nil
+	return callError("recvmmsg", errno)
 }
 
 // notice tells what a notification says about the leg: nothing, or the error that ends the reading.
@@ -111,10 +108,7 @@ func (l *leg) send(heads []mmsghdr, largest int) (int, error) {
 		flags = unix.MSG_MORE
 	}
 	n, errno := sendmmsg(l.fd, heads, flags)
-	if errno != 0 {
-		return 0, os.NewSyscallError("sendmmsg", errno)
-	}
-	return n, nil
+	return n, callError("sendmmsg", errno)
 }
 
 // fit tries to make the send buffer large enough for a message of n bytes. Linux answers EMSGSIZE to one that is larger
