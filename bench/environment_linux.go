@@ -18,6 +18,7 @@ type Environment struct {
 	CPU        string    `json:"cpu"`
 	Cores      int       `json:"cores"`
 	Go         string    `json:"go"`
+	TCP        string    `json:"tcp"`         // its congestion control
 	LoadBefore string    `json:"load_before"` // averages of 1, 5 and 15 minutes
 	LoadAfter  string    `json:"load_after"`
 	Noise      float64   `json:"noise"` // the most that direct moved in any work
@@ -36,6 +37,7 @@ func ReadEnvironment() (Environment, error) {
 		CPU:        cpuModel(),
 		Cores:      runtime.NumCPU(),
 		Go:         runtime.Version(),
+		TCP:        CongestionControl,
 		LoadBefore: load,
 	}, err
 }
@@ -64,7 +66,8 @@ func cpuModel() string {
 // Head is what is known before the measurements.
 func (e Environment) Head(proxies []Proxy) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s, %d cores, %s, %s\n", e.Kernel, e.CPU, e.Cores, e.Go, e.Date.Format(time.RFC3339))
+	fmt.Fprintf(&b, "%s, %s, %d cores, TCP %s, %s, %s\n",
+		e.Kernel, e.CPU, e.Cores, e.TCP, e.Go, e.Date.Format(time.RFC3339))
 	fmt.Fprintf(&b, "load average before: %s\n", e.LoadBefore)
 	for _, p := range proxies {
 		if p.Path != "" {

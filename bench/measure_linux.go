@@ -84,7 +84,7 @@ func (l *lab) listen(port uint16) (socket *os.File, err error) {
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
 func (p *Programs) measureTraffic(ctx context.Context, l *lab, client []string) (Values, error) {
-	out, err := output(ctx, l.host, p.load, client)
+	out, err := output(ctx, l.client, p.load, client)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (p *Programs) measureConnections(ctx context.Context, l *lab, w Work, to ne
 		return nil, err
 	}
 	client := []string{"idle", "-to", to.String(), "-conns", strconv.Itoa(w.count)}
-	if _, _, err := l.start(ctx, l.host, p.load, client); err != nil {
+	if _, _, err := l.start(ctx, l.client, p.load, client); err != nil {
 		return nil, err
 	}
 	after, err := readMemory(ctx, pid)
