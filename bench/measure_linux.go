@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -39,28 +40,28 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		to = streamsBackend
 	}
 	if proxy.Path != "" {
-		running, _, err := p.startProxy(ctx, l, proxy, firstFrontend, to)
+		running, _, err := p.startProxy(ctx, l, proxy, w.protocol, firstFrontend, to)
 		if err != nil {
 			return nil, err
 		}
 		to, pid = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
 	}
-	if w.kind == connections {
-		return p.measureConnections(ctx, l, w, to, pid)
+	if w.kind == idle {
+		return p.measureIdle(ctx, l, w, to, pid)
 	}
 	return p.measureTraffic(ctx, l, slices.Concat(w.client, []string{"-time", d.String(), "-to", to.String(),
 		"-counts", streamsBackend.String(), "-proxy", strconv.Itoa(pid), "-server", strconv.Itoa(server.Process.Pid)}))
 }
 
 // startProxy starts a proxy as dockerd does: with the socket where it can be handed one.
-func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, port uint16, backend netip.AddrPort) (
-	*process, time.Duration, error) {
-	args := []string{"-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
+func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, protocol string, port uint16,
+	backend netip.AddrPort) (*process, time.Duration, error) {
+	args := []string{"-proto", protocol, "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
 		"-container-ip", backend.Addr().String(), "-container-port", strconv.Itoa(int(backend.Port()))}
 	if !p.adopts[proxy.Path] {
 		return l.start(ctx, l.host, proxy.Path, append(args, proxy.Arguments...))
 	}
-	socket, err := l.listen(port)
+	socket, err := l.listen(protocol, port)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -69,14 +70,22 @@ func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, port uin
 }
 
 // listen opens a frontend's socket.
-func (l *lab) listen(port uint16) (socket *os.File, err error) {
+func (l *lab) listen(protocol string, port uint16) (socket *os.File, err error) {
 	err = l.host.Do(func() error {
-		listener, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+		var original interface {
+			io.Closer
+			File() (*os.File, error)
+		}
+		if protocol == udp {
+			original, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+		} else {
+			original, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+		}
 		if err != nil {
 			return err
 		}
-		defer func() { _ = listener.Close() }() // the file is a copy
-		socket, err = listener.File()
+		defer func() { _ = original.Close() }() // the file is a copy
+		socket, err = original.File()
 		return err
 	})
 	return socket, err
@@ -95,13 +104,13 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, client []string) 
 	return v, nil
 }
 
-// measureConnections compares the proxy before and after connections were opened that each exchanged one message.
-func (p *Programs) measureConnections(ctx context.Context, l *lab, w Work, to netip.AddrPort, pid int) (Values, error) {
+// measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
+func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, to netip.AddrPort, pid int) (Values, error) {
 	before, err := readMemory(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
-	client := []string{"idle", "-to", to.String(), "-conns", strconv.Itoa(w.count)}
+	client := slices.Concat(w.client, []string{"-to", to.String(), "-conns", strconv.Itoa(w.count)})
 	if _, _, err := l.start(ctx, l.client, p.load, client); err != nil {
 		return nil, err
 	}
@@ -109,11 +118,14 @@ func (p *Programs) measureConnections(ctx context.Context, l *lab, w Work, to ne
 	if err != nil {
 		return nil, err
 	}
-	n := float64(w.count)
-	v := Values{"kernel-kB/conn": (after.kernel - before.kernel) / n}
-	if pid != 0 {
-		v["pss-kB/conn"] = (after.pss - before.pss) / n
-		v["fds/conn"] = (after.descriptors - before.descriptors) / n
+	grown := []float64{after.kernel - before.kernel, after.pss - before.pss,
+		after.private - before.private, after.descriptors - before.descriptors}
+	if pid == 0 {
+		grown = grown[:1]
+	}
+	v := Values{}
+	for i, g := range grown {
+		v[w.Units[i].Name] = g / float64(w.count)
 	}
 	return v, nil
 }
@@ -128,7 +140,7 @@ func (p *Programs) measurePorts(ctx context.Context, l *lab, w Work, proxy Proxy
 	var started []float64
 	var pids []int
 	for i := range w.count {
-		running, took, err := p.startProxy(ctx, l, proxy, uint16(firstFrontend+i), messagesBackend)
+		running, took, err := p.startProxy(ctx, l, proxy, w.protocol, uint16(firstFrontend+i), messagesBackend)
 		if err != nil {
 			return nil, err
 		}

@@ -46,14 +46,16 @@ func Build(ctx context.Context, dir string, o Options) (*Programs, error) {
 		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
 	p := &Programs{load: filepath.Join(dir, "load"), adopts: map[string]bool{}}
-	p.Proxies = []Proxy{{Name: Direct}}
+	both := []string{tcp, udp}
+	p.Proxies = []Proxy{{Name: Direct, Protocols: both}}
 	if docker, found := dockerProxy(o.Reference); found {
-		p.Proxies = append(p.Proxies, Proxy{Name: "docker-proxy", Path: docker, Reference: true})
+		p.Proxies = append(p.Proxies, Proxy{Name: "docker-proxy", Path: docker, Protocols: both, Reference: true})
 	}
 	p.Proxies = append(p.Proxies,
-		Proxy{Name: "goref", Path: filepath.Join(dir, "goref"), Reference: true},
-		Proxy{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}},
-		Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}})
+		Proxy{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true},
+		Proxy{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
+		Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}},
+		Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}})
 	return p, p.probe(ctx)
 }
 
@@ -81,9 +83,13 @@ func (p *Programs) probe(ctx context.Context) error {
 	return nil
 }
 
-// raiseDescriptorLimit lets the proxies have what dockerd lets them have: as many descriptors as there are. Go raises
+// raiseDescriptorLimit lets the proxies have what dockerd lets them have, as far as this machine allows it. Go raises
 // the limit for its own process alone, and undoes it for those that it starts unless it is set explicitly.
 func raiseDescriptorLimit() error {
+	const dockerd = 1 << 20 // LimitNOFILE=infinity in docker.service is fs.nr_open, and that is its default
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: dockerd, Max: dockerd}) == nil {
+		return nil
+	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)

@@ -10,6 +10,7 @@ type Proxy struct {
 	Name      string   `json:"name"`
 	Path      string   `json:"path,omitempty"`      // of the program; none for direct
 	Arguments []string `json:"arguments,omitempty"` // after dockerd's
+	Protocols []string `json:"protocols"`           // that it relays
 	Reference bool     `json:"reference,omitempty"` // what the others are compared with
 }
 

@@ -11,16 +11,19 @@ import (
 )
 
 func TestRoundsAlternate(t *testing.T) {
-	proxies := []Proxy{{Name: Direct}, {Name: "a"}, {Name: "b"}}
+	proxies := []Proxy{{Name: Direct, Protocols: []string{tcp, udp}}, {Name: "a", Protocols: []string{tcp}},
+		{Name: "b", Protocols: []string{tcp, udp}}}
 	for _, test := range []struct {
 		name string
 		work Work
 		want []string
 	}{
-		{"traffic", Work{}, []string{
+		{"traffic", Work{protocol: tcp}, []string{
 			"direct 0", "a 0", "b 0", "direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
-		{"no proxy does not start", Work{kind: ports}, []string{
+		{"no proxy does not start", Work{protocol: tcp, kind: ports}, []string{
 			"a 0", "b 0", "a 1", "b 1", "a 2", "b 2"}},
+		{"what a proxy does not relay", Work{protocol: udp}, []string{
+			"direct 0", "b 0", "direct 1", "b 1", "direct 2", "b 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			samples, err := Rounds(t.Context(), 2, test.work, proxies, constant)
@@ -42,7 +45,7 @@ func constant(context.Context, Work, Proxy, int) (Values, error) { return Values
 
 func TestRoundsEndWithTheFirstError(t *testing.T) {
 	broken := errors.New("broken")
-	_, err := Rounds(t.Context(), 2, Work{Name: "crr"}, []Proxy{{Name: "a"}},
+	_, err := Rounds(t.Context(), 2, Work{Name: "crr", protocol: tcp}, []Proxy{{Name: "a", Protocols: []string{tcp}}},
 		func(_ context.Context, _ Work, _ Proxy, round int) (Values, error) {
 			if round == 1 {
 				return nil, broken
@@ -62,6 +65,7 @@ func TestSelect(t *testing.T) {
 		{"", len(Works())},
 		{"crr", 1},
 		{"pingpong", 4},
+		{"udp-echo", 2},
 		{"bulk/direction=up", 2},
 		{"bulk/direction=up,crr", 3},
 		{"pingpong/size=64/conns=1", 1}, // and not conns=16

@@ -88,6 +88,9 @@ func (r Result) cells() string {
 	}
 	b.WriteString("\n")
 	for _, p := range r.Proxies {
+		if !r.Work.Fits(p) {
+			continue
+		}
 		b.WriteString("  " + p.Name + "\t")
 		for _, u := range r.Work.Units {
 			b.WriteString(r.cell(p.Name, u))

@@ -10,10 +10,14 @@ import (
 // result makes a Result of one work from the values of each proxy, round 0 first.
 func result(units []Unit, values map[string]map[string][]float64) Result {
 	r := Result{
-		Work: Work{Name: "work/conns=1", Units: units},
+		Work: Work{Name: "work/conns=1", Units: units, protocol: tcp},
 		Proxies: []Proxy{{Name: Direct}, {Name: "old", Reference: true}, {Name: "new", Reference: true},
 			{Name: "ours"}},
 	}
+	for i := range r.Proxies {
+		r.Proxies[i].Protocols = []string{tcp}
+	}
+	r.Proxies = append(r.Proxies, Proxy{Name: "for something else", Protocols: []string{udp}})
 	for proxy, byUnit := range values {
 		for unit, rounds := range byUnit {
 			for round, v := range rounds {

@@ -1,8 +1,9 @@
-// Command goref is the reference of the benchmarks: the way docker-proxy relays TCP, built with the Go of today.
+// Command goref is the reference of the benchmarks: the way docker-proxy relays TCP and UDP, built with the Go of today.
 //
-// A distribution's docker-proxy is as old as the Go that built it. goref keeps its algorithm (for every connection a
-// blocking dial and a goroutine per direction, io.Copy between two TCP connections, which splices on Linux, then
-// CloseRead and CloseWrite) and dockerd's contract, so that what is compared is the design and not the compiler.
+// A distribution's docker-proxy is as old as the Go that built it. goref keeps its algorithm and dockerd's contract, so
+// that what is compared is the design and not the compiler. TCP: for every connection a blocking dial and a goroutine
+// per direction, io.Copy between two TCP connections, which splices on Linux, then CloseRead and CloseWrite. UDP: for
+// every client a socket, a goroutine and a buffer of the largest datagram, until the backend is silent for 90 s.
 package main
 
 import (
@@ -15,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 )
 
@@ -29,7 +29,7 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	dockerd := os.NewFile(statusFD, "status")
-	frontend, backend, err := start()
+	serve, err := start()
 	if err != nil {
 		_, _ = fmt.Fprintf(dockerd, "1\n%v\n", err) // standard error tells it too
 		log.Fatal(err)
@@ -38,82 +38,37 @@ func main() {
 		log.Fatal(err)
 	}
 	_ = dockerd.Close() // it is written
-	go serve(frontend, backend)
+	go serve()
 	<-stop
 }
 
-func start() (*net.TCPListener, *net.TCPAddr, error) {
-	protocol := flag.String("proto", "tcp", "protocol: tcp alone")
+// start opens the frontend, and gives what serves it.
+func start() (serve func(), err error) {
+	protocol := flag.String("proto", "tcp", "protocol: tcp or udp")
 	hostIP := flag.String("host-ip", "0.0.0.0", "address of the frontend")
 	hostPort := flag.Int("host-port", -1, "port of the frontend")
 	containerIP := flag.String("container-ip", "0.0.0.0", "address of the backend")
 	containerPort := flag.Int("container-port", -1, "port of the backend")
-	useListenFD := flag.Bool("use-listen-fd", false, "descriptor 4 is the listening socket")
+	useListenFD := flag.Bool("use-listen-fd", false, "descriptor 4 is the frontend's socket")
 	flag.Parse()
-	if *protocol != "tcp" {
-		return nil, nil, errors.New("goref relays TCP alone")
+	frontend, err1 := address(*hostIP, *hostPort)
+	backend, err2 := address(*containerIP, *containerPort)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
 	}
-	backend, err := address(*containerIP, *containerPort)
-	if err != nil {
-		return nil, nil, err
+	switch *protocol {
+	case "tcp":
+		l, err := listenTCP(frontend, *useListenFD)
+		return func() { serveTCP(l, net.TCPAddrFromAddrPort(backend)) }, err
+	case "udp":
+		c, err := listenUDP(frontend, *useListenFD)
+		return func() { serveUDP(c, net.UDPAddrFromAddrPort(backend)) }, err
+	default:
+		return nil, fmt.Errorf("goref relays TCP and UDP, not %q", *protocol)
 	}
-	if *useListenFD {
-		l, err := adopt()
-		return l, backend, err
-	}
-	addr, err := address(*hostIP, *hostPort)
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := net.ListenTCP("tcp", addr)
-	return l, backend, err
 }
 
-func address(ip string, port int) (*net.TCPAddr, error) {
+func address(ip string, port int) (netip.AddrPort, error) {
 	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return nil, err
-	}
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, uint16(port))), nil
-}
-
-func adopt() (*net.TCPListener, error) {
-	socket := os.NewFile(listenFD, "listener")
-	defer func() { _ = socket.Close() }() // the listener has a copy
-	l, err := net.FileListener(socket)
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
-}
-
-func serve(frontend *net.TCPListener, backend *net.TCPAddr) {
-	for {
-		client, err := frontend.AcceptTCP()
-		if err != nil {
-			log.Fatal(err)
-		}
-		go relay(client, backend)
-	}
-}
-
-func relay(client *net.TCPConn, backend *net.TCPAddr) {
-	defer func() { _ = client.Close() }()
-	server, err := net.DialTCP("tcp", nil, backend)
-	if err != nil {
-		log.Print(err)
-		return
-	}
-	defer func() { _ = server.Close() }()
-	var both sync.WaitGroup
-	both.Go(func() { pump(server, client) })
-	both.Go(func() { pump(client, server) })
-	both.Wait()
-}
-
-// pump discards errors as docker-proxy does: the far side learns of the end, and not why.
-func pump(to, from *net.TCPConn) {
-	_, _ = io.Copy(to, from)
-	_ = from.CloseRead()
-	_ = to.CloseWrite()
+	return netip.AddrPortFrom(addr, uint16(port)), err
 }

@@ -3,11 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // A reply that begins after the request has ended arrives whole, and a signal is the end.
 func TestRelaysAsDockerdExpects(t *testing.T) {
 	frontend, backend := listen(t), listen(t)
-	cmd, status := run(t, frontend, backend, "-use-listen-fd")
+	cmd, status := run(t, "tcp", frontend, backend, "-use-listen-fd")
 	if status != "0\n" {
 		t.Fatalf("the status is %q", status)
 	}
@@ -57,9 +57,51 @@ func TestRelaysAsDockerdExpects(t *testing.T) {
 	}
 }
 
+// Every client has its own answer.
+func TestRelaysDatagrams(t *testing.T) {
+	frontend, backend := listenUDP4(t), listenUDP4(t)
+	if _, status := run(t, "udp", frontend, backend, "-use-listen-fd"); status != "0\n" {
+		t.Fatalf("the status is %q", status)
+	}
+	for _, question := range []string{"first", "second"} {
+		client, err := net.DialUDP("udp4", nil, frontend.LocalAddr().(*net.UDPAddr))
+		must(t, err)
+		must(t, client.SetDeadline(time.Now().Add(timeout)))
+		_, err = io.WriteString(client, question)
+		must(t, err)
+		must(t, answerDatagram(backend))
+		answer := make([]byte, 64)
+		n, err := client.Read(answer)
+		must(t, err)
+		must(t, client.Close())
+		if want := strings.ToUpper(question); string(answer[:n]) != want {
+			t.Errorf("the answer is %q, want %q", answer[:n], want)
+		}
+	}
+}
+
+func answerDatagram(socket *net.UDPConn) error {
+	question := make([]byte, 64)
+	n, client, err := socket.ReadFromUDPAddrPort(question)
+	if err != nil {
+		return err
+	}
+	_, err = socket.WriteToUDPAddrPort(bytes.ToUpper(question[:n]), client)
+	return err
+}
+
+func listenUDP4(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	must(t, c.SetDeadline(time.Now().Add(timeout)))
+	t.Cleanup(func() { must(t, c.Close()) })
+	return c
+}
+
 func TestTellsWhyItDoesNotServe(t *testing.T) {
 	taken, backend := listen(t), listen(t)
-	cmd, status := run(t, taken, backend)
+	cmd, status := run(t, "tcp", taken, backend)
 	if reason, refused := strings.CutPrefix(status, "1\n"); !refused || !strings.Contains(reason, "address already in use") {
 		t.Errorf("the status is %q", status)
 	}
@@ -92,7 +134,7 @@ func listen(t *testing.T) *net.TCPListener {
 }
 
 // run starts the program as dockerd does, with the frontend's socket, and gives what it says on the status pipe.
-func run(t *testing.T, frontend, backend *net.TCPListener, more ...string) (*exec.Cmd, string) {
+func run(t *testing.T, protocol string, frontend, backend endpoint, more ...string) (*exec.Cmd, string) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
@@ -101,7 +143,7 @@ func run(t *testing.T, frontend, backend *net.TCPListener, more ...string) (*exe
 	status, report, err := os.Pipe()
 	must(t, err)
 	must(t, status.SetReadDeadline(time.Now().Add(timeout)))
-	cmd := exec.CommandContext(t.Context(), self, append([]string{"-proto", "tcp",
+	cmd := exec.CommandContext(t.Context(), self, append([]string{"-proto", protocol,
 		"-host-ip", "127.0.0.1", "-host-port", port(frontend),
 		"-container-ip", "127.0.0.1", "-container-port", port(backend)}, more...)...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
@@ -119,7 +161,21 @@ func run(t *testing.T, frontend, backend *net.TCPListener, more ...string) (*exe
 	return cmd, string(answer)
 }
 
-func port(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
+// endpoint is a listener or a socket for datagrams.
+type endpoint interface{ File() (*os.File, error) }
+
+// port is the port of an endpoint.
+func port(e endpoint) string {
+	var addr net.Addr
+	switch e := e.(type) {
+	case *net.TCPListener:
+		addr = e.Addr()
+	case *net.UDPConn:
+		addr = e.LocalAddr()
+	}
+	_, port, _ := net.SplitHostPort(addr.String()) // it is an address
+	return port
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()

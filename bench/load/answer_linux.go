@@ -8,33 +8,7 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/portsplice/portsplice/internal/status"
 )
-
-// backlog is dockerd's: the bound is the kernel's, net.core.somaxconn.
-const backlog = 1 << 16
-
-// serve answers messages and streams until the process is killed. It reports on descriptor 3, as proxies do, once
-// both are served.
-func serve(messages, streams netip.AddrPort) error {
-	ready := status.Adopt()
-	s, err := listenStreams(streams)
-	if err != nil {
-		return err
-	}
-	m, err := listenMessages(messages)
-	if err != nil {
-		return err
-	}
-	if err := ready.Ready(); err != nil {
-		return err
-	}
-	ended := make(chan error)
-	go func() { ended <- s.serve() }()
-	go func() { ended <- m.serve() }()
-	return <-ended
-}
 
 // messageServer answers every message with one of the same length and number.
 type messageServer struct {
@@ -47,25 +21,11 @@ func listenMessages(on netip.AddrPort) (*messageServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := listen(on)
+	listener, err := listenTCP(on)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", on, err)
 	}
 	return &messageServer{loop: l, listener: listener}, l.watch(listener, unix.EPOLLIN)
-}
-
-func listen(on netip.AddrPort) (int, error) {
-	fd, err := socket()
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return -1, os.NewSyscallError("setsockopt SO_REUSEADDR", err)
-	}
-	if err := unix.Bind(fd, sockaddr(on)); err != nil {
-		return -1, os.NewSyscallError("bind", err)
-	}
-	return fd, os.NewSyscallError("listen", unix.Listen(fd, backlog))
 }
 
 func (s *messageServer) serve() error {

@@ -2,13 +2,17 @@
 // the clients on the host. A benchmark starts a fresh process of each for every measurement.
 //
 // It must never be what is measured, so messages are exchanged by one event loop at either end: one thread,
-// edge-triggered epoll, two system calls for a message that fits a socket buffer, no allocation. Streams have a
-// goroutine for each direction of a connection. Neither end does less than a program would: all that arrives is
-// copied to user space.
+// edge-triggered epoll, two system calls for a message that fits a socket buffer, no allocation and none of the Go
+// scheduler's work. Streams have a goroutine for each direction of a connection. Datagrams are received and sent as many
+// at a time as there are (recvmmsg, sendmmsg), and a stream of them is cut from blocks by the kernel (UDP_SEGMENT) at a
+// fixed rate. Neither end does less than a program would: all that arrives is copied to user space.
 //
 // A client prints one JSON object on standard output: what it measured, by unit. The clock and the CPU times are read
 // by the client itself, between the last byte of the warm-up and the first that counts, so that the rate and the CPU
 // time belong to the same interval.
+//
+// Datagrams may be lost, so a client that has waited long enough for an answer counts the datagram as lost and asks
+// again. Of a stream of them the server counts what arrives; the client does not wait for anything.
 //
 // A message is its own length and a number, 4 bytes each in network order, and whatever follows. The server waits for
 // all of it and answers with a message of the same length and number; the client checks both.

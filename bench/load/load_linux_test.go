@@ -88,6 +88,9 @@ func TestClients(t *testing.T) {
 		{"bulk -direction down", streams, []string{"Gbit/s", "proxy-s/GB"}},
 		{"bulk -direction up -conns 3", streams, []string{"Gbit/s", "proxy-s/GB"}},
 		{"bulk -direction both -conns 2", streams, []string{"Gbit/s", "proxy-s/GB"}},
+		{"echo -conns 64 -size 200", messages, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
+		{"echo -window 32 -size 9000", messages, []string{"exchange/s"}},
+		{"pour -size 1400 -offered 0.1", streams, []string{"Gbit/s", "proxy-s/GB"}},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			cmd := program(t, append(strings.Fields(test.args), "-to", test.to, "-counts", streams,
@@ -124,6 +127,45 @@ func descriptors(t *testing.T, pid int) int {
 	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
 	must(t, err)
 	return len(entries)
+}
+
+func TestFlowsAreHeld(t *testing.T) {
+	const conns = 100 // more than are opened at a time
+	messages, _, _ := server(t)
+	if n := descriptors(t, start(t, "flows", "-to", messages, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
+		t.Errorf("the client holds %d descriptors, want more than %d", n, conns)
+	}
+}
+
+// A datagram without an answer is given up and sent again, and what answers it too late does not count.
+func TestLostDatagrams(t *testing.T) {
+	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	asked := make(chan int, 1)
+	go func() { asked <- answerSecond(socket) }()
+	start(t, "flows", "-to", socket.LocalAddr().String())
+	must(t, socket.Close())
+	if n := <-asked; n != 2 {
+		t.Errorf("asked %d times, want 2", n)
+	}
+}
+
+// answerSecond answers the second datagram, and before it the first, and counts until the socket is closed.
+func answerSecond(socket *net.UDPConn) (asked int) {
+	var both [2][64]byte
+	for {
+		n, client, err := socket.ReadFromUDPAddrPort(both[asked%2][:])
+		if err != nil {
+			return asked
+		}
+		asked++
+		if asked != 2 {
+			continue
+		}
+		for _, b := range both {
+			_, _ = socket.WriteToUDPAddrPort(b[:n], client) // the client fails if it is not answered
+		}
+	}
 }
 
 // A client that is not served as it should be fails: it measures nothing.

@@ -18,7 +18,9 @@ type request struct {
 	to        netip.AddrPort // the proxy, or the server itself
 	counts    netip.AddrPort // the server's streams, never by way of the proxy
 	conns     int
-	size      int // of a message
+	size      int     // of a message or datagram
+	window    int     // datagrams that a flow has under way
+	offered   float64 // Gbit/s of datagrams
 	direction string
 	time      time.Duration
 	warmup    time.Duration
@@ -32,9 +34,13 @@ var clients = map[string]func(request) (values, error){
 	"crr":      crr,
 	"bulk":     bulk,
 	"idle":     idle,
+	"echo":     echo,
+	"pour":     pour,
+	"flows":    idleFlows,
 }
 
 func main() {
+	prepare()
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
@@ -43,7 +49,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: load serve|pingpong|crr|bulk|idle [flags]")
+		return errors.New("usage: load serve|pingpong|crr|bulk|idle|echo|pour|flows [flags]")
 	}
 	fs := flag.NewFlagSet("load "+args[0], flag.ExitOnError)
 	if args[0] == "serve" {
@@ -70,8 +76,10 @@ func run(args []string) error {
 func (r *request) declare(fs *flag.FlagSet) {
 	addressVar(fs, &r.to, "to", "where to connect to")
 	addressVar(fs, &r.counts, "counts", "the server's own address for streams")
-	fs.IntVar(&r.conns, "conns", 1, "connections at a time")
-	fs.IntVar(&r.size, "size", 64, "bytes of a message")
+	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
+	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
+	fs.IntVar(&r.window, "window", 1, "datagrams that each client has under way")
+	fs.Float64Var(&r.offered, "offered", 1, "Gbit/s of datagrams to stream")
 	fs.StringVar(&r.direction, "direction", "down", "of a stream: down, up or both")
 	fs.DurationVar(&r.time, "time", time.Second, "how long to measure")
 	fs.DurationVar(&r.warmup, "warmup", 100*time.Millisecond, "how long to run before")

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portsplice/portsplice/bench/internal/stats"
 	"github.com/portsplice/portsplice/internal/status"
 )
 
@@ -27,10 +25,10 @@ const (
 // client asks and waits for answers on any number of connections.
 type client struct {
 	*loop
-	to        *unix.SockaddrInet4
-	size      int
-	opened    int
-	latencies []time.Duration // of every answer since the count began
+	recorder
+	to     *unix.SockaddrInet4
+	size   int
+	opened int
 }
 
 func newClient(to netip.AddrPort, size int) (*client, error) {
@@ -41,13 +39,13 @@ func newClient(to netip.AddrPort, size int) (*client, error) {
 	if size < headerSize || size > maxMessage {
 		return nil, fmt.Errorf("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, size)
 	}
-	return &client{loop: l, to: sockaddr(to), size: size, latencies: make([]time.Duration, 0, 1<<20)}, nil
+	return &client{loop: l, to: sockaddr(to), size: size, recorder: newRecorder()}, nil
 }
 
 // open begins a connection, whose first message goes out when it stands.
 func (c *client) open() error {
 	begun := time.Now()
-	fd, err := socket()
+	fd, err := tcpSocket()
 	if err != nil {
 		return err
 	}
@@ -96,7 +94,6 @@ func (c *client) establish(n int) (all []*conn, err error) {
 
 // next sends the next message on a connection whose answer has come.
 func (c *client) next(conn *conn) error {
-	conn.begun = time.Now()
 	conn.send(makeHeader(c.size, 1+binary.BigEndian.Uint32(conn.outgoing[4:])))
 	return c.write(conn)
 }
@@ -111,6 +108,14 @@ func (c *client) reopen(conn *conn) error {
 
 var errStop = errors.New("enough")
 
+// enough makes an error of all but errStop.
+func enough(err error) error {
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
 // run exchanges messages until the time is over or then, called after every answer, returns errStop.
 func (c *client) run(bound time.Duration, then func(*conn) error) error {
 	end := time.Now().Add(bound)
@@ -124,12 +129,8 @@ func (c *client) run(bound time.Duration, then func(*conn) error) error {
 			return err
 		}
 		for _, event := range events {
-			err := c.advance(c.conns[event.Fd], then)
-			if errors.Is(err, errStop) {
-				return nil
-			}
-			if err != nil {
-				return err
+			if err := c.advance(c.conns[event.Fd], then); err != nil {
+				return enough(err)
 			}
 		}
 	}
@@ -146,37 +147,14 @@ func (c *client) advance(conn *conn, then func(*conn) error) error {
 	if conn.incoming != conn.outgoing {
 		return fmt.Errorf("asked %x, answered %x", conn.outgoing, conn.incoming)
 	}
-	c.latencies = append(c.latencies, time.Since(conn.begun))
+	now := time.Now()
+	c.latencies = append(c.latencies, now.Sub(conn.begun))
+	conn.begun = now // of the next, if this connection has one
 	return then(conn)
 }
 
-// measure runs a warm-up and then what counts. The unit is what an answer stands for.
-func (c *client) measure(r request, unit string, then func(*conn) error) (values, error) {
-	if err := c.run(r.warmup, then); err != nil {
-		return nil, err
-	}
-	c.latencies = c.latencies[:0]
-	before, err := r.readTimes()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.run(r.time, then); err != nil {
-		return nil, err
-	}
-	after, err := r.readTimes()
-	if err != nil {
-		return nil, err
-	}
-	n := float64(len(c.latencies))
-	if n == 0 {
-		return nil, fmt.Errorf("no answer within %v", r.time)
-	}
-	v := usage(before, after, n, time.Microsecond, "us/"+unit)
-	v[unit+"/s"] = n / after.since(before).Seconds()
-	slices.Sort(c.latencies)
-	v["p50-us"] = in(time.Microsecond, stats.Percentile(c.latencies, 50))
-	v["p99-us"] = in(time.Microsecond, stats.Percentile(c.latencies, 99))
-	return v, nil
+func (c *client) measureWork(r request, unit string, then func(*conn) error) (values, error) {
+	return c.measure(r, unit, func(d time.Duration) error { return c.run(d, then) })
 }
 
 // pingpong exchanges messages on connections that stay.
@@ -194,7 +172,7 @@ func pingpong(r request) (values, error) {
 			return nil, err
 		}
 	}
-	return c.measure(r, "exchange", c.next)
+	return c.measureWork(r, "exchange", c.next)
 }
 
 // crr connects, exchanges one message and closes.
@@ -206,7 +184,7 @@ func crr(r request) (values, error) {
 	if err := c.openAll(r.conns); err != nil {
 		return nil, err
 	}
-	return c.measure(r, "conn", func(conn *conn) error {
+	return c.measureWork(r, "conn", func(conn *conn) error {
 		if c.opened >= maxChurn {
 			return errStop
 		}
@@ -225,8 +203,13 @@ func idle(r request) (values, error) {
 	if _, err := c.establish(r.conns); err != nil {
 		return nil, err
 	}
+	return nil, hold(ready)
+}
+
+// hold reports that all is open, and keeps it so.
+func hold(ready *status.Pipe) error {
 	if err := ready.Ready(); err != nil {
-		return nil, err
+		return err
 	}
 	for {
 		_ = unix.Pause() // it ends with a signal, which is all it can say

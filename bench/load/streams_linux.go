@@ -101,6 +101,7 @@ func drain(conn net.Conn, count *atomic.Int64) error {
 type streams struct {
 	direction byte
 	received  atomic.Int64 // here, of what comes down
+	offered   atomic.Int64 // of datagrams, which may be lost
 	counts    net.Conn     // asks the server what has come up
 	failed    chan error
 }
@@ -146,9 +147,11 @@ func (s *streams) measure(r request) (values, error) {
 	if err != nil {
 		return nil, err
 	}
+	offered := -s.offered.Load()
 	if err := s.wait(r.time); err != nil {
 		return nil, err
 	}
+	offered += s.offered.Load()
 	after, bytesAfter, err := s.read(r)
 	if err != nil {
 		return nil, err
@@ -159,6 +162,9 @@ func (s *streams) measure(r request) (values, error) {
 	}
 	v := usage(before, after, moved/1e9, time.Second, "s/GB")
 	v["Gbit/s"] = 8 * moved / 1e9 / after.since(before).Seconds()
+	if offered > 0 {
+		v["lost-%"] = max(0, 100*(1-moved/float64(offered)))
+	}
 	return v, nil
 }
 

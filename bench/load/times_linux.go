@@ -47,6 +47,7 @@ func usage(before, after times, n float64, unit time.Duration, suffix string) va
 	all := after.since(before) * time.Duration(runtime.NumCPU())
 	v := values{
 		"machine-" + suffix: in(unit, machine) / n,
+		"load-" + suffix:    in(unit, after.ends-before.ends) / n,
 		"others-%":          100 * float64(others) / float64(all),
 	}
 	if proxy != 0 {

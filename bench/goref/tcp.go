@@ -1,0 +1,54 @@
+package main
+
+import (
+	"io"
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+)
+
+func listenTCP(on netip.AddrPort, adopt bool) (*net.TCPListener, error) {
+	if !adopt {
+		return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(on))
+	}
+	socket := os.NewFile(listenFD, "listener")
+	defer func() { _ = socket.Close() }() // the listener has a copy
+	l, err := net.FileListener(socket)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+func serveTCP(frontend *net.TCPListener, backend *net.TCPAddr) {
+	for {
+		client, err := frontend.AcceptTCP()
+		if err != nil {
+			log.Fatal(err)
+		}
+		go relay(client, backend)
+	}
+}
+
+func relay(client *net.TCPConn, backend *net.TCPAddr) {
+	defer func() { _ = client.Close() }()
+	server, err := net.DialTCP("tcp", nil, backend)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = server.Close() }()
+	var both sync.WaitGroup
+	both.Go(func() { pump(server, client) })
+	both.Go(func() { pump(client, server) })
+	both.Wait()
+}
+
+// pump discards errors as docker-proxy does: the far side learns of the end, and not why.
+func pump(to, from *net.TCPConn) {
+	_, _ = io.Copy(to, from)
+	_ = from.CloseRead()
+	_ = to.CloseWrite()
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"log"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	maxDatagram = 65_507           // docker-proxy's buffers: what IPv4 can carry
+	idleTimeout = 90 * time.Second // of a client
+)
+
+func listenUDP(on netip.AddrPort, adopt bool) (*net.UDPConn, error) {
+	if !adopt {
+		return net.ListenUDP("udp", net.UDPAddrFromAddrPort(on))
+	}
+	socket := os.NewFile(listenFD, "socket")
+	defer func() { _ = socket.Close() }() // the connection has a copy
+	c, err := net.FilePacketConn(socket)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// udpRelay has a socket towards the backend for each client.
+type udpRelay struct {
+	frontend *net.UDPConn
+	backend  *net.UDPAddr
+	mu       sync.Mutex
+	sockets  map[netip.AddrPort]*net.UDPConn
+}
+
+func serveUDP(frontend *net.UDPConn, backend *net.UDPAddr) {
+	r := &udpRelay{frontend: frontend, backend: backend, sockets: map[netip.AddrPort]*net.UDPConn{}}
+	for b := make([]byte, maxDatagram); ; {
+		n, client, err := frontend.ReadFromUDPAddrPort(b)
+		if err != nil {
+			log.Fatal(err)
+		}
+		socket, err := r.socket(client)
+		if err == nil {
+			_, err = socket.Write(b[:n])
+		}
+		if err != nil {
+			log.Print(err)
+		}
+	}
+}
+
+func (r *udpRelay) socket(client netip.AddrPort) (*net.UDPConn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if socket, found := r.sockets[client]; found {
+		return socket, nil
+	}
+	socket, err := net.DialUDP("udp", nil, r.backend)
+	if err == nil {
+		r.sockets[client] = socket
+		go r.answer(socket, client)
+	}
+	return socket, err
+}
+
+// answer relays the backend's datagrams to a client until there has been none for a while.
+func (r *udpRelay) answer(socket *net.UDPConn, client netip.AddrPort) {
+	defer func() {
+		r.mu.Lock()
+		delete(r.sockets, client)
+		r.mu.Unlock()
+		_ = socket.Close()
+	}()
+	for b := make([]byte, maxDatagram); ; {
+		if err := socket.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+			return
+		}
+		n, err := socket.Read(b)
+		if err != nil {
+			return
+		}
+		if _, err := r.frontend.WriteToUDPAddrPort(b[:n], client); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/status"
+)
+
+const (
+	// maxWindow bounds the datagrams that a client may have under way.
+	maxWindow = 64
+	// lossAfter is when a datagram without an answer is taken for lost: far more than any proxy needs.
+	lossAfter = 200 * time.Millisecond
+)
+
+// flow is a client of UDP: a socket that asks and is answered.
+type flow struct {
+	fd       int
+	waiting  int           // answers that are to come
+	attempt  uint32        // counts the times that those were given up
+	lastSeen time.Duration // of the client's clock
+}
+
+// flows asks and waits for answers on any number of sockets.
+type flows struct {
+	*poller
+	recorder
+	to      *unix.SockaddrInet4
+	window  int // datagrams that each flow has under way
+	byFD    []*flow
+	begun   time.Time
+	out, in *batch
+	lost    int
+}
+
+func newFlows(r request) (*flows, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	if r.size < askSize || r.size > maxDatagram || r.window < 1 || r.window > maxWindow {
+		return nil, fmt.Errorf("datagrams are from %d to %d bytes long and up to %d under way, not %d and %d",
+			askSize, maxDatagram, maxWindow, r.size, r.window)
+	}
+	return &flows{
+		poller: p, recorder: newRecorder(), to: sockaddr(r.to), window: r.window, begun: time.Now(),
+		out: newBatch(r.window, r.size), in: newBatch(r.window, r.size),
+	}, nil
+}
+
+// A datagram begins with when it was sent, by which flow and at which attempt.
+const askSize = 8 + 4 + 4
+
+func (a *flows) open() error {
+	fd, err := dialUDP(a.to)
+	if err != nil {
+		return err
+	}
+	for fd >= len(a.byFD) {
+		a.byFD = append(a.byFD, nil)
+	}
+	a.byFD[fd] = &flow{fd: fd}
+	return errors.Join(a.watch(fd, unix.EPOLLIN), a.ask(a.byFD[fd], 1))
+}
+
+// ask sends datagrams until so many are under way.
+func (a *flows) ask(f *flow, window int) error {
+	n := window - f.waiting
+	now := time.Since(a.begun)
+	for _, b := range a.out.buffers[:n] {
+		binary.BigEndian.PutUint64(b, uint64(now))
+		binary.BigEndian.PutUint32(b[8:], uint32(f.fd))
+		binary.BigEndian.PutUint32(b[12:], f.attempt)
+	}
+	f.waiting, f.lastSeen = window, now
+	return sendAll(f.fd, a.out.messages[:n])
+}
+
+// hear receives answers. Those to what has been given up are no answers any more.
+func (a *flows) hear(f *flow) (answers int, err error) {
+	n, errno := receive(f.fd, a.in.messages, unix.MSG_DONTWAIT)
+	if errno == unix.EAGAIN {
+		return 0, nil
+	}
+	if errno != 0 {
+		return 0, os.NewSyscallError("recvmmsg", errno)
+	}
+	f.lastSeen = time.Since(a.begun)
+	for i, b := range a.in.buffers[:n] {
+		if from := int(binary.BigEndian.Uint32(b[8:])); from != f.fd || int(a.in.messages[i].size) != len(b) {
+			return 0, fmt.Errorf("%d bytes for flow %d arrived at flow %d", a.in.messages[i].size, from, f.fd)
+		}
+		if binary.BigEndian.Uint32(b[12:]) == f.attempt {
+			answers++
+			a.latencies = append(a.latencies, f.lastSeen-time.Duration(binary.BigEndian.Uint64(b)))
+		}
+	}
+	f.waiting -= answers
+	return answers, nil
+}
+
+// run exchanges datagrams until the time is over or then, called after answers, returns errStop.
+func (a *flows) run(bound time.Duration, then func(*flow) error) error {
+	now := time.Now()
+	end, check := now.Add(bound), now.Add(lossAfter)
+	for ; now.Before(end); now = time.Now() {
+		if now.After(check) {
+			check = now.Add(lossAfter)
+			if err := a.askAgain(); err != nil {
+				return err
+			}
+		}
+		events, err := a.wait(min(end.Sub(now), lossAfter))
+		if err != nil {
+			return err
+		}
+		for _, event := range events {
+			f := a.byFD[event.Fd]
+			answers, err := a.hear(f)
+			if err == nil && answers > 0 {
+				err = then(f)
+			}
+			if err != nil {
+				return enough(err)
+			}
+		}
+	}
+	return nil
+}
+
+// askAgain gives up the answers that are overdue.
+func (a *flows) askAgain() error {
+	overdue := time.Since(a.begun) - lossAfter
+	for _, f := range a.byFD {
+		if f == nil || f.waiting == 0 || f.lastSeen > overdue {
+			continue
+		}
+		a.lost += f.waiting
+		window := f.waiting
+		f.waiting = 0
+		f.attempt++
+		if err := a.ask(f, window); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// establish opens flows, some at a time, and waits until each has been answered.
+func (a *flows) establish(n int) error {
+	opened, answered := 0, 0
+	for ; opened < min(n, maxOpening); opened++ {
+		if err := a.open(); err != nil {
+			return err
+		}
+	}
+	err := a.run(patience, func(f *flow) error {
+		if f.waiting > 0 {
+			return nil
+		}
+		answered++
+		if answered == n {
+			return errStop
+		}
+		if opened < n {
+			opened++
+			return a.open()
+		}
+		return nil
+	})
+	if err == nil && answered < n {
+		err = fmt.Errorf("%d of %d flows were answered within %v", answered, n, patience)
+	}
+	return err
+}
+
+// echo exchanges datagrams on flows that stay.
+func echo(r request) (values, error) {
+	a, err := newFlows(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.establish(r.conns); err != nil {
+		return nil, err
+	}
+	exchange := func(f *flow) error { return a.ask(f, a.window) }
+	for _, f := range a.byFD {
+		if f == nil {
+			continue
+		}
+		if err := exchange(f); err != nil {
+			return nil, err
+		}
+	}
+	a.lost = 0
+	v, err := a.measure(r, "exchange", func(d time.Duration) error { return a.run(d, exchange) })
+	if err != nil {
+		return nil, err
+	}
+	v["lost-%"] = 100 * float64(a.lost) / float64(a.lost+len(a.latencies))
+	return v, nil
+}
+
+// idleFlows opens flows, exchanges one datagram on each, reports on descriptor 3 and holds them until the process is
+// killed.
+func idleFlows(r request) (values, error) {
+	ready := status.Adopt()
+	a, err := newFlows(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.establish(r.conns); err != nil {
+		return nil, err
+	}
+	return nil, hold(ready)
+}

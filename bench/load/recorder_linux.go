@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+)
+
+// recorder keeps how long every answer took since the count began.
+type recorder struct{ latencies []time.Duration }
+
+// newRecorder has room for what a second or more can bring.
+func newRecorder() recorder { return recorder{make([]time.Duration, 0, 1<<20)} }
+
+// measure runs a warm-up and then what counts. The unit is what an answer stands for.
+func (c *recorder) measure(r request, unit string, run func(time.Duration) error) (values, error) {
+	if err := run(r.warmup); err != nil {
+		return nil, err
+	}
+	c.latencies = c.latencies[:0]
+	before, err := r.readTimes()
+	if err != nil {
+		return nil, err
+	}
+	if err := run(r.time); err != nil {
+		return nil, err
+	}
+	after, err := r.readTimes()
+	if err != nil {
+		return nil, err
+	}
+	n := float64(len(c.latencies))
+	if n == 0 {
+		return nil, fmt.Errorf("no answer within %v", r.time)
+	}
+	v := usage(before, after, n, time.Microsecond, "us/"+unit)
+	v[unit+"/s"] = n / after.since(before).Seconds()
+	slices.Sort(c.latencies)
+	for name, p := range map[string]float64{"p50-us": 50, "p99-us": 99, "p99.9-us": 99.9} {
+		v[name] = in(time.Microsecond, stats.Percentile(c.latencies, p))
+	}
+	return v, nil
+}
