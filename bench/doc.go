@@ -46,6 +46,7 @@
 //	proxy-us/..., -s/GB     CPU time of the proxy's process, from its CPU clock: nanoseconds, ended threads included.
 //	                        Network interrupts that the kernel handles inside the proxy's system calls are in it,
 //	                        unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING
+//	load-us/..., -s/GB      the same of client and server together: nine tenths are the kernel's work for their sockets
 //	machine-us/..., -s/GB   time that the CPUs were not idle, from /proc/stat (ticks of 10 ms): interrupts and kernel
 //	                        threads too, and what anyone else ran
 //	pss-kB/conn             growth of the proxy's proportional set size over idle connections
