@@ -24,6 +24,13 @@
 // there is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
 // through docker-proxy made 5.4 Gbit/s on the machine where it makes 26 with cubic.
 //
+// # What is compared
+//
+// Ours ("splice", "fallback" and "udp") and the references ("docker-proxy" and "goref", its algorithm built with this
+// Go) are started as dockerd starts them. What users pick instead comes from Debian's packages ("make bench" installs
+// them): HAProxy with splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed has a row
+// that says so, and so has what a program cannot do.
+//
 // Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
 // and a new client (see the load command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
 // the full memory of another. The namespaces have no name: they are gone with the processes in them, and those with
@@ -43,7 +50,8 @@
 //	exchange/s, conn/s      answers per second
 //	Gbit/s                  payload that arrived, both directions added
 //	p50-us, p99-us          from sending a message (or connecting) to the last byte of its answer
-//	proxy-us/..., -s/GB     CPU time of the proxy's process, from its CPU clock: nanoseconds, ended threads included.
+//	proxy-us/..., -s/GB     CPU time of the proxy, from the CPU clocks of its processes: nanoseconds, ended threads and
+//	                        children included.
 //	                        Network interrupts that the kernel handles inside the proxy's system calls are in it,
 //	                        unless the kernel has CONFIG_IRQ_TIME_ACCOUNTING
 //	load-us/..., -s/GB      the same of client and server together: nine tenths are the kernel's work for their sockets

@@ -42,10 +42,11 @@ const CongestionControl = "cubic"
 type lab struct {
 	client, host, container *netlab.Namespace
 	processes               []*process
+	dir                     string // for files
 }
 
-func newLab() (l *lab, err error) {
-	l = new(lab)
+func newLab(dir string) (l *lab, err error) {
+	l = &lab{dir: dir}
 	defer func() {
 		if err != nil {
 			l.close()

@@ -22,7 +22,7 @@ const patience = time.Minute
 func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
 	defer cancel()
-	l, err := newLab()
+	l, err := newLab(p.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,8 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 	if err != nil {
 		return nil, err
 	}
-	to, pid := messagesBackend, 0
+	to := messagesBackend
+	var pids []int
 	if w.kind == streams {
 		to = streamsBackend
 	}
@@ -44,18 +45,26 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		if err != nil {
 			return nil, err
 		}
-		to, pid = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
+		to, pids = netip.AddrPortFrom(hostAddr, firstFrontend), []int{running.Process.Pid}
 	}
 	if w.kind == idle {
-		return p.measureIdle(ctx, l, w, to, pid)
+		return p.measureIdle(ctx, l, w, to, pids)
 	}
-	return p.measureTraffic(ctx, l, slices.Concat(w.client, []string{"-time", d.String(), "-to", to.String(),
-		"-counts", streamsBackend.String(), "-proxy", strconv.Itoa(pid), "-server", strconv.Itoa(server.Process.Pid)}))
+	client := slices.Concat(w.client, []string{"-time", d.String(), "-to", to.String(),
+		"-counts", streamsBackend.String(), "-server", strconv.Itoa(server.Process.Pid)})
+	for _, pid := range pids {
+		client = append(client, "-proxy", strconv.Itoa(pid))
+	}
+	return p.measureTraffic(ctx, l, client)
 }
 
-// startProxy starts a proxy as dockerd does: with the socket where it can be handed one.
+// startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer.
 func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, protocol string, port uint16,
 	backend netip.AddrPort) (*process, time.Duration, error) {
+	if proxy.Peer {
+		running, err := l.startPeer(ctx, proxy, protocol, port, backend)
+		return running, 0, err
+	}
 	args := []string{"-proto", protocol, "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
 		"-container-ip", backend.Addr().String(), "-container-port", strconv.Itoa(int(backend.Port()))}
 	if !p.adopts[proxy.Path] {
@@ -105,8 +114,8 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, client []string) 
 }
 
 // measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
-func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, to netip.AddrPort, pid int) (Values, error) {
-	before, err := readMemory(ctx, pid)
+func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, to netip.AddrPort, pids []int) (Values, error) {
+	before, err := readMemory(ctx, pids...)
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +123,13 @@ func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, to netip.Add
 	if _, _, err := l.start(ctx, l.client, p.load, client); err != nil {
 		return nil, err
 	}
-	after, err := readMemory(ctx, pid)
+	after, err := readMemory(ctx, pids...)
 	if err != nil {
 		return nil, err
 	}
 	grown := []float64{after.kernel - before.kernel, after.pss - before.pss,
 		after.private - before.private, after.descriptors - before.descriptors}
-	if pid == 0 {
+	if len(pids) == 0 {
 		grown = grown[:1]
 	}
 	v := Values{}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/tree"
 )
 
 // memory is what processes hold, added up, and what the kernel holds for everyone. Sizes are in kB.
@@ -20,17 +22,20 @@ type memory struct {
 	kernel               float64
 }
 
-// readMemory waits until the kernel's memory is still, and reads.
+// readMemory waits until the kernel's memory is still, and reads. What the processes have started is theirs.
 func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
 	if m.kernel, err = stillKernelMemory(ctx); err != nil {
 		return m, err
 	}
 	for _, pid := range pids {
-		if pid == 0 {
-			continue
-		}
-		if err := m.addProcess(filepath.Join("/proc", strconv.Itoa(pid))); err != nil {
+		all, err := tree.Of(pid)
+		if err != nil {
 			return m, err
+		}
+		for _, p := range all {
+			if err := m.addProcess(filepath.Join("/proc", strconv.Itoa(p))); err != nil {
+				return m, err
+			}
 		}
 	}
 	return m, nil

@@ -19,6 +19,9 @@ type process struct {
 	stderr tail
 }
 
+// startPatience is dockerd's.
+const startPatience = 16 * time.Second
+
 // start starts a program that reports on a status pipe, with descriptors from 4 on if there are any, and waits for
 // the report. It gives the time from before the exec to the report.
 func (l *lab) start(ctx context.Context, n *netlab.Namespace, path string, args []string, files ...*os.File) (
@@ -40,8 +43,7 @@ func (l *lab) start(ctx context.Context, n *netlab.Namespace, path string, args 
 		return nil, 0, err
 	}
 	l.processes = append(l.processes, p)
-	const patience = 16 * time.Second // dockerd's
-	if err := status.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := status.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
 		return nil, 0, err
 	}
 	answer := make([]byte, len("0\n"))

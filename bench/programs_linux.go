@@ -20,6 +20,7 @@ type Options struct {
 // Programs are what benchmarks run.
 type Programs struct {
 	Proxies []Proxy // direct first
+	dir     string  // for files
 	load    string
 	adopts  map[string]bool // by path: which proxies know -use-listen-fd
 }
@@ -45,32 +46,44 @@ func Build(ctx context.Context, dir string, o Options) (*Programs, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	p := &Programs{load: filepath.Join(dir, "load"), adopts: map[string]bool{}}
-	both := []string{tcp, udp}
-	p.Proxies = []Proxy{{Name: Direct, Protocols: both}}
-	if docker, found := dockerProxy(o.Reference); found {
-		p.Proxies = append(p.Proxies, Proxy{Name: "docker-proxy", Path: docker, Protocols: both, Reference: true})
-	}
-	p.Proxies = append(p.Proxies,
-		Proxy{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true},
-		Proxy{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
-		Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}},
-		Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}})
+	p := &Programs{dir: dir, load: filepath.Join(dir, "load"), adopts: map[string]bool{}}
+	p.Proxies = append(ours(dir, o), peers()...)
 	return p, p.probe(ctx)
 }
 
-func dockerProxy(path string) (string, bool) {
-	if path != "" {
-		return path, true
+// ours are direct, the references and the engines.
+func ours(dir string, o Options) []Proxy {
+	if o.Reference == "" {
+		o.Reference = find("docker-proxy")
 	}
-	path, err := exec.LookPath("docker-proxy")
-	return path, err == nil
+	both := []string{tcp, udp}
+	engine := func(name string) Proxy {
+		return Proxy{Name: name, Path: o.Portsplice, Arguments: []string{"-engine", name}, Protocols: []string{tcp}}
+	}
+	return []Proxy{
+		{Name: Direct, Protocols: both},
+		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true},
+		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true},
+		engine("fallback"),
+		engine("splice"),
+		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}},
+	}
+}
+
+// find gives the path of the first of the programs that is installed, or nothing.
+func find(programs ...string) string {
+	for _, program := range programs {
+		if path, err := exec.LookPath(program); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // probe asks the proxies whether they can be handed a socket, as from Docker 28 on. Their usage tells.
 func (p *Programs) probe(ctx context.Context) error {
 	for _, proxy := range p.Proxies {
-		if proxy.Path == "" {
+		if proxy.Path == "" || proxy.Peer {
 			continue
 		}
 		usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()

@@ -1,45 +1,62 @@
 package bench
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // Proxy is a program that relays, or none: "direct".
 type Proxy struct {
 	Name      string   `json:"name"`
-	Path      string   `json:"path,omitempty"`      // of the program; none for direct
+	Path      string   `json:"path,omitempty"`      // of the program; none for direct, and for what is not installed
 	Arguments []string `json:"arguments,omitempty"` // after dockerd's
 	Protocols []string `json:"protocols"`           // that it relays
 	Reference bool     `json:"reference,omitempty"` // what the others are compared with
+	Peer      bool     `json:"peer,omitempty"`      // what users pick instead: dockerd cannot start it
+
+	// Cannot says, by the name of a work, why it is not tried.
+	Cannot map[string]string `json:"cannot,omitempty"`
 }
 
 // Direct is no proxy.
 const Direct = "direct"
+
+// Absence says why a proxy is not measured at a work, or nothing.
+func (p Proxy) Absence(w Work) string {
+	if p.Path == "" && p.Name != Direct {
+		return "not installed"
+	}
+	return p.Cannot[w.Name]
+}
 
 // Sample is one measurement.
 type Sample struct {
 	Work   string `json:"work"`
 	Proxy  string `json:"proxy"`
 	Round  int    `json:"round"` // 0: dropped
-	Values Values `json:"values"`
+	Values Values `json:"values,omitempty"`
+	Failed string `json:"failed,omitempty"` // why there are no values
 }
 
 // Rounds measures the proxies in turn, n times and once before. The round that comes before is number 0: it is for the
-// machine to get used to the work, and tables leave it out.
+// machine to get used to the work, and tables leave it out. A proxy that fails once is left out of further rounds: most
+// failures take as long as there is patience for.
 func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 	measure func(_ context.Context, _ Work, _ Proxy, round int) (Values, error)) ([]Sample, error) {
 	var samples []Sample
+	failed := map[string]bool{}
 	for round := range n + 1 {
 		for _, p := range proxies {
-			if !work.Fits(p) {
+			if !work.Fits(p) || p.Absence(work) != "" || failed[p.Name] {
 				continue
 			}
-			values, err := measure(ctx, work, p, round)
-			if err != nil {
-				return nil, fmt.Errorf("%s, proxy %s, round %d: %w", work.Name, p.Name, round, err)
+			s := Sample{Work: work.Name, Proxy: p.Name, Round: round}
+			var err error
+			s.Values, err = measure(ctx, work, p, round)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
 			}
-			samples = append(samples, Sample{Work: work.Name, Proxy: p.Name, Round: round, Values: values})
+			if err != nil {
+				s.Failed, failed[p.Name] = err.Error(), true
+			}
+			samples = append(samples, s)
 		}
 	}
 	return samples, nil

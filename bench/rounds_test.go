@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestRoundsAlternate(t *testing.T) {
-	proxies := []Proxy{{Name: Direct, Protocols: []string{tcp, udp}}, {Name: "a", Protocols: []string{tcp}},
-		{Name: "b", Protocols: []string{tcp, udp}}}
+	proxies := []Proxy{{Name: Direct, Protocols: []string{tcp, udp}}, {Name: "a", Path: "a", Protocols: []string{tcp}},
+		{Name: "b", Path: "b", Protocols: []string{tcp, udp}}}
 	for _, test := range []struct {
 		name string
 		work Work
@@ -43,16 +42,45 @@ func TestRoundsAlternate(t *testing.T) {
 
 func constant(context.Context, Work, Proxy, int) (Values, error) { return Values{"x": 1}, nil }
 
-func TestRoundsEndWithTheFirstError(t *testing.T) {
-	broken := errors.New("broken")
-	_, err := Rounds(t.Context(), 2, Work{Name: "crr", protocol: tcp}, []Proxy{{Name: "a", Protocols: []string{tcp}}},
-		func(_ context.Context, _ Work, _ Proxy, round int) (Values, error) {
-			if round == 1 {
-				return nil, broken
+func TestRoundsLeaveOutWhatFails(t *testing.T) {
+	proxies := []Proxy{
+		{Name: "a", Path: "a", Protocols: []string{tcp}},
+		{Name: "missing", Protocols: []string{tcp}},
+		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
+		{Name: "b", Path: "b", Protocols: []string{tcp}},
+	}
+	samples, err := Rounds(t.Context(), 2, Work{Name: "crr", protocol: tcp}, proxies,
+		func(_ context.Context, _ Work, p Proxy, round int) (Values, error) {
+			if p.Name == "a" && round == 1 {
+				return nil, errors.New("broken")
 			}
-			return Values{}, nil
+			return nil, nil
 		})
-	if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "crr, proxy a, round 1: ") {
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Sample{
+		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: "b"},
+		{Work: "crr", Proxy: "a", Round: 1, Failed: "broken"}, {Work: "crr", Proxy: "b", Round: 1},
+		{Work: "crr", Proxy: "b", Round: 2},
+	}
+	if diff := cmp.Diff(want, samples); diff != "" {
+		t.Error(diff)
+	}
+	r := Result{Samples: samples}
+	if diff := cmp.Diff([]string{"crr, proxy a, round 1: broken"}, r.Failures()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRoundsEndWithTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := Rounds(ctx, 2, Work{protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
+		func(context.Context, Work, Proxy, int) (Values, error) {
+			cancel()
+			return nil, nil
+		})
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

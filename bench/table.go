@@ -92,12 +92,40 @@ func (r Result) cells() string {
 			continue
 		}
 		b.WriteString("  " + p.Name + "\t")
+		if why := r.absence(p); why != "" {
+			b.WriteString("  " + why + "\n")
+			continue
+		}
 		for _, u := range r.Work.Units {
 			b.WriteString(r.cell(p.Name, u))
 		}
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// absence says why a proxy has no figures, if it has none.
+func (r Result) absence(p Proxy) string {
+	if why := p.Absence(r.Work); why != "" {
+		return why
+	}
+	for _, s := range r.Samples {
+		if s.Proxy == p.Name && s.Failed != "" {
+			return "failed"
+		}
+	}
+	return ""
+}
+
+// Failures lists what failed, and why.
+func (r Result) Failures() []string {
+	var failures []string
+	for _, s := range r.Samples {
+		if s.Failed != "" {
+			failures = append(failures, fmt.Sprintf("%s, proxy %s, round %d: %s", s.Work, s.Proxy, s.Round, s.Failed))
+		}
+	}
+	return failures
 }
 
 func (r Result) cell(proxy string, unit Unit) string {

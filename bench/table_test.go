@@ -15,7 +15,7 @@ func result(units []Unit, values map[string]map[string][]float64) Result {
 			{Name: "ours"}},
 	}
 	for i := range r.Proxies {
-		r.Proxies[i].Protocols = []string{tcp}
+		r.Proxies[i].Protocols, r.Proxies[i].Path = []string{tcp}, "/path"
 	}
 	r.Proxies = append(r.Proxies, Proxy{Name: "for something else", Protocols: []string{udp}})
 	for proxy, byUnit := range values {
@@ -60,6 +60,27 @@ work/conns=1
   old      -
   new      -
   ours     5.00   5.00..5.00 -
+`
+	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTableSaysWhyThereAreNoFigures(t *testing.T) {
+	r := result([]Unit{{"op/s", true}}, map[string]map[string][]float64{
+		Direct: {"op/s": {1, 10, 10}},
+		"old":  {"op/s": {1, 5, 5}},
+	})
+	r.Proxies[2].Path = ""
+	r.Proxies[3].Cannot = map[string]string{"work/conns=1": "loses bytes"}
+	r.Samples = append(r.Samples, Sample{Proxy: "old", Round: 2, Failed: "broken"})
+	want := `
+work/conns=1
+  proxy    op/s ↑ min..max   ratio
+  direct   10.0   10.0..10.0 2.00x
+  old      failed
+  new      not installed
+  ours     loses bytes
 `
 	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
 		t.Error(diff)

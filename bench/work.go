@@ -67,9 +67,10 @@ var lost = Unit{"lost-%", false}
 // CPUs meanwhile, threads of the kernel included.
 const others = "others-%"
 
-// Fits tells whether there is anything to measure: whether the proxy knows the protocol, and starts at all.
+// Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
+// can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
-	return slices.Contains(p.Protocols, w.protocol) && (w.kind != ports || p.Name != Direct)
+	return slices.Contains(p.Protocols, w.protocol) && (w.kind != ports || p.Name != Direct && !p.Peer)
 }
 
 // Works lists all work.
@@ -85,9 +86,7 @@ func Works() []Work {
 		Work{Name: "idle/conns=2000", Units: idleUnits("conn"), protocol: tcp, kind: idle,
 			client: []string{"idle"}, count: 2000},
 		Work{Name: "start/ports=50", Units: startUnits, protocol: tcp, kind: ports, count: 50},
-		echo(64, 1), echo(1, 32), pour(1400),
-		Work{Name: "udp-idle/flows=10000", Units: idleUnits("flow"), protocol: udp, kind: idle,
-			client: []string{"flows"}, count: 10_000},
+		echo(64, 1), echo(1, 32), pour(1400), idleFlows(10_000),
 		Work{Name: "udp-start/ports=50", Units: startUnits, protocol: udp, kind: ports, count: 50})
 }
 
@@ -132,6 +131,17 @@ func pour(size int) Work {
 		kind:     streams,
 		protocol: udp,
 		client:   []string{"pour", "-size", strconv.Itoa(size), "-offered", offered},
+	}
+}
+
+func idleFlows(count int) Work {
+	return Work{
+		Name:     fmt.Sprintf("udp-idle/flows=%d", count),
+		Units:    idleUnits("flow"),
+		kind:     idle,
+		protocol: udp,
+		count:    count,
+		client:   []string{"flows"},
 	}
 }
 

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/tree"
 )
 
 // times is a reading of the clock and of CPU times.
 type times struct {
 	clock   time.Time
-	proxy   time.Duration
+	proxy   time.Duration // children included
 	ends    time.Duration // client and server
 	machine time.Duration // of everything that is not idle
 }
@@ -26,7 +28,7 @@ func (r request) readTimes() (t times, err error) {
 		if p.pid == 0 {
 			continue
 		}
-		used, err := processTime(p.pid)
+		used, err := tree.Time(p.pid)
 		if err != nil {
 			return t, err
 		}
@@ -57,18 +59,6 @@ func usage(before, after times, n float64, unit time.Duration, suffix string) va
 }
 
 func in(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
-
-// processTime reads the CPU clock of a process: the scheduler's own sum over its threads, ended ones too, in
-// nanoseconds and up to date. /proc/PID/stat has ticks of 10 ms, and schedstat lacks what the present time slice and the ended threads used.
-func processTime(pid int) (time.Duration, error) {
-	const schedClock = 2                 // CPUCLOCK_SCHED in the kernel's posix-timers.h
-	clock := int32(^pid)<<3 | schedClock // as MAKE_PROCESS_CPUCLOCK
-	var t unix.Timespec
-	if err := unix.ClockGettime(clock, &t); err != nil {
-		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, os.NewSyscallError("clock_gettime", err))
-	}
-	return time.Duration(t.Nano()), nil
-}
 
 // machineTime is how long the CPUs have been busy, to be compared with an earlier reading: all the time there is less
 // what /proc/stat calls idle, waiting for a disk, or stolen by a hypervisor. Those are measured on a kernel with

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type report struct {
 	Time        string            `json:"time"`
 	Proxies     []bench.Proxy     `json:"proxies"`
 	Samples     []bench.Sample    `json:"samples"`
+	failures    []string
 }
 
 func main() {
@@ -81,14 +83,24 @@ func (s settings) run(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Print(r.Environment.Foot())
-	if s.json == "" {
+	if err := r.write(s.json); err != nil {
+		return err
+	}
+	if len(r.failures) > 0 {
+		return fmt.Errorf("no figures of\n%s", strings.Join(r.failures, "\n"))
+	}
+	return nil
+}
+
+func (r report) write(path string) error {
+	if path == "" {
 		return nil
 	}
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(s.json, append(b, '\n'), 0o644)
+	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
 // measure measures one work and prints its table.
@@ -107,5 +119,6 @@ func (r *report) measure(ctx context.Context, programs *bench.Programs, work ben
 	r.Samples = append(r.Samples, samples...)
 	r.Environment.Noise = max(r.Environment.Noise, result.Noise())
 	fmt.Print(result)
+	r.failures = append(r.failures, result.Failures()...)
 	return nil
 }
