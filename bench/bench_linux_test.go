@@ -24,11 +24,16 @@ var (
 func BenchmarkTCP(b *testing.B) {
 	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM) // and then clean up
 	defer stop()
-	programs, err := Build(ctx, b.TempDir(), Options{Portsplice: *portsplice, Reference: *reference})
+	programs, err := Build(ctx, Options{Portsplice: *portsplice, Reference: *reference})
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, work := range Works() {
+	defer func() {
+		if err := programs.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	for _, work := range programs.Works {
 		for _, proxy := range programs.Proxies {
 			if !work.Fits(proxy) {
 				continue

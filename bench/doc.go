@@ -49,7 +49,7 @@
 //
 //	exchange/s, conn/s      answers per second
 //	Gbit/s                  payload that arrived, both directions added
-//	p50-us, p99-us          from sending a message (or connecting) to the last byte of its answer
+//	p50-us .. p99.9-us          from sending a message (or connecting) to the last byte of its answer
 //	proxy-us/..., -s/GB     CPU time of the proxy, from the CPU clocks of its processes: nanoseconds, ended threads and
 //	                        children included.
 //	                        Network interrupts that the kernel handles inside the proxy's system calls are in it,
@@ -64,6 +64,11 @@
 //	start-ms                from exec to "0\n" on the status pipe, the median of all that were started; the socket is
 //	                        handed over as from Docker 28 on, to proxies that know -use-listen-fd
 //	pss-, private-, kernel-kB/port, threads/port   of one idle proxy among as many
+//	machine-kB/port         growth of all memory that is neither free nor a cache of files, from /proc/meminfo
+//	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
+//
+// redis-benchmark, wrk, pgbench and iperf3 (with redis, nginx, PostgreSQL and iperf3 in the container) measure by
+// themselves what they can; the CPU times are those of their whole life. mean-us is the mean, where no more is told.
 //
 // # How it is compared
 //

@@ -31,6 +31,8 @@ var settings = []struct{ path, value string }{
 	{"ipv4/ip_local_port_range", "1024 65535"},
 	// The kernel's default, whatever this machine has been set to. Package doc says why it matters.
 	{"ipv4/tcp_congestion_control", CongestionControl},
+	// Servers that refuse to be root have the ports that the others have.
+	{"ipv4/ip_unprivileged_port_start", "0"},
 	// The host routes what is direct.
 	{"ipv4/ip_forward", "1"},
 }

@@ -19,12 +19,15 @@ import (
 type memory struct {
 	pss, private         float64
 	descriptors, threads float64
-	kernel               float64
+	kernel, machine      float64
 }
 
 // readMemory waits until the kernel's memory is still, and reads. What the processes have started is theirs.
 func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
 	if m.kernel, err = stillKernelMemory(ctx); err != nil {
+		return m, err
+	}
+	if m.machine, err = machineMemory(); err != nil {
 		return m, err
 	}
 	for _, pid := range pids {
@@ -96,6 +99,12 @@ func stillKernelMemory(ctx context.Context) (float64, error) {
 func kernelMemory() (float64, error) {
 	m, err := kilobytes("/proc/meminfo")
 	return m["Slab"] + m["KernelStack"] + m["PageTables"] + m["Percpu"], err
+}
+
+// machineMemory is what is not free and no cache of files: what all processes and the kernel hold.
+func machineMemory() (float64, error) {
+	m, err := kilobytes("/proc/meminfo")
+	return m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"], err
 }
 
 // kilobytes reads a file of lines such as "Pss:   123 kB".

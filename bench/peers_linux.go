@@ -2,25 +2,16 @@ package bench
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
 )
 
 // peer is a program that users pick instead of docker-proxy, set up as its documentation says and as fast as it goes.
-// In its arguments and its configuration stand {port} for the frontend's, {backend}, {protocol} and {config}, which is
-// the path of the configuration file.
 type peer struct {
+	command
 	protocols []string
-	programs  []string // names, or paths of what is not for users to start
-	arguments string
-	config    string
 	inherits  bool              // the listening socket, as systemd hands it over
+	options   map[string]string // of its listener, by protocol
 	cannot    map[string]string // by the name of a work: why it is not tried
 }
 
@@ -28,21 +19,16 @@ type peer struct {
 // is connected to the first of their senders go with it to that client's process.
 const mixesUp = "gives datagrams of one client to another"
 
-// listenOptions are what a peer needs beyond its port, and where none is mentioned, nothing.
-var listenOptions = map[string]string{
-	"nginx " + udp: "udp reuseport",
-	"socat " + tcp: ",backlog=4096", // 5 otherwise, and SYNs are dropped
-}
-
 // The names of the peers are in the order of the tables.
 var peerNames = []string{"haproxy", "nginx", "systemd-socket-proxyd", "socat"}
 
 var peersByName = map[string]peer{
 	"haproxy": {
 		protocols: []string{tcp},
-		programs:  []string{"haproxy"},
-		arguments: "-db -q -f {config}",
-		config: `
+		command: command{
+			programs:  []string{"haproxy"},
+			arguments: "-db -q -f {config}",
+			config: `
 defaults
 	mode tcp
 	option splice-auto
@@ -53,13 +39,16 @@ listen port
 	bind 0.0.0.0:{port}
 	server container {backend}
 `,
+		},
 	},
-	// One socket for all workers, as usual; datagrams need one each, or a client would have a session in every worker.
 	"nginx": {
 		protocols: []string{tcp, udp},
-		programs:  []string{"nginx"},
-		arguments: "-e stderr -c {config}",
-		config: `
+		// Datagrams need a socket for each worker, or a client has a session in every one of them.
+		options: map[string]string{udp: "udp reuseport"},
+		command: command{
+			programs:  []string{"nginx"},
+			arguments: "-e stderr -c {config}",
+			config: `
 daemon off;
 pid {config}.pid;
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -67,23 +56,29 @@ worker_processes auto;
 events { worker_connections 65536; }
 stream {
 	server {
-		listen {port} {listen};
+		listen {port} {options};
 		proxy_pass {backend};
 		proxy_timeout 1h;
 	}
 }
 `,
+		},
 	},
 	"systemd-socket-proxyd": {
 		protocols: []string{tcp},
-		programs:  []string{"/lib/systemd/systemd-socket-proxyd"},
-		arguments: "--connections-max=65536 {backend}",
 		inherits:  true,
+		command: command{
+			programs:  []string{"/lib/systemd/systemd-socket-proxyd"},
+			arguments: "--connections-max=65536 {backend}",
+		},
 	},
 	"socat": {
 		protocols: []string{tcp, udp},
-		programs:  []string{"socat"},
-		arguments: "{protocol}4-listen:{port},fork,reuseaddr{listen} {protocol}4:{backend}",
+		options:   map[string]string{tcp: ",backlog=4096"}, // 5 otherwise, and SYNs are dropped
+		command: command{
+			programs:  []string{"socat"},
+			arguments: "{protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}",
+		},
 		cannot: map[string]string{
 			echo(64, 1).Name:       mixesUp,
 			idleFlows(10_000).Name: mixesUp,
@@ -102,19 +97,15 @@ func peers() []Proxy {
 	return all
 }
 
-// startPeer starts a peer and waits until its port is open. It is the first process of a PID namespace, so that what it
-// forks ends with it.
+// startPeer starts a peer and waits until its port is open.
 func (l *lab) startPeer(ctx context.Context, proxy Proxy, protocol string, port uint16, backend netip.AddrPort) (
 	*process, error) {
 	peer := peersByName[proxy.Name]
-	config := filepath.Join(l.dir, proxy.Name+".conf")
-	words := strings.NewReplacer("{port}", strconv.Itoa(int(port)), "{backend}", backend.String(),
-		"{protocol}", protocol, "{config}", config, "{listen}", listenOptions[proxy.Name+" "+protocol])
-	if err := os.WriteFile(config, []byte(words.Replace(peer.config)), 0o600); err != nil {
+	e := endpoint{protocol, netip.AddrPortFrom(hostAddr, port), backend, peer.options[protocol]}
+	p, err := l.newCommand(ctx, peer.command, e)
+	if err != nil {
 		return nil, err
 	}
-	p := newProcess(ctx, proxy.Path, strings.Fields(words.Replace(peer.arguments)))
-	p.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
 	if peer.inherits {
 		socket, err := l.listen(protocol, port)
 		if err != nil {
@@ -124,36 +115,5 @@ func (l *lab) startPeer(ctx context.Context, proxy Proxy, protocol string, port 
 		p.ExtraFiles = []*os.File{socket}
 		p.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID=1")
 	}
-	if err := l.host.Do(p.Start); err != nil {
-		return nil, err
-	}
-	l.processes = append(l.processes, p)
-	if err := p.awaitPort(ctx, protocol, port); err != nil {
-		p.end()
-		return nil, fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes)
-	}
-	return p, nil
-}
-
-// awaitPort waits until somebody has the port in the process's namespace.
-func (p *process) awaitPort(ctx context.Context, protocol string, port uint16) error {
-	table := fmt.Sprintf("/proc/%d/net/%s", p.Process.Pid, protocol)
-	open := fmt.Sprintf(":%04X 00000000:0000 ", port)
-	poll := time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(startPatience); time.Now().Before(deadline); {
-		b, err := os.ReadFile(table)
-		if err != nil {
-			return err // the process has ended
-		}
-		if strings.Contains(string(b), open) {
-			return nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return fmt.Errorf("port %d was not open after %v", port, startPatience)
+	return p, l.startCommand(ctx, l.host, p, e)
 }

@@ -69,8 +69,7 @@ func (p *process) refused(ctx context.Context, status io.Reader, answer []byte, 
 }
 
 // output runs a program to its end and gives its standard output.
-func output(ctx context.Context, n *netlab.Namespace, path string, args []string) ([]byte, error) {
-	p := newProcess(ctx, path, args)
+func output(ctx context.Context, n *netlab.Namespace, p *process) ([]byte, error) {
 	stdout, err := p.StdoutPipe()
 	if err != nil {
 		return nil, err

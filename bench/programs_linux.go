@@ -20,35 +20,57 @@ type Options struct {
 // Programs are what benchmarks run.
 type Programs struct {
 	Proxies []Proxy // direct first
-	dir     string  // for files
+	Works   []Work
+	dir     string // for files
 	load    string
 	adopts  map[string]bool // by path: which proxies know -use-listen-fd
 }
 
-// Build makes sure that the benchmarks can run, and builds into dir what they need.
-func Build(ctx context.Context, dir string, o Options) (*Programs, error) {
+// Build makes sure that the benchmarks can run, and builds what they need. Close removes it.
+func Build(ctx context.Context, o Options) (*Programs, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("benchmarks make network namespaces: run them as root")
 	}
-	if err := raiseDescriptorLimit(); err != nil {
+	descriptors, err := raiseDescriptorLimit()
+	if err != nil {
 		return nil, err
 	}
+	dir, err := os.MkdirTemp("", "portsplice-bench-")
+	if err != nil {
+		return nil, err
+	}
+	p := &Programs{dir: dir, Works: Works(descriptors)}
+	for i, w := range p.Works {
+		if w.kind == others {
+			p.Works[i].Missing = realClients[w.client[0]].missing()
+		}
+	}
+	if err := errors.Join(os.Chmod(dir, 0o711), p.build(ctx, o)); err != nil { // some servers are not root's
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Close removes what was built.
+func (p *Programs) Close() error { return os.RemoveAll(p.dir) }
+
+func (p *Programs) build(ctx context.Context, o Options) error {
 	const module = "github.com/portsplice/portsplice"
 	packages := []string{module + "/bench/load", module + "/bench/goref"}
 	if o.Portsplice == "" {
 		packages = append(packages, module+"/cmd/portsplice")
-		o.Portsplice = filepath.Join(dir, "portsplice")
+		o.Portsplice = filepath.Join(p.dir, "portsplice")
 	}
 	// As the Makefile builds what dockerd is to start.
-	build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir + "/"},
+	build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", p.dir + "/"},
 		packages...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
+		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	p := &Programs{dir: dir, load: filepath.Join(dir, "load"), adopts: map[string]bool{}}
-	p.Proxies = append(ours(dir, o), peers()...)
-	return p, p.probe(ctx)
+	p.load, p.adopts = filepath.Join(p.dir, "load"), map[string]bool{}
+	p.Proxies = append(ours(p.dir, o), peers()...)
+	return p.probe(ctx)
 }
 
 // ours are direct, the references and the engines.
@@ -73,6 +95,9 @@ func ours(dir string, o Options) []Proxy {
 // find gives the path of the first of the programs that is installed, or nothing.
 func find(programs ...string) string {
 	for _, program := range programs {
+		if files, _ := filepath.Glob(program); filepath.IsAbs(program) && len(files) > 0 { // the patterns are good
+			return files[len(files)-1]
+		}
 		if path, err := exec.LookPath(program); err == nil {
 			return path
 		}
@@ -96,17 +121,17 @@ func (p *Programs) probe(ctx context.Context) error {
 	return nil
 }
 
-// raiseDescriptorLimit lets the proxies have what dockerd lets them have, as far as this machine allows it. Go raises
+// raiseDescriptorLimit lets the proxies have what dockerd lets them have, or what this machine allows. Go raises
 // the limit for its own process alone, and undoes it for those that it starts unless it is set explicitly.
-func raiseDescriptorLimit() error {
+func raiseDescriptorLimit() (uint64, error) {
 	const dockerd = 1 << 20 // LimitNOFILE=infinity in docker.service is fs.nr_open, and that is its default
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: dockerd, Max: dockerd}) == nil {
-		return nil
+		return dockerd, nil
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+		return 0, os.NewSyscallError("getrlimit", err)
 	}
 	limit.Cur = limit.Max
-	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	return limit.Max, os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 }

@@ -21,6 +21,8 @@ func TestRoundsAlternate(t *testing.T) {
 			"direct 0", "a 0", "b 0", "direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
 		{"no proxy does not start", Work{protocol: tcp, kind: ports}, []string{
 			"a 0", "b 0", "a 1", "b 1", "a 2", "b 2"}},
+		{"long", Work{protocol: tcp, time: 1}, []string{
+			"direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
 		{"what a proxy does not relay", Work{protocol: udp}, []string{
 			"direct 0", "b 0", "direct 1", "b 1", "direct 2", "b 2"}},
 	} {
@@ -86,26 +88,55 @@ func TestRoundsEndWithTheContext(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
+	all := Works(1 << 20)
 	for _, test := range []struct {
 		list string
 		want int
 	}{
-		{"", len(Works())},
+		{"", len(all)},
 		{"crr", 1},
-		{"pingpong", 4},
+		{"pingpong", 12},
 		{"udp-echo", 2},
-		{"bulk/direction=up", 2},
-		{"bulk/direction=up,crr", 3},
-		{"pingpong/size=64/conns=1", 1}, // and not conns=16
+		{"bulk/direction=up", 3},
+		{"bulk/direction=up,crr", 4},
+		{"pingpong/size=64/conns=1", 1}, // and not conns=1000
 	} {
 		t.Run(test.list, func(t *testing.T) {
-			works, err := Select(test.list)
+			works, err := Select(all, test.list)
 			if err != nil || len(works) != test.want {
 				t.Errorf("%d works, %v; want %d", len(works), err, test.want)
 			}
 		})
 	}
-	if _, err := Select("crr,ping"); err == nil {
+	if _, err := Select(all, "crr,ping"); err == nil {
 		t.Error("half a name was taken")
+	}
+}
+
+func TestSets(t *testing.T) {
+	for name := range sets {
+		t.Run(name, func(t *testing.T) {
+			s, err := SetNamed(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Select(Works(1<<20), s.Works); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := SetNamed("none"); err == nil {
+		t.Error("a set that does not exist was found")
+	}
+}
+
+func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
+	for _, test := range []struct {
+		descriptors uint64
+		want        string
+	}{{1 << 20, "idle/conns=10000"}, {20_000, "idle/conns=2000"}} {
+		if got := idleConns(test.descriptors).Name; got != test.want {
+			t.Errorf("with %d descriptors %s, want %s", test.descriptors, got, test.want)
+		}
 	}
 }

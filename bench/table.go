@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // Result is what all rounds of a work gave.
@@ -68,7 +69,7 @@ func (r Result) circumstances() string {
 	var b strings.Builder
 	var foreign []float64
 	for _, p := range r.Proxies {
-		foreign = append(foreign, r.kept(p.Name, others)...)
+		foreign = append(foreign, r.kept(p.Name, usage.Others)...)
 	}
 	if len(foreign) > 0 {
 		fmt.Fprintf(&b, "   others took %.0f%%..%.0f%% of the CPUs", slices.Min(foreign), slices.Max(foreign))
@@ -79,11 +80,19 @@ func (r Result) circumstances() string {
 	return b.String()
 }
 
+// units are those that some proxy was measured in.
+func (r Result) units() []Unit {
+	return slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool {
+		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
+	})
+}
+
 // cells is the table with tabs.
 func (r Result) cells() string {
+	units := r.units()
 	var b strings.Builder
 	b.WriteString("  proxy\t")
-	for _, u := range r.Work.Units {
+	for _, u := range units {
 		fmt.Fprintf(&b, "  %s %s\tmin..max\tratio\t", u.Name, map[bool]string{true: "↑", false: "↓"}[u.More])
 	}
 	b.WriteString("\n")
@@ -96,7 +105,7 @@ func (r Result) cells() string {
 			b.WriteString("  " + why + "\n")
 			continue
 		}
-		for _, u := range r.Work.Units {
+		for _, u := range units {
 			b.WriteString(r.cell(p.Name, u))
 		}
 		b.WriteString("\n")

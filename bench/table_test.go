@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // result makes a Result of one work from the values of each proxy, round 0 first.
@@ -30,7 +32,7 @@ func result(units []Unit, values map[string]map[string][]float64) Result {
 
 func TestTable(t *testing.T) {
 	r := result([]Unit{{"op/s", true}, {"us/op", false}}, map[string]map[string][]float64{
-		Direct: {"op/s": {1, 100e3, 110e3, 130e3}, others: {90, 1, 2, 3}},
+		Direct: {"op/s": {1, 100e3, 110e3, 130e3}, usage.Others: {90, 1, 2, 3}},
 		"old":  {"op/s": {9e9, 40e3, 41e3, 42e3}, "us/op": {9e9, 20, 21, 22}},
 		"new":  {"op/s": {9e9, 50e3, 50e3, 40e3}, "us/op": {9e9, 24, 25, 26}},
 		"ours": {"op/s": {1, 100e3, 75e3, 60e3}, "us/op": {1, 5, 10.5, 11}},

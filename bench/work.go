@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Unit is something measured and which way is better.
@@ -19,13 +20,15 @@ type Values map[string]float64
 
 // Work is something that proxies are made to do.
 type Work struct {
-	Name  string // as in pingpong/size=64/conns=1
-	Units []Unit // the first is the one that counts most
+	Name    string // as in pingpong/size=64/conns=1
+	Units   []Unit // the first is the one that counts most
+	Missing string // what is not installed, and so it cannot be measured
 
 	kind     kind
 	protocol string
-	count    int      // of idle connections, flows or ports
-	client   []string // arguments of the load command
+	count    int           // of idle connections, flows or ports
+	client   []string      // arguments of the load command, or the name of somebody else's
+	time     time.Duration // how long traffic takes, if that is not for a person to choose
 }
 
 // kind is a way to measure.
@@ -36,6 +39,7 @@ const (
 	streams              // traffic for its port for streams, of bytes or datagrams
 	idle                 // connections or flows
 	ports                // that are idle, and how long it took to get there
+	others               // traffic of a client that somebody else wrote
 )
 
 // The protocols.
@@ -47,7 +51,7 @@ const (
 var (
 	streamUnits = []Unit{{"Gbit/s", true}, {"proxy-s/GB", false}, {"machine-s/GB", false}, {"load-s/GB", false}}
 	startUnits  = []Unit{{"start-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
-		{"kernel-kB/port", false}, {"threads/port", false}}
+		{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}
 )
 
 // answerUnits are those of work that consists of questions and answers, by what one is.
@@ -63,31 +67,30 @@ func idleUnits(one string) []Unit {
 
 var lost = Unit{"lost-%", false}
 
-// others is measured with all traffic and is no unit of any work: what all but client, server and proxy took of the
-// CPUs meanwhile, threads of the kernel included.
-const others = "others-%"
-
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
 	return slices.Contains(p.Protocols, w.protocol) && (w.kind != ports || p.Name != Direct && !p.Peer)
 }
 
-// Works lists all work.
-func Works() []Work {
-	works := []Work{
-		pingpong(64, 1), pingpong(64, 64), pingpong(16<<10, 16), pingpong(256<<10, 16),
-		{Name: "crr/conns=8", Units: answerUnits("conn"), protocol: tcp, client: []string{"crr", "-conns", "8"}},
+// Works lists all work. What holds many connections holds no more than the limit of descriptors is good for.
+func Works(descriptors uint64) []Work {
+	var works []Work
+	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
+		for _, conns := range []int{1, 64, 1000} {
+			works = append(works, pingpong(size, conns))
+		}
 	}
+	works = append(works, crr(), churn(60_000))
 	for _, direction := range []string{"down", "up", "both"} {
-		works = append(works, bulk(direction, 1), bulk(direction, 8))
+		for _, conns := range []int{1, 8, 64} {
+			works = append(works, bulk(direction, conns))
+		}
 	}
-	return append(works,
-		Work{Name: "idle/conns=2000", Units: idleUnits("conn"), protocol: tcp, kind: idle,
-			client: []string{"idle"}, count: 2000},
-		Work{Name: "start/ports=50", Units: startUnits, protocol: tcp, kind: ports, count: 50},
-		echo(64, 1), echo(1, 32), pour(1400), idleFlows(10_000),
-		Work{Name: "udp-start/ports=50", Units: startUnits, protocol: udp, kind: ports, count: 50})
+	return append(works, idleConns(descriptors), idlePorts(tcp, 200),
+		realClientWork("redis-benchmark", "request"), realClientWork("wrk", "request"),
+		realClientWork("pgbench", "transaction"), realClientWork("iperf3", ""),
+		echo(64, 1), echo(1, 32), pour(1400), idleFlows(10_000), idlePorts(udp, 200))
 }
 
 func pingpong(size, conns int) Work {
@@ -106,6 +109,22 @@ func bulk(direction string, conns int) Work {
 		kind:     streams,
 		protocol: tcp,
 		client:   []string{"bulk", "-direction", direction, "-conns", strconv.Itoa(conns)},
+	}
+}
+
+// crr is connect, send, receive, close.
+func crr() Work {
+	return Work{Name: "crr/conns=8", Units: answerUnits("conn"), protocol: tcp, client: []string{"crr", "-conns", "8"}}
+}
+
+// churn is many short connections in a row, which leave as many source ports in TIME_WAIT.
+func churn(count int) Work {
+	return Work{
+		Name:     fmt.Sprintf("churn/conns=%d", count),
+		Units:    answerUnits("conn"),
+		protocol: tcp,
+		client:   []string{"crr", "-conns", "8", "-warmup", "0", "-count", strconv.Itoa(count)},
+		time:     45 * time.Second, // at the most
 	}
 }
 
@@ -134,6 +153,43 @@ func pour(size int) Work {
 	}
 }
 
+// idleConns is 10,000 connections, or as many as docker-proxy, which takes six descriptors for each, can have.
+func idleConns(descriptors uint64) Work {
+	count := 10_000
+	if descriptors < 61_000 {
+		count = 2000
+	}
+	return Work{
+		Name:     fmt.Sprintf("idle/conns=%d", count),
+		Units:    idleUnits("conn"),
+		kind:     idle,
+		protocol: tcp,
+		count:    count,
+		client:   []string{"idle"},
+	}
+}
+
+// idlePorts starts proxies that then have nothing to do.
+func idlePorts(protocol string, count int) Work {
+	return Work{
+		Name:     fmt.Sprintf("%sstart/ports=%d", map[string]string{udp: "udp-"}[protocol], count),
+		Units:    startUnits,
+		kind:     ports,
+		protocol: protocol,
+		count:    count,
+	}
+}
+
+// realClientWork is what one of realClients does, in its own unit or, if there is none, in bytes.
+func realClientWork(client, one string) Work {
+	w := Work{Name: client, Units: streamUnits, kind: others, protocol: tcp, client: []string{client}}
+	if one != "" {
+		w.Units = []Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"mean-us", false},
+			{"proxy-us/" + one, false}, {"machine-us/" + one, false}}
+	}
+	return w
+}
+
 func idleFlows(count int) Work {
 	return Work{
 		Name:     fmt.Sprintf("udp-idle/flows=%d", count),
@@ -147,14 +203,14 @@ func idleFlows(count int) Work {
 
 // Select gives the works that a list separated by commas names: each by its name or the beginning of it up to a
 // slash. Everything is selected by nothing.
-func Select(list string) ([]Work, error) {
+func Select(works []Work, list string) ([]Work, error) {
 	if list == "" {
-		return Works(), nil
+		return works, nil
 	}
 	var selected []Work
 	for name := range strings.SplitSeq(list, ",") {
 		before := len(selected)
-		for _, w := range Works() {
+		for _, w := range works {
 			if strings.HasPrefix(w.Name+"/", name+"/") {
 				selected = append(selected, w)
 			}

@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // values are what was measured, by unit.
-type values map[string]float64
+type values = map[string]float64
 
 // request is what the command line asks of a client.
 type request struct {
@@ -21,6 +23,7 @@ type request struct {
 	size      int     // of a message or datagram
 	window    int     // datagrams that a flow has under way
 	offered   float64 // Gbit/s of datagrams
+	count     int     // of connections that are opened and closed, at the most
 	direction string
 	time      time.Duration
 	warmup    time.Duration
@@ -37,6 +40,15 @@ var clients = map[string]func(request) (values, error){
 	"echo":     echo,
 	"pour":     pour,
 	"flows":    idleFlows,
+}
+
+// readTimes reads what the proxy, the server and this client have used.
+func (r request) readTimes() (usage.Times, error) {
+	ends := []int{os.Getpid()}
+	if r.server != 0 {
+		ends = append(ends, r.server)
+	}
+	return usage.Read(r.proxy, ends...)
 }
 
 func main() {
@@ -77,6 +89,7 @@ func (r *request) declare(fs *flag.FlagSet) {
 	addressVar(fs, &r.to, "to", "where to connect to")
 	addressVar(fs, &r.counts, "counts", "the server's own address for streams")
 	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
+	fs.IntVar(&r.count, "count", maxChurn, "connections to open and close, at the most")
 	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
 	fs.IntVar(&r.window, "window", 1, "datagrams that each client has under way")
 	fs.Float64Var(&r.offered, "offered", 1, "Gbit/s of datagrams to stream")

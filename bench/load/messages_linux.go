@@ -15,7 +15,7 @@ import (
 const (
 	// maxChurn bounds the connections of one measurement: the proxy and the client each have one source address, with
 	// 64,512 ports in the namespace of a benchmark, and every connection leaves one of them in TIME_WAIT.
-	maxChurn = 48_000
+	maxChurn = 60_000
 	// maxOpening bounds the connections being opened at a time, for the sake of listen queues.
 	maxOpening = 64
 	// patience bounds the opening of idle connections.
@@ -185,7 +185,7 @@ func crr(r request) (values, error) {
 		return nil, err
 	}
 	return c.measureWork(r, "conn", func(conn *conn) error {
-		if c.opened >= maxChurn {
+		if c.opened >= r.count {
 			return errStop
 		}
 		return c.reopen(conn)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // recorder keeps how long every answer took since the count began.
@@ -35,11 +36,11 @@ func (c *recorder) measure(r request, unit string, run func(time.Duration) error
 	if n == 0 {
 		return nil, fmt.Errorf("no answer within %v", r.time)
 	}
-	v := usage(before, after, n, time.Microsecond, "us/"+unit)
-	v[unit+"/s"] = n / after.since(before).Seconds()
+	v := after.Each(before, n, time.Microsecond, "us/"+unit)
+	v[unit+"/s"] = n / after.Since(before).Seconds()
 	slices.Sort(c.latencies)
 	for name, p := range map[string]float64{"p50-us": 50, "p99-us": 99, "p99.9-us": 99.9} {
-		v[name] = in(time.Microsecond, stats.Percentile(c.latencies, p))
+		v[name] = usage.In(time.Microsecond, stats.Percentile(c.latencies, p))
 	}
 	return v, nil
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // What the first byte of a stream asks of the server.
@@ -160,8 +162,8 @@ func (s *streams) measure(r request) (values, error) {
 	if moved == 0 {
 		return nil, fmt.Errorf("no byte arrived within %v", r.time)
 	}
-	v := usage(before, after, moved/1e9, time.Second, "s/GB")
-	v["Gbit/s"] = 8 * moved / 1e9 / after.since(before).Seconds()
+	v := after.Each(before, moved/1e9, time.Second, "s/GB")
+	v["Gbit/s"] = 8 * moved / 1e9 / after.Since(before).Seconds()
 	if offered > 0 {
 		v["lost-%"] = max(0, 100*(1-moved/float64(offered)))
 	}
@@ -180,13 +182,13 @@ func (s *streams) wait(d time.Duration) error {
 
 // read reads the times and how many bytes have arrived at both ends. The times come last: what the question to the
 // server takes is not between them and the count.
-func (s *streams) read(r request) (times, int64, error) {
+func (s *streams) read(r request) (usage.Times, int64, error) {
 	var up int64
 	if _, err := s.counts.Write([]byte{tellCount}); err != nil {
-		return times{}, 0, err
+		return usage.Times{}, 0, err
 	}
 	if err := binary.Read(s.counts, binary.BigEndian, &up); err != nil {
-		return times{}, 0, err
+		return usage.Times{}, 0, err
 	}
 	down := s.received.Load()
 	t, err := r.readTimes()

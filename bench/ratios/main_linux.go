@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,10 +19,8 @@ import (
 // settings are the flags.
 type settings struct {
 	bench.Options
-	rounds int
-	time   time.Duration
-	works  string
-	json   string
+	bench.Set
+	json string
 }
 
 // report is all that was measured, for programs.
@@ -36,15 +35,19 @@ type report struct {
 
 func main() {
 	var s settings
-	flag.IntVar(&s.rounds, "rounds", 5, "rounds that count; one more comes before and is dropped")
-	flag.DurationVar(&s.time, "time", 800*time.Millisecond, "how long traffic is measured in a round")
-	flag.StringVar(&s.works, "work", "", "comma-separated names such as pingpong or bulk/direction=up (default all)")
+	set := flag.String("set", "full", "quick or full: what the next three are if they are not given")
+	flag.IntVar(&s.Rounds, "rounds", 0, "rounds that count; one more comes before and is dropped")
+	flag.DurationVar(&s.Time, "time", 0, "how long traffic is measured in a round")
+	flag.StringVar(&s.Works, "work", "", "comma-separated names such as pingpong or bulk/direction=up")
 	flag.StringVar(&s.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
 	flag.StringVar(&s.Reference, "reference", "", "the docker-proxy to compare with (default: from PATH)")
 	flag.StringVar(&s.json, "json", "", "also write all samples to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := s.run(ctx)
+	err := s.complete(*set)
+	if err == nil {
+		err = s.run(ctx)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "ratios:", err)
@@ -52,30 +55,33 @@ func main() {
 	}
 }
 
+// complete takes from a set what was not given.
+func (s *settings) complete(name string) error {
+	set, err := bench.SetNamed(name)
+	s.Rounds, s.Time, s.Works = cmp.Or(s.Rounds, set.Rounds), cmp.Or(s.Time, set.Time), cmp.Or(s.Works, set.Works)
+	if s.Rounds < 1 || s.Time <= 0 {
+		err = errors.Join(err, fmt.Errorf("-rounds %d -time %v: nothing would be measured", s.Rounds, s.Time))
+	}
+	return err
+}
+
 func (s settings) run(ctx context.Context) (err error) {
-	works, err := bench.Select(s.works)
+	programs, err := bench.Build(ctx, s.Options)
 	if err != nil {
 		return err
 	}
-	if s.rounds < 1 {
-		return fmt.Errorf("-rounds %d: must be at least 1", s.rounds)
-	}
-	dir, err := os.MkdirTemp("", "portsplice-bench-")
+	defer func() { err = errors.Join(err, programs.Close()) }()
+	works, err := bench.Select(programs.Works, s.Works)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	programs, err := bench.Build(ctx, dir, s.Options)
-	if err != nil {
-		return err
-	}
-	r := report{Rounds: s.rounds, Time: s.time.String(), Proxies: programs.Proxies}
+	r := report{Rounds: s.Rounds, Time: s.Time.String(), Proxies: programs.Proxies}
 	if r.Environment, err = bench.ReadEnvironment(); err != nil {
 		return err
 	}
 	fmt.Print(r.Environment.Head(r.Proxies))
 	for _, work := range works {
-		if err := r.measure(ctx, programs, work, s.time); err != nil {
+		if err := r.measure(ctx, programs, work, s.Time); err != nil {
 			return err
 		}
 	}
