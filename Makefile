@@ -6,14 +6,18 @@ TOOLS    := $(CURDIR)/bin/tools
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it.
 E2E_PACKAGES  := docker.io
 SCTP_PACKAGES := user-mode-linux busybox-static lksctp-tools
+# What the benchmarks compare with, and the clients and servers that others wrote.
+BENCH_PACKAGES := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build run test unit e2e test-sctp check cross bench bench-sctp clean e2e-packages sctp-packages
+.PHONY: build run test unit e2e test-sctp check cross bench bench-report bench-smoke compare profile bench-sctp clean \
+	e2e-packages sctp-packages bench-packages
 
 # The program that dockerd starts is paid for once per port: static, without cgo and without symbols.
 build:
@@ -45,7 +49,8 @@ test-sctp: build sctp-packages
 
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
-e2e-packages sctp-packages:
+bench-packages: PACKAGES = $(BENCH_PACKAGES)
+e2e-packages sctp-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
@@ -67,8 +72,25 @@ cross:
 		$(GO) test -exec true ./... >/dev/null; \
 	done
 
-bench: build
-	$(GO) test -run '^$$' -bench . ./bench
+# Where we stand, for benchstat.
+bench: bench-packages
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
+
+# The same in rounds that alternate, published: SET=quick takes less than 3 minutes, SET=full an hour.
+SET     ?= quick
+RESULTS := bench/results/$(shell date +%F)-$(shell uname -r | cut -d- -f1)
+bench-report: OUT = $(RESULTS)$(if $(filter quick,$(SET)),-quick)
+bench-report: bench-packages
+	$(GO) run ./bench/ratios -set $(SET) -out $(OUT)
+	$(GO) run ./bench/report $(if $(filter full,$(SET)),-readme README.md) $(OUT)
+
+# What CI runs: no thresholds, but every proxy has a figure for every work.
+bench-smoke: bench-packages
+	$(GO) run ./bench/ratios -set quick -rounds 1
+
+# Two builds of ours: make compare OLD=bin/before NEW=bin/portsplice WORK=pingpong,crr
+compare: $(TOOLS)/benchstat
+	PATH=$(TOOLS):$$PATH $(GO) run ./bench/compare $(if $(WORK),-work $(WORK)) $(OLD) $(NEW)
 
 # SCTP against docker-proxy, on a kernel that has it. It takes ten minutes: BENCH_SCTP="-rounds 1 -work NAME" does less.
 bench-sctp: build sctp-packages e2e-packages
@@ -81,6 +103,9 @@ $(TOOLS)/staticcheck: Makefile
 	@touch $@
 $(TOOLS)/golangci-lint: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(GOLANGCI_LINT)
+	@touch $@
+$(TOOLS)/benchstat: Makefile
+	GOBIN=$(TOOLS) $(GO) install $(BENCHSTAT)
 	@touch $@
 
 clean:

@@ -19,9 +19,9 @@ var (
 	duration   = flag.Duration("time", 800*time.Millisecond, "how long traffic is measured")
 )
 
-// BenchmarkTCP makes every proxy do every work. An iteration is a whole measurement, which decides by itself how long
+// BenchmarkProxies makes every proxy do every work. An iteration is a whole measurement, which decides by itself how long
 // it takes: what counts are the reported metrics, medians where there is more than one iteration.
-func BenchmarkTCP(b *testing.B) {
+func BenchmarkProxies(b *testing.B) {
 	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM) // and then clean up
 	defer stop()
 	programs, err := Build(ctx, Options{Portsplice: *portsplice, Reference: *reference})
@@ -38,7 +38,10 @@ func BenchmarkTCP(b *testing.B) {
 			if !work.Fits(proxy) {
 				continue
 			}
-			b.Run("work="+work.Name+"/proxy="+proxy.Name, func(b *testing.B) {
+			b.Run(subBenchmark(proxy.Name, work.Name), func(b *testing.B) {
+				if why := proxy.Absence(work); why != "" {
+					b.Skip(why) // a row that says so
+				}
 				measured := map[string][]float64{}
 				for b.Loop() {
 					values, err := programs.Measure(ctx, work, proxy, *duration)

@@ -48,7 +48,7 @@ func (p *Programs) measurePorts(ctx context.Context, l *lab, w Work, proxy Proxy
 	var started []float64
 	var pids []int
 	for i := range w.count {
-		running, took, err := p.startProxy(ctx, l, proxy, w.protocol, uint16(firstFrontend+i), messagesBackend)
+		running, took, err := p.startProxy(ctx, l, proxy, w.Protocol, uint16(firstFrontend+i), messagesBackend)
 		if err != nil {
 			return nil, err
 		}

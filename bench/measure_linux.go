@@ -13,6 +13,19 @@ import (
 // patience is what a measurement may take beside the time that it measures.
 const patience = time.Minute
 
+// Rounds measures all proxies at one work, in rounds.
+func (p *Programs) Rounds(ctx context.Context, w Work, s Set) (Result, error) {
+	const shortest = 100 * time.Millisecond // of the first round: a peer under load may be silent for half of it
+	samples, err := Rounds(ctx, s.Rounds, w, p.Proxies,
+		func(ctx context.Context, w Work, proxy Proxy, round int) (Values, error) {
+			if round == 0 {
+				return p.Measure(ctx, w, proxy, max(s.Time/4, shortest))
+			}
+			return p.Measure(ctx, w, proxy, s.Time)
+		})
+	return Result{Work: w, Proxies: p.Proxies, Samples: samples}, err
+}
+
 // Measure measures one proxy at one work. The duration is for work that is traffic.
 func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
@@ -22,7 +35,7 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		return nil, err
 	}
 	defer l.close()
-	if w.kind == ports {
+	if w.Kind == ports {
 		return p.measurePorts(ctx, l, w, proxy)
 	}
 	server, err := p.startServer(ctx, l, w)
@@ -30,17 +43,17 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		return nil, err
 	}
 	r := route{to: messagesBackend, server: server.Process.Pid}
-	if w.kind == streams {
+	if w.Kind == streams {
 		r.to = streamsBackend
 	}
 	if proxy.Name != Direct {
-		running, _, err := p.startProxy(ctx, l, proxy, w.protocol, firstFrontend, r.to)
+		running, _, err := p.startProxy(ctx, l, proxy, w.Protocol, firstFrontend, r.to)
 		if err != nil {
 			return nil, err
 		}
 		r.to, r.proxy = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
 	}
-	switch w.kind {
+	switch w.Kind {
 	case idle:
 		return p.measureIdle(ctx, l, w, r)
 	case others:
@@ -58,7 +71,7 @@ type route struct {
 }
 
 func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, error) {
-	if w.kind == others {
+	if w.Kind == others {
 		return l.startRealServer(ctx, realClients[w.client[0]])
 	}
 	serve := []string{"serve", "-messages", messagesBackend.String(), "-streams", streamsBackend.String()}
@@ -68,8 +81,8 @@ func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, e
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
 func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, d time.Duration) (Values, error) {
-	if w.time != 0 {
-		d = w.time
+	if w.Time != 0 {
+		d = w.Time
 	}
 	out, err := output(ctx, l.client, newProcess(ctx, p.load, slices.Concat(w.client, []string{
 		"-time", d.String(), "-to", r.to.String(), "-counts", streamsBackend.String(),

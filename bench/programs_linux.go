@@ -15,6 +15,7 @@ import (
 type Options struct {
 	Portsplice string // the program to measure; built from this tree if empty
 	Reference  string // docker-proxy; looked for on PATH if empty
+	Old        string // another portsplice: the two are measured, and nothing else but direct
 }
 
 // Programs are what benchmarks run.
@@ -41,7 +42,7 @@ func Build(ctx context.Context, o Options) (*Programs, error) {
 	}
 	p := &Programs{dir: dir, Works: Works(descriptors)}
 	for i, w := range p.Works {
-		if w.kind == others {
+		if w.Kind == others {
 			p.Works[i].Missing = realClients[w.client[0]].missing()
 		}
 	}
@@ -69,7 +70,13 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
 	p.load, p.adopts = filepath.Join(p.dir, "load"), map[string]bool{}
-	p.Proxies = append(ours(p.dir, o), peers()...)
+	p.Proxies = builds(o)
+	if o.Old == "" {
+		p.Proxies = append(ours(p.dir, o), peers()...)
+	}
+	for i, proxy := range p.Proxies {
+		p.Proxies[i].Version = version(ctx, proxy)
+	}
 	return p.probe(ctx)
 }
 
@@ -89,6 +96,16 @@ func ours(dir string, o Options) []Proxy {
 		engine("fallback"),
 		engine("splice"),
 		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}},
+	}
+}
+
+// builds are direct and two builds of ours.
+func builds(o Options) []Proxy {
+	both := []string{tcp, udp}
+	return []Proxy{
+		{Name: Direct, Protocols: both},
+		{Name: "old", Path: o.Old, Protocols: both},
+		{Name: "new", Path: o.Portsplice, Protocols: both},
 	}
 }
 

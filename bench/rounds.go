@@ -5,7 +5,8 @@ import "context"
 // Proxy is a program that relays, or none: "direct".
 type Proxy struct {
 	Name      string   `json:"name"`
-	Path      string   `json:"path,omitempty"`      // of the program; none for direct, and for what is not installed
+	Path      string   `json:"path,omitempty"` // of the program; none for direct, and for what is not installed
+	Version   string   `json:"version,omitempty"`
 	Arguments []string `json:"arguments,omitempty"` // after dockerd's
 	Protocols []string `json:"protocols"`           // that it relays
 	Reference bool     `json:"reference,omitempty"` // what the others are compared with
@@ -17,6 +18,9 @@ type Proxy struct {
 
 // Direct is no proxy.
 const Direct = "direct"
+
+// Ours tells whether the proxy is an engine of this project.
+func (p Proxy) Ours() bool { return p.Name != Direct && !p.Reference && !p.Peer }
 
 // Absence says why a proxy is not measured at a work, or nothing.
 func (p Proxy) Absence(w Work) string {
@@ -46,7 +50,7 @@ func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 	var samples []Sample
 	failed := map[string]bool{}
 	first := 0
-	if work.time != 0 { // it takes so long that two rounds have to do, and no other comes before
+	if work.Time != 0 { // it takes so long that two rounds have to do, and no other comes before
 		first, n = 1, min(n, 2)
 	}
 	for round := first; round <= n; round++ {

@@ -17,13 +17,13 @@ func TestRoundsAlternate(t *testing.T) {
 		work Work
 		want []string
 	}{
-		{"traffic", Work{protocol: tcp}, []string{
+		{"traffic", Work{Protocol: tcp}, []string{
 			"direct 0", "a 0", "b 0", "direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
-		{"no proxy does not start", Work{protocol: tcp, kind: ports}, []string{
+		{"no proxy does not start", Work{Protocol: tcp, Kind: ports}, []string{
 			"a 0", "b 0", "a 1", "b 1", "a 2", "b 2"}},
-		{"long", Work{protocol: tcp, time: 1}, []string{
+		{"long", Work{Protocol: tcp, Time: 1}, []string{
 			"direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
-		{"what a proxy does not relay", Work{protocol: udp}, []string{
+		{"what a proxy does not relay", Work{Protocol: udp}, []string{
 			"direct 0", "b 0", "direct 1", "b 1", "direct 2", "b 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
 		{Name: "b", Path: "b", Protocols: []string{tcp}},
 	}
-	samples, err := Rounds(t.Context(), 2, Work{Name: "crr", protocol: tcp}, proxies,
+	samples, err := Rounds(t.Context(), 2, Work{Name: "crr", Protocol: tcp}, proxies,
 		func(_ context.Context, _ Work, p Proxy, round int) (Values, error) {
 			if p.Name == "a" && round == 1 {
 				return nil, errors.New("broken")
@@ -77,7 +77,7 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 
 func TestRoundsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Rounds(ctx, 2, Work{protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
+	_, err := Rounds(ctx, 2, Work{Protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
 		func(context.Context, Work, Proxy, int) (Values, error) {
 			cancel()
 			return nil, nil

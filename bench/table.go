@@ -80,8 +80,8 @@ func (r Result) circumstances() string {
 	return b.String()
 }
 
-// units are those that some proxy was measured in.
-func (r Result) units() []Unit {
+// Units are those that some proxy was measured in.
+func (r Result) Units() []Unit {
 	return slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool {
 		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
 	})
@@ -89,7 +89,7 @@ func (r Result) units() []Unit {
 
 // cells is the table with tabs.
 func (r Result) cells() string {
-	units := r.units()
+	units := r.Units()
 	var b strings.Builder
 	b.WriteString("  proxy\t")
 	for _, u := range units {
@@ -101,7 +101,7 @@ func (r Result) cells() string {
 			continue
 		}
 		b.WriteString("  " + p.Name + "\t")
-		if why := r.absence(p); why != "" {
+		if why := r.Absence(p); why != "" {
 			b.WriteString("  " + why + "\n")
 			continue
 		}
@@ -113,8 +113,8 @@ func (r Result) cells() string {
 	return b.String()
 }
 
-// absence says why a proxy has no figures, if it has none.
-func (r Result) absence(p Proxy) string {
+// Absence says why a proxy has no figures, if it has none.
+func (r Result) Absence(p Proxy) string {
 	if why := p.Absence(r.Work); why != "" {
 		return why
 	}
@@ -138,22 +138,41 @@ func (r Result) Failures() []string {
 }
 
 func (r Result) cell(proxy string, unit Unit) string {
-	values := r.kept(proxy, unit.Name)
-	if len(values) == 0 {
+	f, measured := r.Figure(proxy, unit)
+	if !measured {
 		return "  -\t\t\t"
 	}
-	reference, ratio := r.reference(unit), "-"
-	if proxy == reference {
+	ratio := "-"
+	if proxy == r.reference(unit) {
 		ratio = "ref"
-	} else if q := stats.Ratio(values, r.kept(reference, unit.Name)); !math.IsNaN(q) {
-		ratio = fmt.Sprintf("%.2fx", q)
+	} else if !math.IsNaN(f.Ratio) {
+		ratio = fmt.Sprintf("%.2fx", f.Ratio)
 	}
-	return fmt.Sprintf("  %s\t%s..%s\t%s\t", short(stats.Median(values)),
-		short(slices.Min(values)), short(slices.Max(values)), ratio)
+	return fmt.Sprintf("  %s\t%s..%s\t%s\t", Short(f.Median), Short(f.Min), Short(f.Max), ratio)
 }
 
-// short prints three or four digits, which is more than the measurements are good for.
-func short(v float64) string {
+// Figure is what the rounds of one proxy gave in one unit.
+type Figure struct {
+	Median, Min, Max float64
+	Ratio            float64 // to the reference; NaN without one
+	Worse            bool    // than the reference, in what two digits after the point show
+}
+
+// Figure gives the figure of a proxy in a unit, if there is one.
+func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
+	values := r.kept(proxy, unit.Name)
+	if len(values) == 0 {
+		return f, false
+	}
+	q := stats.Ratio(values, r.kept(r.reference(unit), unit.Name))
+	return Figure{
+		Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values),
+		Ratio: q, Worse: unit.better(1, math.Round(100*q)/100),
+	}, true
+}
+
+// Short prints three or four digits, which is more than the measurements are good for.
+func Short(v float64) string {
 	switch size := math.Abs(v); {
 	case size >= 1e6:
 		return fmt.Sprintf("%.2fM", v/1e6)

@@ -12,7 +12,7 @@ import (
 // result makes a Result of one work from the values of each proxy, round 0 first.
 func result(units []Unit, values map[string]map[string][]float64) Result {
 	r := Result{
-		Work: Work{Name: "work/conns=1", Units: units, protocol: tcp},
+		Work: Work{Name: "work/conns=1", Units: units, Protocol: tcp},
 		Proxies: []Proxy{{Name: Direct}, {Name: "old", Reference: true}, {Name: "new", Reference: true},
 			{Name: "ours"}},
 	}

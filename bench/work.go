@@ -10,8 +10,8 @@ import (
 
 // Unit is something measured and which way is better.
 type Unit struct {
-	Name string
-	More bool // is better
+	Name string `json:"name"`
+	More bool   `json:"more,omitempty"` // is better
 }
 
 // Values are what one measurement gave, by the name of the unit. What does not apply, such as the CPU time of no
@@ -20,26 +20,26 @@ type Values map[string]float64
 
 // Work is something that proxies are made to do.
 type Work struct {
-	Name    string // as in pingpong/size=64/conns=1
-	Units   []Unit // the first is the one that counts most
-	Missing string // what is not installed, and so it cannot be measured
+	Name     string        `json:"name"`              // as in pingpong/size=64/conns=1
+	Units    []Unit        `json:"units"`             // the first is the one that counts most
+	Protocol string        `json:"protocol"`          // tcp or udp
+	Kind     Kind          `json:"kind"`              // how it is measured
+	Time     time.Duration `json:"time,omitempty"`    // how long traffic takes, if that is not for a person to choose
+	Missing  string        `json:"missing,omitempty"` // what is not installed, and so it cannot be measured
 
-	kind     kind
-	protocol string
-	count    int           // of idle connections, flows or ports
-	client   []string      // arguments of the load command, or the name of somebody else's
-	time     time.Duration // how long traffic takes, if that is not for a person to choose
+	count  int      // of idle connections, flows or ports
+	client []string // arguments of the load command, or the name of somebody else's
 }
 
-// kind is a way to measure.
-type kind int
+// Kind is a way to measure.
+type Kind string
 
 const (
-	messages kind = iota // traffic for the server's port for messages and datagrams
-	streams              // traffic for its port for streams, of bytes or datagrams
-	idle                 // connections or flows
-	ports                // that are idle, and how long it took to get there
-	others               // traffic of a client that somebody else wrote
+	messages Kind = "messages" // traffic for the server's port for messages and datagrams
+	streams  Kind = "streams"  // traffic for its port for streams, of bytes or datagrams
+	idle     Kind = "idle"     // connections or flows
+	ports    Kind = "ports"    // that are idle, and how long it took to get there
+	others   Kind = "others"   // traffic of a client that somebody else wrote
 )
 
 // The protocols.
@@ -70,7 +70,7 @@ var lost = Unit{"lost-%", false}
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
-	return slices.Contains(p.Protocols, w.protocol) && (w.kind != ports || p.Name != Direct && !p.Peer)
+	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != ports || p.Name != Direct && !p.Peer)
 }
 
 // Works lists all work. What holds many connections holds no more than the limit of descriptors is good for.
@@ -97,7 +97,8 @@ func pingpong(size, conns int) Work {
 	return Work{
 		Name:     fmt.Sprintf("pingpong/size=%d/conns=%d", size, conns),
 		Units:    answerUnits("exchange"),
-		protocol: tcp,
+		Kind:     messages,
+		Protocol: tcp,
 		client:   []string{"pingpong", "-size", strconv.Itoa(size), "-conns", strconv.Itoa(conns)},
 	}
 }
@@ -106,15 +107,21 @@ func bulk(direction string, conns int) Work {
 	return Work{
 		Name:     fmt.Sprintf("bulk/direction=%s/conns=%d", direction, conns),
 		Units:    streamUnits,
-		kind:     streams,
-		protocol: tcp,
+		Kind:     streams,
+		Protocol: tcp,
 		client:   []string{"bulk", "-direction", direction, "-conns", strconv.Itoa(conns)},
 	}
 }
 
 // crr is connect, send, receive, close.
 func crr() Work {
-	return Work{Name: "crr/conns=8", Units: answerUnits("conn"), protocol: tcp, client: []string{"crr", "-conns", "8"}}
+	return Work{
+		Name:     "crr/conns=8",
+		Units:    answerUnits("conn"),
+		Kind:     messages,
+		Protocol: tcp,
+		client:   []string{"crr", "-conns", "8"},
+	}
 }
 
 // churn is many short connections in a row, which leave as many source ports in TIME_WAIT.
@@ -122,9 +129,10 @@ func churn(count int) Work {
 	return Work{
 		Name:     fmt.Sprintf("churn/conns=%d", count),
 		Units:    answerUnits("conn"),
-		protocol: tcp,
+		Kind:     messages,
+		Protocol: tcp,
 		client:   []string{"crr", "-conns", "8", "-warmup", "0", "-count", strconv.Itoa(count)},
-		time:     45 * time.Second, // at the most
+		Time:     45 * time.Second, // at the most
 	}
 }
 
@@ -133,7 +141,8 @@ func echo(clients, window int) Work {
 	return Work{
 		Name:     fmt.Sprintf("udp-echo/size=200/conns=%d/window=%d", clients, window),
 		Units:    append(answerUnits("exchange"), lost),
-		protocol: udp,
+		Kind:     messages,
+		Protocol: udp,
 		client:   []string{"echo", "-size", "200", "-conns", strconv.Itoa(clients), "-window", strconv.Itoa(window)},
 	}
 }
@@ -147,8 +156,8 @@ func pour(size int) Work {
 	return Work{
 		Name:     fmt.Sprintf("udp-stream/size=%d/offered=%sG", size, offered),
 		Units:    append(slices.Clone(streamUnits), lost),
-		kind:     streams,
-		protocol: udp,
+		Kind:     streams,
+		Protocol: udp,
 		client:   []string{"pour", "-size", strconv.Itoa(size), "-offered", offered},
 	}
 }
@@ -162,8 +171,8 @@ func idleConns(descriptors uint64) Work {
 	return Work{
 		Name:     fmt.Sprintf("idle/conns=%d", count),
 		Units:    idleUnits("conn"),
-		kind:     idle,
-		protocol: tcp,
+		Kind:     idle,
+		Protocol: tcp,
 		count:    count,
 		client:   []string{"idle"},
 	}
@@ -174,15 +183,15 @@ func idlePorts(protocol string, count int) Work {
 	return Work{
 		Name:     fmt.Sprintf("%sstart/ports=%d", map[string]string{udp: "udp-"}[protocol], count),
 		Units:    startUnits,
-		kind:     ports,
-		protocol: protocol,
+		Kind:     ports,
+		Protocol: protocol,
 		count:    count,
 	}
 }
 
 // realClientWork is what one of realClients does, in its own unit or, if there is none, in bytes.
 func realClientWork(client, one string) Work {
-	w := Work{Name: client, Units: streamUnits, kind: others, protocol: tcp, client: []string{client}}
+	w := Work{Name: client, Units: streamUnits, Kind: others, Protocol: tcp, client: []string{client}}
 	if one != "" {
 		w.Units = []Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"mean-us", false},
 			{"proxy-us/" + one, false}, {"machine-us/" + one, false}}
@@ -194,8 +203,8 @@ func idleFlows(count int) Work {
 	return Work{
 		Name:     fmt.Sprintf("udp-idle/flows=%d", count),
 		Units:    idleUnits("flow"),
-		kind:     idle,
-		protocol: udp,
+		Kind:     idle,
+		Protocol: udp,
 		count:    count,
 		client:   []string{"flows"},
 	}

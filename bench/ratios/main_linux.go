@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/portsplice/portsplice/bench"
 )
@@ -20,17 +18,7 @@ import (
 type settings struct {
 	bench.Options
 	bench.Set
-	json string
-}
-
-// report is all that was measured, for programs.
-type report struct {
-	Environment bench.Environment `json:"environment"`
-	Rounds      int               `json:"rounds"`
-	Time        string            `json:"time"`
-	Proxies     []bench.Proxy     `json:"proxies"`
-	Samples     []bench.Sample    `json:"samples"`
-	failures    []string
+	out string
 }
 
 func main() {
@@ -41,7 +29,7 @@ func main() {
 	flag.StringVar(&s.Works, "work", "", "comma-separated names such as pingpong or bulk/direction=up")
 	flag.StringVar(&s.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
 	flag.StringVar(&s.Reference, "reference", "", "the docker-proxy to compare with (default: from PATH)")
-	flag.StringVar(&s.json, "json", "", "also write all samples to this file")
+	flag.StringVar(&s.out, "out", "", "also write tables, JSON and the raw output for benchstat to this directory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := s.complete(*set)
@@ -75,56 +63,33 @@ func (s settings) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r := report{Rounds: s.Rounds, Time: s.Time.String(), Proxies: programs.Proxies}
+	r := bench.Report{Rounds: s.Rounds, Time: s.Time.String(), Proxies: programs.Proxies, Works: works}
 	if r.Environment, err = bench.ReadEnvironment(); err != nil {
 		return err
 	}
 	fmt.Print(r.Environment.Head(r.Proxies))
+	var failures []string
 	for _, work := range works {
-		if err := r.measure(ctx, programs, work, s.Time); err != nil {
+		result, err := programs.Rounds(ctx, work, s.Set)
+		if err != nil {
 			return err
 		}
+		fmt.Print(result)
+		r.Samples = append(r.Samples, result.Samples...)
+		r.Environment.Noise = max(r.Environment.Noise, result.Noise())
+		failures = append(failures, result.Failures()...)
 	}
 	if r.Environment.LoadAfter, err = bench.LoadAverage(); err != nil {
 		return err
 	}
 	fmt.Print(r.Environment.Foot())
-	if err := r.write(s.json); err != nil {
-		return err
+	if s.out != "" {
+		if err := r.Write(s.out); err != nil {
+			return err
+		}
 	}
-	if len(r.failures) > 0 {
-		return fmt.Errorf("no figures of\n%s", strings.Join(r.failures, "\n"))
+	if len(failures) > 0 {
+		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
 	}
-	return nil
-}
-
-func (r report) write(path string) error {
-	if path == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
-}
-
-// measure measures one work and prints its table.
-func (r *report) measure(ctx context.Context, programs *bench.Programs, work bench.Work, d time.Duration) error {
-	samples, err := bench.Rounds(ctx, r.Rounds, work, programs.Proxies,
-		func(ctx context.Context, w bench.Work, p bench.Proxy, round int) (bench.Values, error) {
-			if round == 0 {
-				return programs.Measure(ctx, w, p, d/4)
-			}
-			return programs.Measure(ctx, w, p, d)
-		})
-	if err != nil {
-		return err
-	}
-	result := bench.Result{Work: work, Proxies: programs.Proxies, Samples: samples}
-	r.Samples = append(r.Samples, samples...)
-	r.Environment.Noise = max(r.Environment.Noise, result.Noise())
-	fmt.Print(result)
-	r.failures = append(r.failures, result.Failures()...)
 	return nil
 }

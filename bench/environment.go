@@ -1,0 +1,46 @@
+package bench
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Environment is where and with what something was measured.
+type Environment struct {
+	Date       time.Time `json:"date"`
+	Kernel     string    `json:"kernel"`
+	CPU        string    `json:"cpu"`
+	Cores      int       `json:"cores"`
+	Go         string    `json:"go"`
+	TCP        string    `json:"tcp"`         // its congestion control
+	LoadBefore string    `json:"load_before"` // averages of 1, 5 and 15 minutes
+	LoadAfter  string    `json:"load_after"`
+	Noise      float64   `json:"noise"` // the most that direct moved in any work
+}
+
+// Head is what is known before the measurements.
+func (e Environment) Head(proxies []Proxy) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s, %d cores, TCP %s, %s, %s\n",
+		e.Kernel, e.CPU, e.Cores, e.TCP, e.Go, e.Date.Format(time.RFC3339))
+	fmt.Fprintf(&b, "load average before: %s\n", e.LoadBefore)
+	for _, p := range proxies {
+		if p.Path != "" {
+			command := strings.Join(append([]string{filepath.Base(p.Path)}, p.Arguments...), " ")
+			fmt.Fprintf(&b, "%-21s  %s (%s)\n", p.Name, command, p.Version)
+		}
+	}
+	return b.String()
+}
+
+// Foot is what is known after them.
+func (e Environment) Foot() string {
+	verdict := "quiet"
+	if e.Noise > NoiseLimit {
+		verdict = "NOISY"
+	}
+	return fmt.Sprintf("\nload average after: %s\n%s: direct moved by up to %.0f%% between rounds\n",
+		e.LoadAfter, verdict, 100*e.Noise)
+}

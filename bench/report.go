@@ -1,0 +1,121 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The files of a published run.
+const (
+	textFile = "ratios.txt"   // the tables
+	rawFile  = "raw.txt"      // every measurement, for benchstat
+	jsonFile = "results.json" // the Report
+)
+
+// Report is all that a run measured.
+type Report struct {
+	Environment Environment `json:"environment"`
+	Rounds      int         `json:"rounds"`
+	Time        string      `json:"time"`
+	Proxies     []Proxy     `json:"proxies"`
+	Works       []Work      `json:"works"`
+	Samples     []Sample    `json:"samples"`
+}
+
+// Results gives what was measured, work by work.
+func (r Report) Results() []Result {
+	var results []Result
+	for _, w := range r.Works {
+		samples := slices.DeleteFunc(slices.Clone(r.Samples), func(s Sample) bool { return s.Work != w.Name })
+		results = append(results, Result{Work: w, Proxies: r.Proxies, Samples: samples})
+	}
+	return results
+}
+
+// Text is the report as it is printed.
+func (r Report) Text() string {
+	var b strings.Builder
+	b.WriteString(r.Environment.Head(r.Proxies))
+	for _, result := range r.Results() {
+		b.WriteString(result.String())
+	}
+	b.WriteString(r.Environment.Foot())
+	return b.String()
+}
+
+// Write writes the report to a directory, which it makes.
+func (r Report) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var raw strings.Builder
+	r.Raw(&raw)
+	r.Proxies = slices.Clone(r.Proxies)
+	for i, p := range r.Proxies {
+		if p.Path != "" {
+			r.Proxies[i].Path = filepath.Base(p.Path) // where it was built is nobody's concern
+		}
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string]string{textFile: r.Text(), rawFile: raw.String(), jsonFile: string(b) + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadReport reads what Write has written.
+func ReadReport(dir string) (r Report, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, jsonFile))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", filepath.Join(dir, jsonFile), err)
+	}
+	return r, nil
+}
+
+// Raw writes the measurements that count in the format of Go's benchmarks, one line each: benchstat -col /proxy compares.
+func (r Report) Raw(to io.Writer) {
+	e := r.Environment
+	fmt.Fprintf(to, "goos: linux\npkg: github.com/portsplice/portsplice/bench\ncpu: %s\nkernel: %s\n", e.CPU, e.Kernel)
+	more := map[string]bool{}
+	for _, w := range r.Works {
+		for _, u := range w.Units {
+			more[u.Name] = u.More
+		}
+	}
+	for _, unit := range slices.Sorted(maps.Keys(more)) {
+		fmt.Fprintf(to, "Unit %s better=%s\n", unit, map[bool]string{true: "higher", false: "lower"}[more[unit]])
+	}
+	for _, s := range r.Samples {
+		if s.Round > 0 && len(s.Values) > 0 {
+			fmt.Fprintf(to, "Benchmark%s 1%s\n", benchmarkName(s.Proxy, s.Work), s.Values)
+		}
+	}
+}
+
+// benchmarkName is the name of a measurement, without "Benchmark".
+func benchmarkName(proxy, work string) string { return "Proxies/" + subBenchmark(proxy, work) }
+
+func subBenchmark(proxy, work string) string { return "proxy=" + proxy + "/work=" + work }
+
+// String is the values as a benchmark prints them.
+func (v Values) String() string {
+	var b strings.Builder
+	for _, unit := range slices.Sorted(maps.Keys(v)) {
+		fmt.Fprintf(&b, " %.6g %s", v[unit], unit)
+	}
+	return b.String()
+}
