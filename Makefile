@@ -88,6 +88,11 @@ bench-report: bench-packages
 bench-smoke: bench-packages
 	$(GO) run ./bench/ratios -set quick -rounds 1
 
+# Where the time goes, ours and the reference's algorithm side by side: make profile WORK=crr
+profile: WORK ?= pingpong/size=64/conns=64
+profile:
+	$(GO) run ./bench/profile -work $(WORK) -out bin/profile
+
 # Two builds of ours: make compare OLD=bin/before NEW=bin/portsplice WORK=pingpong,crr
 compare: $(TOOLS)/benchstat
 	PATH=$(TOOLS):$$PATH $(GO) run ./bench/compare $(if $(WORK),-work $(WORK)) $(OLD) $(NEW)

@@ -3,8 +3,11 @@
 //	go run ./bench/ratios                     rounds that alternate, and ratios: what decides
 //	go run ./bench/ratios -work pingpong,crr  some of the work
 //	go test -bench . ./bench                  the same measurements one by one, for benchstat
+//	make bench-report SET=quick               ratios, published as a report with plots
+//	make compare OLD=a NEW=b WORK=crr         two builds of ours, by benchstat
+//	make profile WORK=crr                     where the time goes (docs/profiling.md)
 //
-// Both take root, and Linux. The two are one engine: Programs.Measure is one measurement, Rounds is a sequence of
+// All take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence of
 // them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
 // between A and B; to know which is faster, use ratios.
 //

@@ -44,11 +44,12 @@ const CongestionControl = "cubic"
 type lab struct {
 	client, host, container *netlab.Namespace
 	processes               []*process
-	dir                     string // for files
+	dir                     string   // for files
+	environment             []string // of the processes, beyond the benchmark's own
 }
 
-func newLab(dir string) (l *lab, err error) {
-	l = &lab{dir: dir}
+func newLab(dir string, environment []string) (l *lab, err error) {
+	l = &lab{dir: dir, environment: environment}
 	defer func() {
 		if err != nil {
 			l.close()

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,9 +29,15 @@ func (p *Programs) Rounds(ctx context.Context, w Work, s Set) (Result, error) {
 
 // Measure measures one proxy at one work. The duration is for work that is traffic.
 func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
+	return p.MeasureWith(ctx, Tool{}, w, proxy, d)
+}
+
+// MeasureWith has a tool watch the proxy, if the work is traffic.
+func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Proxy, d time.Duration) (
+	v Values, failure error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
 	defer cancel()
-	l, err := newLab(p.dir)
+	l, err := newLab(p.dir, tool.Environment)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +59,11 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 			return nil, err
 		}
 		r.to, r.proxy = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
+		finish, err := tool.attach(ctx, running)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { failure = errors.Join(failure, finish()) }()
 	}
 	switch w.Kind {
 	case idle:

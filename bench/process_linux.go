@@ -33,6 +33,7 @@ func (l *lab) start(ctx context.Context, n *netlab.Namespace, path string, args 
 	defer func() { _ = status.Close() }()
 	p := newProcess(ctx, path, args)
 	p.ExtraFiles = append([]*os.File{report}, files...)
+	p.Env = append(os.Environ(), l.environment...)
 	var begun time.Time
 	err = n.Do(func() error {
 		begun = time.Now()

@@ -15,6 +15,7 @@ import (
 type Options struct {
 	Portsplice string // the program to measure; built from this tree if empty
 	Reference  string // docker-proxy; looked for on PATH if empty
+	Profile    bool   // builds ours and goref with the tag profile, and with symbols
 	Old        string // another portsplice: the two are measured, and nothing else but direct
 }
 
@@ -63,8 +64,11 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
 	}
 	// As the Makefile builds what dockerd is to start.
-	build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", p.dir + "/"},
-		packages...)...)
+	flags := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", p.dir + "/"}
+	if o.Profile {
+		flags = []string{"build", "-trimpath", "-tags=profile", "-o", p.dir + "/"}
+	}
+	build := exec.CommandContext(ctx, "go", append(flags, packages...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)

@@ -29,6 +29,10 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	dockerd := os.NewFile(statusFD, "status")
+	finishProfile, err := startProfile()
+	if err != nil {
+		log.Fatal(err)
+	}
 	serve, err := start()
 	if err != nil {
 		_, _ = fmt.Fprintf(dockerd, "1\n%v\n", err) // standard error tells it too
@@ -40,6 +44,9 @@ func main() {
 	_ = dockerd.Close() // it is written
 	go serve()
 	<-stop
+	if err := finishProfile(); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // start opens the frontend, and gives what serves it.

@@ -1,3 +1,5 @@
+//go:build !profile
+
 #include "textflag.h"
 
 // The kernel calls these; see signals_linux.go. They use no stack and no Go.

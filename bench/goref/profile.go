@@ -1,0 +1,8 @@
+//go:build profile
+
+package main
+
+import "github.com/portsplice/portsplice/internal/cpuprofile"
+
+// startProfile begins a profile of CPU time, if the environment asks for one.
+func startProfile() (finish func() error, err error) { return cpuprofile.Start() }
