@@ -3,6 +3,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -96,14 +97,7 @@ func (n *Namespace) Up(name string, addresses ...netip.Prefix) error {
 		return fmt.Errorf("find interface %s: %w", name, err)
 	}
 	for _, prefix := range addresses {
-		a, err := netlink.ParseAddr(prefix.String())
-		if err != nil {
-			return err
-		}
-		if prefix.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD // ready for use at once
-		}
-		if err := n.links.AddrAdd(link, a); err != nil {
+		if err := n.links.AddrAdd(link, address(prefix)); err != nil {
 			return fmt.Errorf("add %v to interface %s: %w", prefix, name, err)
 		}
 	}
@@ -123,6 +117,36 @@ func (n *Namespace) Down(name string) error {
 		return fmt.Errorf("set interface %s down: %w", name, err)
 	}
 	return nil
+}
+
+func address(prefix netip.Prefix) *netlink.Addr {
+	mask := net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: mask}}
+	if prefix.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // ready for use at once
+	}
+	return a
+}
+
+// RemoveAddress takes an address from an interface.
+func (n *Namespace) RemoveAddress(name string, prefix netip.Prefix) error {
+	link, err := n.links.LinkByName(name)
+	if err == nil {
+		err = n.links.AddrDel(link, address(prefix))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %v from interface %s: %w", prefix, name, err)
+	}
+	return nil
+}
+
+// Index is the number of an interface, which is also the zone of link-local addresses.
+func (n *Namespace) Index(name string) (int, error) {
+	link, err := n.links.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	return link.Attrs().Index, nil
 }
 
 // Cable joins two namespaces by interfaces of that name, with an address each, and waits until both carry.

@@ -73,15 +73,31 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 }
 
 func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Report: report}
+	supported := udp.Supported()
+	switch {
+	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:
+		return startPortableUDP(c, socket, options)
+	case supported != nil:
+		return nil, errors.Join(supported, socket.Close())
+	}
+	r, err := udp.NewLoop(socket.Take(), c.Backend, options)
+	if err != nil {
+		return nil, err
+	}
+	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+}
+
+func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {
 	conn, err := socket.UDPConn()
 	if err != nil {
 		return nil, fmt.Errorf("udp: %w", err)
 	}
-	r, err := udp.New(conn, c.Backend, udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Report: report})
+	r, err := udp.NewPortable(conn, c.Backend, options)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+	return &Relay{Engine: "udp-portable", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
 }
 
 func startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {

@@ -10,19 +10,27 @@ const (
 )
 
 // backoff spaces out the attempts at a call that keeps failing. The zero value is ready to use.
-type backoff struct{ next time.Duration }
+type backoff struct{ rest time.Duration }
 
-func (b *backoff) reset() { b.next = 0 }
+func (b *backoff) reset() { b.rest = 0 }
 
-// pause returns at once after a first failure, and later with each one, unless done is closed first.
+// next is how long to rest after one more failure: not at all after the first, and longer with each.
+func (b *backoff) next() time.Duration {
+	rest := b.rest
+	b.rest = min(max(2*b.rest, shortestPause), longestPause)
+	return rest
+}
+
+// pause rests, unless done is closed first.
 func (b *backoff) pause(done <-chan struct{}) {
-	if b.next > 0 {
-		timer := time.NewTimer(b.next)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-done:
-		}
+	rest := b.next()
+	if rest == 0 {
+		return
 	}
-	b.next = min(max(2*b.next, shortestPause), longestPause)
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	}
 }

@@ -126,7 +126,7 @@ func benchRelay(b *testing.B, backend netip.AddrPort) (address netip.AddrPort, c
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := New(frontend, backend, Options{})
+	r, err := NewPortable(frontend, backend, Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

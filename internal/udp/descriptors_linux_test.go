@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -17,37 +16,28 @@ import (
 
 // Evicted and expired flows give their descriptors back.
 func TestMoby11185EvictedFlowsCloseTheirSockets(t *testing.T) {
+	onEach(t, testMoby11185EvictedFlowsCloseTheirSockets)
+}
+
+func testMoby11185EvictedFlowsCloseTheirSockets(t *testing.T, e engine) {
 	const limit = 4
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
 	for range limit {
 		exchange(t, dial(t, at(r, "127.0.0.1")), backend, []byte("first"))
 	}
-	before := sockets(t)
+	before := openSockets(t)
 	const more = 50
 	for range more {
 		exchange(t, dial(t, at(r, "127.0.0.1")), backend, []byte("next"))
 	}
-	if opened := sockets(t) - before; opened != more { // the clients' own
+	if opened := openSockets(t) - before; opened != more { // the clients' own
 		t.Errorf("%d sockets opened for %d clients", opened, more)
 	}
 }
 
-// The socket of a flow that comes too late, when the relay is closing, is not left behind.
-func TestLateFlowClosesItsSocket(t *testing.T) {
-	r := newRelay(t, "127.0.0.1", netip.MustParseAddrPort("127.0.0.1:53"), Options{})
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	before := sockets(t)
-	r.forward([]byte("late"), flowKey{client: netip.MustParseAddrPort("127.0.0.1:1")})
-	if after := sockets(t); after != before {
-		t.Errorf("%d sockets, %d before", after, before)
-	}
-}
-
-// sockets counts the sockets of this process.
-func sockets(t *testing.T) int {
+// openSockets counts the sockets of this process.
+func openSockets(t *testing.T) int {
 	t.Helper()
 	n := 0
 	for _, target := range descriptors(t) {
@@ -108,10 +98,14 @@ func limitDescriptors(t *testing.T, spare int) {
 
 // Out of descriptors long before the table is full, the relay serves every client at the expense of the oldest.
 func TestOutOfDescriptorsServesNewClients(t *testing.T) {
+	onEach(t, testOutOfDescriptorsServesNewClients)
+}
+
+func testOutOfDescriptorsServesNewClients(t *testing.T, e engine) {
 	const clients, spare = 40, 8
 	var told reports
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: 1000, Report: told.add})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: 1000, Report: told.add})
 	conns := make([]*net.UDPConn, clients)
 	for i := range conns {
 		conns[i] = dial(t, at(r, "127.0.0.1"))
@@ -132,10 +126,12 @@ func TestOutOfDescriptorsServesNewClients(t *testing.T) {
 }
 
 // Where there is nobody to evict the datagram is dropped, and the relay waits for better times.
-func TestOutOfDescriptorsIsOutlived(t *testing.T) {
+func TestOutOfDescriptorsIsOutlived(t *testing.T) { onEach(t, testOutOfDescriptorsIsOutlived) }
+
+func testOutOfDescriptorsIsOutlived(t *testing.T, e engine) {
 	var told reports
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
 	client := dial(t, at(r, "127.0.0.1"))
 	t.Run("none left", func(t *testing.T) {
 		limitDescriptors(t, 0)
@@ -146,13 +142,15 @@ func TestOutOfDescriptorsIsOutlived(t *testing.T) {
 	exchange(t, client, backend, []byte("after"))
 }
 
-func TestTableFitsDescriptorLimit(t *testing.T) {
+func TestTableFitsDescriptorLimit(t *testing.T) { onEach(t, testTableFitsDescriptorLimit) }
+
+func testTableFitsDescriptorLimit(t *testing.T, e engine) {
 	const spare = 100
 	frontend := listen(t, "127.0.0.1")
 	backend := listen(t, "127.0.0.1")
 	limitDescriptors(t, spare)
-	r := newRelayOn(t, frontend, addressOf(backend), Options{})
-	if limit := descriptorLimit(); r.maxFlows != limit/4*3 {
-		t.Errorf("at most %d flows with %d descriptors, want three quarters", r.maxFlows, limit)
+	r := e.newRelayOn(t, frontend, addressOf(backend), Options{})
+	if limit, got := descriptorLimit(), r.settings().MaxFlows; got != limit/4*3 {
+		t.Errorf("at most %d flows with %d descriptors, want three quarters", got, limit)
 	}
 }

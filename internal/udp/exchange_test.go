@@ -21,11 +21,13 @@ var loopbacks = []struct{ name, frontend, asked, backend string }{
 	{"any v6 asked over v4", "::", "127.0.0.1", "127.0.0.1"},
 }
 
-func TestExchange(t *testing.T) {
+func TestExchange(t *testing.T) { onEach(t, testExchange) }
+
+func testExchange(t *testing.T, e engine) {
 	for _, c := range loopbacks {
 		t.Run(c.name, func(t *testing.T) {
 			backend := listen(t, c.backend)
-			r := serve(t, c.frontend, addressOf(backend), Options{})
+			r := e.serve(t, c.frontend, addressOf(backend), Options{})
 			client := dial(t, at(r, c.asked))
 			sizes := []int{0, 1, 200, 1472, 1473, 9000, 65507}
 			total := 0
@@ -57,11 +59,13 @@ func pattern(size int) []byte {
 }
 
 // Empty datagrams open a flow, pass both ways, and end nothing.
-func TestEmptyDatagrams(t *testing.T) {
+func TestEmptyDatagrams(t *testing.T) { onEach(t, testEmptyDatagrams) }
+
+func testEmptyDatagrams(t *testing.T, e engine) {
 	for _, c := range loopbacks {
 		t.Run(c.name, func(t *testing.T) {
 			backend := listen(t, c.backend)
-			r := serve(t, c.frontend, addressOf(backend), Options{})
+			r := e.serve(t, c.frontend, addressOf(backend), Options{})
 			client := dial(t, at(r, c.asked))
 			for range 3 {
 				exchange(t, client, backend, nil)
@@ -71,10 +75,12 @@ func TestEmptyDatagrams(t *testing.T) {
 	}
 }
 
-func TestOrderWithinFlows(t *testing.T) {
+func TestOrderWithinFlows(t *testing.T) { onEach(t, testOrderWithinFlows) }
+
+func testOrderWithinFlows(t *testing.T, e engine) {
 	const clients, rounds, burst = 4, 20, 32
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{})
 	conns := make([]*net.UDPConn, clients)
 	for i := range conns {
 		conns[i] = dial(t, at(r, "127.0.0.1"))
@@ -103,9 +109,11 @@ func TestOrderWithinFlows(t *testing.T) {
 }
 
 // The client of one socket that asks two relays, and two clients of one relay, are flows of their own.
-func TestFlowsAreApart(t *testing.T) {
+func TestFlowsAreApart(t *testing.T) { onEach(t, testFlowsAreApart) }
+
+func testFlowsAreApart(t *testing.T, e engine) {
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{})
 	seen := map[netip.AddrPort]int{}
 	clients := make([]*net.UDPConn, 8)
 	for i := range clients {
@@ -126,12 +134,14 @@ func TestFlowsAreApart(t *testing.T) {
 }
 
 // IPv6 carries 20 bytes more than IPv4. What does not fit is dropped whole, counted and reported; the flow lives.
-func TestTooLargeIsDropped(t *testing.T) {
+func TestTooLargeIsDropped(t *testing.T) { onEach(t, testTooLargeIsDropped) }
+
+func testTooLargeIsDropped(t *testing.T, e engine) {
 	const largest6 = 65527
 	t.Run("to the backend", func(t *testing.T) {
 		var told reports
 		backend := listen(t, "127.0.0.1")
-		r := serve(t, "::1", addressOf(backend), Options{Report: told.add})
+		r := e.serve(t, "::1", addressOf(backend), Options{Report: told.add})
 		client := dial(t, at(r, "::1"))
 		flow := exchange(t, client, backend, []byte("before"))
 		send(t, client, pattern(largest6))
@@ -143,7 +153,7 @@ func TestTooLargeIsDropped(t *testing.T) {
 	t.Run("to the client", func(t *testing.T) {
 		var told reports
 		backend := listen(t, "::1")
-		r := serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+		r := e.serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
 		client := dial(t, at(r, "127.0.0.1"))
 		flow := exchange(t, client, backend, []byte("before"))
 		reply(t, backend, pattern(largest6), flow)
@@ -152,7 +162,7 @@ func TestTooLargeIsDropped(t *testing.T) {
 	})
 }
 
-func checkOneTooLarge(t *testing.T, r *Relay, told *reports) {
+func checkOneTooLarge(t *testing.T, r *rig, told *reports) {
 	t.Helper()
 	s := r.Stats()
 	if s.Dropped != 1 || s.Abandoned != 0 {
@@ -164,9 +174,11 @@ func checkOneTooLarge(t *testing.T, r *Relay, told *reports) {
 }
 
 // 65,527 bytes, the most there is, pass where both sides are IPv6.
-func TestLargestDatagram(t *testing.T) {
+func TestLargestDatagram(t *testing.T) { onEach(t, testLargestDatagram) }
+
+func testLargestDatagram(t *testing.T, e engine) {
 	backend := listen(t, "::1")
-	r := serve(t, "::1", addressOf(backend), Options{})
+	r := e.serve(t, "::1", addressOf(backend), Options{})
 	largest := pattern(65527)
 	if bytes.Equal(largest[:65507], largest[20:]) {
 		t.Fatal("the pattern does not show a cut")

@@ -30,11 +30,13 @@ func shut(t *testing.T, conn *net.UDPConn) {
 
 // moby#52483: whatever was refused while the backend was down, the first datagram after it is back arrives, from
 // the port the backend knew before, and its answer comes back.
-func TestMoby52483BackendRestarts(t *testing.T) {
+func TestMoby52483BackendRestarts(t *testing.T) { onEach(t, testMoby52483BackendRestarts) }
+
+func testMoby52483BackendRestarts(t *testing.T, e engine) {
 	var told reports
 	backend := listen(t, "127.0.0.1")
 	address := addressOf(backend)
-	r := serve(t, "127.0.0.1", address, Options{Report: told.add})
+	r := e.serve(t, "127.0.0.1", address, Options{Report: told.add})
 	client := dial(t, at(r, "127.0.0.1"))
 	flow := exchange(t, client, backend, []byte("before"))
 	sent := uint64(1)
@@ -61,11 +63,13 @@ func TestMoby52483BackendRestarts(t *testing.T) {
 }
 
 // A backend that is down costs at most one refusal and one report for each datagram: nothing spins.
-func TestMoby52483RefusalsDoNotSpin(t *testing.T) {
+func TestMoby52483RefusalsDoNotSpin(t *testing.T) { onEach(t, testMoby52483RefusalsDoNotSpin) }
+
+func testMoby52483RefusalsDoNotSpin(t *testing.T, e engine) {
 	const datagrams = 20
 	var told reports
 	backend := listen(t, "127.0.0.1")
-	r := serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
 	shut(t, backend)
 	client := dial(t, at(r, "127.0.0.1"))
 	for i := range uint64(datagrams) {

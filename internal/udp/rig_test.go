@@ -63,20 +63,58 @@ func addressOf(conn *net.UDPConn) netip.AddrPort {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// newRelay makes a relay in front of backend that is closed when the test ends.
-func newRelay(t *testing.T, frontend string, backend netip.AddrPort, o Options) *Relay {
-	t.Helper()
-	return newRelayOn(t, listen(t, frontend), backend, o)
+// relay is what the relays of this package are to their tests.
+type relay interface {
+	Serve() error
+	Close() error
+	Stats() Stats
+	settings() Options
+	setClock(now func() time.Duration) // before Serve
+	sweepNow()                         // has what is idle by the clock expire
 }
 
-func newRelayOn(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) *Relay {
+// engine is a way to make a relay, which owns frontend.
+type engine struct {
+	name string
+	make func(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (relay, error)
+}
+
+// onEach runs a test over every engine that this system has: what one promises all keep.
+func onEach(t *testing.T, test func(t *testing.T, e engine)) {
+	for _, e := range engines() {
+		t.Run(e.name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+var portable = engine{"portable", func(_ *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (relay, error) {
+	return NewPortable(frontend, backend, o)
+}}
+
+func (r *Portable) settings() Options                 { return r.options }
+func (r *Portable) setClock(now func() time.Duration) { r.now = now }
+func (r *Portable) sweepNow()                         { r.sweep() }
+
+// rig is a relay under test.
+type rig struct {
+	relay
+	address netip.AddrPort // the frontend's
+}
+
+// newRelay makes a relay in front of backend that is closed when the test ends.
+func (e engine) newRelay(t *testing.T, frontend string, backend netip.AddrPort, o Options) *rig {
+	t.Helper()
+	return e.newRelayOn(t, listen(t, frontend), backend, o)
+}
+
+func (e engine) newRelayOn(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) *rig {
 	t.Helper()
 	if o.Report == nil {
 		o.Report = func(op string, client, backend netip.AddrPort, err error) {
 			t.Errorf("reported: %s, client %v, backend %v: %v", op, client, backend, err)
 		}
 	}
-	r, err := New(frontend, backend, o)
+	address := addressOf(frontend)
+	r, err := e.make(t, frontend, backend, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +123,21 @@ func newRelayOn(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o O
 			t.Errorf("close: %v", err)
 		}
 	})
-	return r
+	return &rig{r, address}
 }
 
 // start serves r until the test ends.
-func start(t *testing.T, r *Relay) *Relay {
+func start(t *testing.T, r *rig) *rig {
+	t.Helper()
+	startBy(t, r, r.Serve)
+	return r
+}
+
+// startBy is start by a function that calls r.Serve.
+func startBy(t *testing.T, r *rig, serve func() error) {
 	t.Helper()
 	served := make(chan error, 1)
-	go func() { served <- r.Serve() }()
+	go func() { served <- serve() }()
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -101,18 +146,17 @@ func start(t *testing.T, r *Relay) *Relay {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return r
 }
 
 // serve is newRelay and start.
-func serve(t *testing.T, frontend string, backend netip.AddrPort, o Options) *Relay {
+func (e engine) serve(t *testing.T, frontend string, backend netip.AddrPort, o Options) *rig {
 	t.Helper()
-	return start(t, newRelay(t, frontend, backend, o))
+	return start(t, e.newRelay(t, frontend, backend, o))
 }
 
 // at is the address of the relay's port that a client asks on host.
-func at(r *Relay, host string) netip.AddrPort {
-	return netip.AddrPortFrom(netip.MustParseAddr(host), addressOf(r.frontend).Port())
+func at(r *rig, host string) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(host), r.address.Port())
 }
 
 // dial opens a client that talks to server alone: what comes from another address does not reach it.
@@ -175,7 +219,7 @@ func exchange(t *testing.T, client, backend *net.UDPConn, datagram []byte) netip
 }
 
 // expectStats waits for the counts, as a datagram is counted after it was sent: its receiver may be faster.
-func expectStats(t *testing.T, r *Relay, want Stats) {
+func expectStats(t *testing.T, r relay, want Stats) {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -190,7 +234,7 @@ type clock struct{ time atomic.Int64 }
 
 func (c *clock) now() time.Duration       { return time.Duration(c.time.Load()) }
 func (c *clock) advance(by time.Duration) { c.time.Add(int64(by)) }
-func (c *clock) set(r *Relay) *clock      { r.now = c.now; return c }
+func (c *clock) set(r relay) *clock       { r.setClock(c.now); return c }
 
 // reports collects what a relay reports.
 type reports struct {

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Stats are counts since New, except Flows. Every datagram the relay receives is counted once, as relayed (in or
-// out) or as dropped; FlowsTotal is Flows + Evicted + Expired + Abandoned until Close.
+// Stats are counts since the relay was made, except Flows. Every datagram the relay receives is counted once, as
+// relayed (in or out) or as dropped; FlowsTotal is Flows + Evicted + Expired + Abandoned until Close.
 type Stats struct {
 	Flows      uint64 // in the table now
 	FlowsTotal uint64 // ever opened
@@ -21,52 +21,83 @@ type Stats struct {
 	BytesIn      uint64
 	BytesOut     uint64
 
-	Dropped uint64 // datagrams received, from either side, and not sent on
-	Retried uint64 // datagrams in DatagramsIn that needed the second try
-	Refused uint64 // times an ICMP answer said that nobody listens at the backend
+	Blocks        uint64 // sends of several datagrams as one block (UDP_SEGMENT)
+	Segments      uint64 // datagrams in DatagramsIn and DatagramsOut that were sent in blocks
+	BlocksRefused uint64 // blocks that the kernel or the device did not take, and that were sent one by one
+
+	Dropped       uint64 // datagrams received, from either side, and not sent on
+	TooLarge      uint64 // of these, the ones larger than what the other side can carry
+	KernelDropped uint64 // datagrams never received, because a socket had no room: the relay was too slow
+	Retried       uint64 // sends that needed the second try
+	Refused       uint64 // times an ICMP answer said that nobody listens at the backend
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
 	return fmt.Sprintf("flows=%d flows-total=%d evicted=%d expired=%d abandoned=%d datagrams-in=%d datagrams-out=%d "+
-		"bytes-in=%d bytes-out=%d dropped=%d retried=%d refused=%d",
+		"bytes-in=%d bytes-out=%d blocks=%d segments=%d blocks-refused=%d dropped=%d too-large=%d kernel-dropped=%d "+
+		"retried=%d refused=%d",
 		s.Flows, s.FlowsTotal, s.Evicted, s.Expired, s.Abandoned, s.DatagramsIn, s.DatagramsOut,
-		s.BytesIn, s.BytesOut, s.Dropped, s.Retried, s.Refused)
+		s.BytesIn, s.BytesOut, s.Blocks, s.Segments, s.BlocksRefused, s.Dropped, s.TooLarge, s.KernelDropped,
+		s.Retried, s.Refused)
 }
 
+// counters are what Stats are read from.
 type counters struct {
-	flows, evicted, expired, abandoned           atomic.Uint64
-	datagramsIn, datagramsOut, bytesIn, bytesOut atomic.Uint64
-	dropped, retried, refused                    atomic.Uint64
+	flows, flowsTotal, evicted, expired, abandoned     atomic.Uint64
+	datagramsIn, datagramsOut, bytesIn, bytesOut       atomic.Uint64
+	blocks, segments, blocksRefused                    atomic.Uint64
+	dropped, tooLarge, kernelDropped, retried, refused atomic.Uint64
 }
 
-// Stats returns the counts. They are read one after the other: while datagrams move they may differ by these.
-func (r *Relay) Stats() Stats {
-	r.mu.Lock()
-	flows := r.flows.len()
-	r.mu.Unlock()
-	c := &r.count
+// read reads the counters one after the other: while datagrams move they may differ by these.
+func (c *counters) read() Stats {
 	return Stats{
-		Flows:        uint64(flows),
-		FlowsTotal:   c.flows.Load(),
-		Evicted:      c.evicted.Load(),
-		Expired:      c.expired.Load(),
-		Abandoned:    c.abandoned.Load(),
-		DatagramsIn:  c.datagramsIn.Load(),
-		DatagramsOut: c.datagramsOut.Load(),
-		BytesIn:      c.bytesIn.Load(),
-		BytesOut:     c.bytesOut.Load(),
-		Dropped:      c.dropped.Load(),
-		Retried:      c.retried.Load(),
-		Refused:      c.refused.Load(),
+		Flows:         c.flows.Load(),
+		FlowsTotal:    c.flowsTotal.Load(),
+		Evicted:       c.evicted.Load(),
+		Expired:       c.expired.Load(),
+		Abandoned:     c.abandoned.Load(),
+		DatagramsIn:   c.datagramsIn.Load(),
+		DatagramsOut:  c.datagramsOut.Load(),
+		BytesIn:       c.bytesIn.Load(),
+		BytesOut:      c.bytesOut.Load(),
+		Blocks:        c.blocks.Load(),
+		Segments:      c.segments.Load(),
+		BlocksRefused: c.blocksRefused.Load(),
+		Dropped:       c.dropped.Load(),
+		TooLarge:      c.tooLarge.Load(),
+		KernelDropped: c.kernelDropped.Load(),
+		Retried:       c.retried.Load(),
+		Refused:       c.refused.Load(),
+	}
+}
+
+// countDrop counts datagrams that the relay gives up, for that reason.
+func (c *counters) countDrop(datagrams int, err error) {
+	c.dropped.Add(uint64(datagrams))
+	if errors.Is(err, syscall.EMSGSIZE) {
+		c.tooLarge.Add(uint64(datagrams))
 	}
 }
 
 // countRefusal reports whether err is an ICMP answer of the backend's host, and counts it.
-func (r *Relay) countRefusal(err error) bool {
+func (c *counters) countRefusal(err error) bool {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return false
 	}
-	r.count.refused.Add(1)
+	c.refused.Add(1)
+	return true
+}
+
+// faulty tells whether a send that failed twice shows that the socket towards the backend is no good any more. Its
+// source address may have left the host. It is fine where the datagram was too large, the backend is down or a queue
+// was full.
+func faulty(err error) bool {
+	for _, passing := range []syscall.Errno{syscall.EMSGSIZE, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ENOBUFS} {
+		if errors.Is(err, passing) {
+			return false
+		}
+	}
 	return true
 }

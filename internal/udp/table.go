@@ -2,6 +2,7 @@ package udp
 
 import (
 	"container/heap"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,73 +16,93 @@ const grace = time.Second
 // Both queues are in order of idle time, kept lazily: a datagram only stores the time in its flow, and a flow's
 // place is put right when it comes to the front. So a datagram costs the table nothing, and the flow at the front
 // is nevertheless exactly the one that has been idle longest.
-type table struct {
-	flows    map[flowKey]*flow
-	oneSided idleQueue // the client spoke, the backend has not answered yet
-	twoSided idleQueue // the backend has answered
+//
+// K is what tells flows apart, F a pointer to a flow.
+type table[K comparable, F member[K]] struct {
+	flows    map[K]F
+	oneSided idleQueue[K, F] // the client spoke, the backend has not answered yet
+	twoSided idleQueue[K, F] // the backend has answered
 }
 
-// tracking is what the table keeps in a flow.
-type tracking struct {
-	answered bool
-	queued   bool          // in the table
-	place    int           // index in its queue
+// member is a flow as the table sees it: it embeds a tracking.
+type member[K comparable] interface {
+	comparable
+	track() *tracking[K]
+}
+
+// tracking is what the table knows of a flow.
+type tracking[K comparable] struct {
+	key      K
+	seen     atomic.Int64  // time of the last datagram in either direction, on the relay's clock
 	stamp    time.Duration // what the queue is ordered by: seen, as it was when the queue last looked
+	place    int32         // index in its queue
+	answered bool
+	queued   bool // in the table
 }
 
-func newTable() table { return table{flows: make(map[flowKey]*flow)} }
+func (t *tracking[K]) track() *tracking[K] { return t }
 
-func (t *table) len() int { return len(t.flows) }
+func (t *tracking[K]) touch(now time.Duration) { t.seen.Store(int64(now)) }
 
-func (t *table) find(key flowKey) *flow { return t.flows[key] }
+func newTable[K comparable, F member[K]]() table[K, F] { return table[K, F]{flows: make(map[K]F)} }
+
+func (t *table[K, F]) len() int { return len(t.flows) }
+
+// find returns the flow of key, nil if there is none.
+func (t *table[K, F]) find(key K) F { return t.flows[key] }
 
 // add enters a flow, last seen now, whose key the table does not hold.
-func (t *table) add(f *flow, now time.Duration) {
-	f.touch(now)
-	f.queued = true
-	t.flows[f.key] = f
+func (t *table[K, F]) add(f F, now time.Duration) {
+	tracked := f.track()
+	tracked.touch(now)
+	tracked.queued = true
+	t.flows[tracked.key] = f
 	t.oneSided.insert(f)
 }
 
 // remove takes a flow out, and reports whether it was in.
-func (t *table) remove(f *flow) bool {
-	if !f.queued {
+func (t *table[K, F]) remove(f F) bool {
+	tracked := f.track()
+	if !tracked.queued {
 		return false
 	}
-	heap.Remove(t.queue(f), f.place)
-	delete(t.flows, f.key)
-	f.queued = false
+	heap.Remove(t.queue(tracked), int(tracked.place))
+	delete(t.flows, tracked.key)
+	tracked.queued = false
 	return true
 }
 
 // answer notes that the backend has answered. The flow may have left the table meanwhile.
-func (t *table) answer(f *flow) {
-	if f.queued {
-		heap.Remove(t.queue(f), f.place)
+func (t *table[K, F]) answer(f F) {
+	tracked := f.track()
+	if tracked.queued {
+		heap.Remove(t.queue(tracked), int(tracked.place))
 		t.twoSided.insert(f)
 	}
-	f.answered = true
+	tracked.answered = true
 }
 
 // evict takes out the flow that is missed least: one that has been idle for the grace rather than a busy one, of
 // these one that never had an answer rather than one that had, of these the one idle longest. Nil if there is none.
-func (t *table) evict(now time.Duration) *flow {
+func (t *table[K, F]) evict(now time.Duration) F {
+	var none F
 	one, two := t.oneSided.front(), t.twoSided.front()
 	victim := one
-	if one == nil || two != nil && now-one.stamp < grace && now-two.stamp >= grace {
+	if one == none || two != none && now-one.track().stamp < grace && now-two.track().stamp >= grace {
 		victim = two
 	}
-	if victim != nil {
+	if victim != none {
 		t.remove(victim)
 	}
 	return victim
 }
 
 // expire takes out the flows last seen at the time before or earlier.
-func (t *table) expire(before time.Duration) []*flow {
-	var gone []*flow
-	for _, q := range []*idleQueue{&t.oneSided, &t.twoSided} {
-		for f := q.front(); f != nil && f.stamp <= before; f = q.front() {
+func (t *table[K, F]) expire(before time.Duration) []F {
+	var none F
+	var gone []F
+	for _, q := range []*idleQueue[K, F]{&t.oneSided, &t.twoSided} {
+		for f := q.front(); f != none && f.track().stamp <= before; f = q.front() {
 			t.remove(f)
 			gone = append(gone, f)
 		}
@@ -89,19 +110,27 @@ func (t *table) expire(before time.Duration) []*flow {
 	return gone
 }
 
+// due returns when to expire flows next, if there are any: when the one idle longest has been so for the timeout, but
+// so that flows that expire shortly after one another share a sweep, of which there are at most eight per timeout.
+func (t *table[K, F]) due(now, timeout time.Duration) (at time.Duration, some bool) {
+	seen, some := t.oldest()
+	return max(seen+timeout, now+timeout/8), some
+}
+
 // oldest returns when the flow that has been idle longest was last seen.
-func (t *table) oldest() (seen time.Duration, some bool) {
-	for _, q := range []*idleQueue{&t.oneSided, &t.twoSided} {
-		if f := q.front(); f != nil && (!some || f.stamp < seen) {
-			seen, some = f.stamp, true
+func (t *table[K, F]) oldest() (seen time.Duration, some bool) {
+	var none F
+	for _, q := range []*idleQueue[K, F]{&t.oneSided, &t.twoSided} {
+		if f := q.front(); f != none && (!some || f.track().stamp < seen) {
+			seen, some = f.track().stamp, true
 		}
 	}
 	return seen, some
 }
 
 // drain takes out all flows.
-func (t *table) drain() []*flow {
-	all := make([]*flow, 0, len(t.flows))
+func (t *table[K, F]) drain() []F {
+	all := make([]F, 0, len(t.flows))
 	for _, f := range t.flows {
 		all = append(all, f)
 	}
@@ -111,8 +140,8 @@ func (t *table) drain() []*flow {
 	return all
 }
 
-func (t *table) queue(f *flow) *idleQueue {
-	if f.answered {
+func (t *table[K, F]) queue(tracked *tracking[K]) *idleQueue[K, F] {
+	if tracked.answered {
 		return &t.twoSided
 	}
 	return &t.oneSided
@@ -120,47 +149,49 @@ func (t *table) queue(f *flow) *idleQueue {
 
 // idleQueue is a heap of flows by stamp. A stamp is never later than the flow was seen (but for the moment between
 // reading the clock and storing it), so once the stamp of the front is right no other flow has been idle longer.
-type idleQueue []*flow
+type idleQueue[K comparable, F member[K]] []F
 
 // front returns the flow that has been idle longest, with its stamp right, or nil.
-func (q *idleQueue) front() *flow {
+func (q *idleQueue[K, F]) front() (none F) {
 	for len(*q) > 0 {
-		f := (*q)[0]
-		seen := time.Duration(f.seen.Load())
-		if seen <= f.stamp {
-			return f
+		tracked := (*q)[0].track()
+		seen := time.Duration(tracked.seen.Load())
+		if seen <= tracked.stamp {
+			return (*q)[0]
 		}
-		f.stamp = seen
+		tracked.stamp = seen
 		heap.Fix(q, 0)
 	}
-	return nil
+	return none
 }
 
-func (q *idleQueue) insert(f *flow) {
-	f.stamp = time.Duration(f.seen.Load())
+func (q *idleQueue[K, F]) insert(f F) {
+	tracked := f.track()
+	tracked.stamp = time.Duration(tracked.seen.Load())
 	heap.Push(q, f)
 }
 
 // The methods of heap.Interface.
 
-func (q idleQueue) Len() int           { return len(q) }
-func (q idleQueue) Less(i, j int) bool { return q[i].stamp < q[j].stamp }
+func (q idleQueue[K, F]) Len() int           { return len(q) }
+func (q idleQueue[K, F]) Less(i, j int) bool { return q[i].track().stamp < q[j].track().stamp }
 
-func (q idleQueue) Swap(i, j int) {
+func (q idleQueue[K, F]) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
+	q[i].track().place, q[j].track().place = int32(i), int32(j)
 }
 
-func (q *idleQueue) Push(x any) {
-	f := x.(*flow)
-	f.place = len(*q)
+func (q *idleQueue[K, F]) Push(x any) {
+	f := x.(F)
+	f.track().place = int32(len(*q))
 	*q = append(*q, f)
 }
 
-func (q *idleQueue) Pop() any {
+func (q *idleQueue[K, F]) Pop() any {
+	var none F
 	last := len(*q) - 1
 	f := (*q)[last]
-	(*q)[last] = nil
+	(*q)[last] = none
 	*q = (*q)[:last]
 	return f
 }

@@ -4,10 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
+)
+
+type (
+	testFlow  struct{ tracking[int] }
+	testTable = table[int, *testFlow]
 )
 
 // entry is a flow in the words of TestEvict.
@@ -34,10 +38,10 @@ func TestEvict(t *testing.T) {
 		{"at the grace exactly", []entry{{"a", now - grace, true}, {"b", now - grace + 1, false}}, "ab"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			table := newTable()
-			names := map[*flow]string{}
+			table := newTable[int, *testFlow]()
+			names := map[*testFlow]string{}
 			for i, e := range c.entries {
-				f := &flow{key: keyOf(i)}
+				f := &testFlow{tracking[int]{key: i}}
 				names[f] = e.name
 				table.add(f, 0)
 				f.touch(e.seen)
@@ -56,18 +60,16 @@ func TestEvict(t *testing.T) {
 	}
 }
 
-func keyOf(i int) flowKey {
-	return flowKey{client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(i >> 16), byte(i >> 8), byte(i)}), 1)}
+// model is the table in its plainest form: a list, searched from end to end.
+type model []*testFlow
+
+func (m *model) remove(f *testFlow) {
+	*m = slices.DeleteFunc(*m, func(g *testFlow) bool { return g == f })
 }
 
-// model is the table in its plainest form: a list, searched from end to end.
-type model []*flow
-
-func (m *model) remove(f *flow) { *m = slices.DeleteFunc(*m, func(g *flow) bool { return g == f }) }
-
 // victim is whom evict must choose, by the rule as evict's comment has it.
-func (m model) victim(now time.Duration) *flow {
-	rank := func(f *flow) (r int) {
+func (m model) victim(now time.Duration) *testFlow {
+	rank := func(f *testFlow) (r int) {
 		if now-seenOf(f) < grace {
 			r += 2
 		}
@@ -79,7 +81,7 @@ func (m model) victim(now time.Duration) *flow {
 	if len(m) == 0 {
 		return nil
 	}
-	return slices.MinFunc(m, func(a, b *flow) int {
+	return slices.MinFunc(m, func(a, b *testFlow) int {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
@@ -87,7 +89,7 @@ func (m model) victim(now time.Duration) *flow {
 	})
 }
 
-func seenOf(f *flow) time.Duration { return time.Duration(f.seen.Load()) }
+func seenOf(f *testFlow) time.Duration { return time.Duration(f.seen.Load()) }
 
 // Random schedules run against the table and the model. The clock moves with each step, so that no two flows are
 // seen at the same time and the order is never open.
@@ -98,14 +100,14 @@ func TestTableAgainstModel(t *testing.T) {
 }
 
 func runSchedule(t *testing.T, random *rand.Rand) {
-	table, now := newTable(), time.Duration(0)
+	table, now := newTable[int, *testFlow](), time.Duration(0)
 	var m model
 	for step := range 2000 {
 		now += 1 + time.Duration(random.Int64N(int64(grace/20)))
-		pick := func() *flow { return m[random.IntN(len(m))] }
+		pick := func() *testFlow { return m[random.IntN(len(m))] }
 		switch action := random.IntN(12); {
 		case len(m) == 0 || action < 4:
-			f := &flow{key: keyOf(step)}
+			f := &testFlow{tracking[int]{key: step}}
 			table.add(f, now)
 			m = append(m, f)
 		case action < 8:
@@ -137,7 +139,7 @@ func runSchedule(t *testing.T, random *rand.Rand) {
 	}
 }
 
-func checkExpiry(t *testing.T, table *table, m *model, before time.Duration) {
+func checkExpiry(t *testing.T, table *testTable, m *model, before time.Duration) {
 	t.Helper()
 	gone := table.expire(before)
 	for _, f := range gone {
@@ -153,7 +155,7 @@ func checkExpiry(t *testing.T, table *table, m *model, before time.Duration) {
 	}
 }
 
-func checkSame(t *testing.T, table *table, m model) {
+func checkSame(t *testing.T, table *testTable, m model) {
 	t.Helper()
 	if table.len() != len(m) || len(table.oneSided)+len(table.twoSided) != len(m) {
 		t.Fatalf("%d flows, %d one-sided, %d two-sided, want %d in all",
@@ -169,7 +171,7 @@ func checkSame(t *testing.T, table *table, m model) {
 		t.Fatalf("oldest found: %v, with %d flows", some, len(m))
 	}
 	if some {
-		want := slices.MinFunc(m, func(a, b *flow) int { return cmp.Compare(seenOf(a), seenOf(b)) })
+		want := slices.MinFunc(m, func(a, b *testFlow) int { return cmp.Compare(seenOf(a), seenOf(b)) })
 		if seen != seenOf(want) {
 			t.Fatalf("oldest seen at %v, want %v", seen, seenOf(want))
 		}

@@ -15,7 +15,7 @@ func TestMoby52483StaleRefusalIsRetried(t *testing.T) {
 	var told reports
 	backend := listen(t, "127.0.0.1")
 	address := addressOf(backend)
-	r := newRelay(t, "127.0.0.1", address, Options{Report: told.add})
+	r := portable.newRelay(t, "127.0.0.1", address, Options{Report: told.add}).relay.(*Portable)
 	f := unreadFlow(t, r)
 	for round := 1; round <= 3; round++ {
 		shut(t, backend)
@@ -38,7 +38,7 @@ func TestMoby52483StaleRefusalIsRetried(t *testing.T) {
 }
 
 // unreadFlow opens a flow without the goroutine that would take errors off its socket.
-func unreadFlow(t *testing.T, r *Relay) *flow {
+func unreadFlow(t *testing.T, r *Portable) *portableFlow {
 	t.Helper()
 	client := netip.MustParseAddrPort("127.0.0.1:1")
 	conn, err := r.dial(client)
@@ -46,7 +46,7 @@ func unreadFlow(t *testing.T, r *Relay) *flow {
 		t.Fatal(err)
 	}
 	closeAfter(t, conn)
-	f, err := newFlow(flowKey{client: client}, conn)
+	f, err := newPortableFlow(portableKey{client: client}, conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func unreadFlow(t *testing.T, r *Relay) *flow {
 }
 
 // waitForError waits until an error is pending on the flow's socket, and leaves it there.
-func waitForError(t *testing.T, f *flow) {
+func waitForError(t *testing.T, f *portableFlow) {
 	t.Helper()
 	raw, err := f.conn.SyscallConn()
 	if err != nil {

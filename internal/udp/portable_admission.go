@@ -7,12 +7,8 @@ import (
 	"syscall"
 )
 
-// dialAttempts bounds what one new client may cost the others when descriptors have run out: each attempt but the
-// last evicts a flow. One is enough unless another relay of this process takes the descriptor it freed.
-const dialAttempts = 3
-
 // flow finds the flow of key, or opens it.
-func (r *Relay) flow(key flowKey) (*flow, error) {
+func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 	if f := r.find(key); f != nil {
 		return f, nil
 	}
@@ -20,7 +16,7 @@ func (r *Relay) flow(key flowKey) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := newFlow(key, conn)
+	f, err := newPortableFlow(key, conn)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +28,7 @@ func (r *Relay) flow(key flowKey) (*flow, error) {
 }
 
 // find refreshes the flow before the lock is left, so that the sweeper cannot close it under the datagram.
-func (r *Relay) find(key flowKey) *flow {
+func (r *Portable) find(key portableKey) *portableFlow {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +41,7 @@ func (r *Relay) find(key flowKey) *flow {
 
 // dial opens the backend socket of a new flow. When descriptors, or ports, have run out an older flow gives up its
 // own.
-func (r *Relay) dial(client netip.AddrPort) (*net.UDPConn, error) {
+func (r *Portable) dial(client netip.AddrPort) (*net.UDPConn, error) {
 	for attempt := 1; ; attempt++ {
 		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.backend))
 		if !exhausted(err) || attempt == dialAttempts || !r.evict() {
@@ -67,7 +63,7 @@ func exhausted(err error) bool {
 }
 
 // evict forgets the flow that is missed least, and reports whether there was one.
-func (r *Relay) evict() bool {
+func (r *Portable) evict() bool {
 	r.mu.Lock()
 	f := r.flows.evict(r.now())
 	r.mu.Unlock()
@@ -81,7 +77,7 @@ func (r *Relay) evict() bool {
 
 // admit enters a flow into the table, at another's expense when that is full, and starts its way back. A relay
 // that is closing admits none.
-func (r *Relay) admit(f *flow) bool {
+func (r *Portable) admit(f *portableFlow) bool {
 	if r.full() {
 		r.evict()
 	}
@@ -91,28 +87,27 @@ func (r *Relay) admit(f *flow) bool {
 		return false
 	}
 	if r.flows.len() == 0 {
-		r.sweeper.Reset(r.timeout)
+		r.sweeper.Reset(r.options.Timeout)
 	}
 	r.flows.add(f, r.now())
-	r.count.flows.Add(1)
+	r.count.flowsTotal.Add(1)
 	r.readers.Go(func() { r.serveReplies(f) })
 	return true
 }
 
-func (r *Relay) full() bool {
+func (r *Portable) full() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.flows.len() >= r.maxFlows
+	return r.flows.len() >= r.options.MaxFlows
 }
 
 // sweep forgets the flows that have been idle for the timeout, and sets the timer for the next one to come.
-func (r *Relay) sweep() {
+func (r *Portable) sweep() {
 	now := r.now()
 	r.mu.Lock()
-	idle := r.flows.expire(now - r.timeout)
-	if seen, some := r.flows.oldest(); some && !r.closed() {
-		// Flows that expire shortly after one another share a sweep: at most eight per timeout.
-		r.sweeper.Reset(max(seen+r.timeout-now, r.timeout/8))
+	idle := r.flows.expire(now - r.options.Timeout)
+	if at, some := r.flows.due(now, r.options.Timeout); some && !r.closed() {
+		r.sweeper.Reset(at - now)
 	}
 	r.mu.Unlock()
 	r.count.expired.Add(uint64(len(idle)))
@@ -122,7 +117,7 @@ func (r *Relay) sweep() {
 }
 
 // abandon forgets a flow whose socket is of no more use, so that the next datagram of its client opens another.
-func (r *Relay) abandon(f *flow) {
+func (r *Portable) abandon(f *portableFlow) {
 	r.mu.Lock()
 	had := r.flows.remove(f)
 	r.mu.Unlock()

@@ -4,66 +4,55 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync/atomic"
-	"syscall"
-	"time"
 )
 
-// maxDatagram is larger than any datagram: a payload has at most 65,507 bytes over IPv4 and 65,527 over IPv6. A
-// read into as much is never cut short.
-const maxDatagram = 64 << 10
-
-// flowKey is what makes a flow: who asked, and which of our addresses. The same client port asking two addresses
+// portableKey is what makes a flow: who asked, and which of our addresses. The same client port asking two addresses
 // is two flows, because the replies must come from two addresses.
-type flowKey struct {
+type portableKey struct {
 	client netip.AddrPort
 	asked  local
 }
 
-// local is the address a datagram was sent to. The zero value stands for an address that is unknown, or that no
-// reply can leave from (multicast): the kernel then chooses.
-type local struct {
-	addr    netip.Addr
-	ifindex uint32 // only for IPv6 link-local addresses, which mean nothing without their interface
-}
+type portableTable = table[portableKey, *portableFlow]
 
-// flow is a client's entry in the table. The Serve goroutine writes to conn, the flow's own goroutine reads from it.
-type flow struct {
-	key     flowKey
+// portableFlow is a client's entry in the table. The Serve goroutine writes to conn, the flow's own goroutine reads
+// from it.
+type portableFlow struct {
+	tracking[portableKey]
 	conn    *net.UDPConn // connected to the backend
 	inbox   *inbox       // how conn is read
 	control []byte       // control message that makes replies leave from key.asked
-	seen    atomic.Int64 // time of the last datagram in either direction, on the relay's clock
-
-	tracking
 }
 
-// newFlow owns conn, also when it fails.
-func newFlow(key flowKey, conn *net.UDPConn) (*flow, error) {
+// newPortableFlow owns conn, also when it fails.
+func newPortableFlow(key portableKey, conn *net.UDPConn) (*portableFlow, error) {
 	inbox, err := newInbox(conn)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return &flow{key: key, conn: conn, inbox: inbox, control: key.asked.control()}, nil
+	return &portableFlow{
+		tracking: tracking[portableKey]{key: key},
+		conn:     conn,
+		inbox:    inbox,
+		control:  key.asked.control(),
+	}, nil
 }
-
-func (f *flow) touch(now time.Duration) { f.seen.Store(int64(now)) }
 
 // close gives the descriptor back before it returns: whoever evicts a flow needs it. It ends the flow's goroutine.
 // Closing a datagram socket flushes nothing, so its error has nothing to say; that includes closing twice.
-func (f *flow) close() { _ = f.conn.Close() }
+func (f *portableFlow) close() { _ = f.conn.Close() }
 
 // forward takes one datagram from a client to the backend.
-func (r *Relay) forward(datagram []byte, key flowKey) {
+func (r *Portable) forward(datagram []byte, key portableKey) {
 	f, err := r.flow(key)
 	if err != nil {
-		r.count.dropped.Add(1)
+		r.count.countDrop(1, err)
 		r.fail("open a flow to the backend", key.client, err)
 		return
 	}
 	if err := r.send(f, datagram); err != nil {
-		r.count.dropped.Add(1)
+		r.count.countDrop(1, err)
 		r.fail("send to the backend", key.client, err)
 		return
 	}
@@ -73,34 +62,33 @@ func (r *Relay) forward(datagram []byte, key flowKey) {
 
 // send tries twice. The error that a connected socket answers a send with may be the ICMP answer to an earlier
 // datagram, from when the backend was down; it is cleared by being returned, and the datagram in hand has not left.
-func (r *Relay) send(f *flow, datagram []byte) error {
+func (r *Portable) send(f *portableFlow, datagram []byte) error {
 	first := f.send(datagram)
 	if first == nil {
 		return nil
 	}
-	r.countRefusal(first)
+	r.count.countRefusal(first)
 	err := f.send(datagram)
 	if err == nil {
 		r.count.retried.Add(1)
 		r.fail("send to the backend, done at the second try", f.key.client, first)
 		return nil
 	}
-	r.countRefusal(err)
-	if !errors.Is(err, syscall.EMSGSIZE) && !errors.Is(err, syscall.ECONNREFUSED) {
-		// Not the datagram and not the backend: the socket itself. Its source address may have left the host.
+	r.count.countRefusal(err)
+	if faulty(err) {
 		r.abandon(f)
 	}
 	return err
 }
 
 // send uses sendmsg, because net's Write answers EAGAIN where it should wait when the datagram is empty.
-func (f *flow) send(datagram []byte) error {
+func (f *portableFlow) send(datagram []byte) error {
 	_, _, err := f.conn.WriteMsgUDP(datagram, nil, nil)
 	return err
 }
 
 // serveReplies takes the backend's datagrams to the client until the flow is closed.
-func (r *Relay) serveReplies(f *flow) {
+func (r *Portable) serveReplies(f *portableFlow) {
 	defer f.inbox.release()
 	var pace backoff
 	for {
@@ -111,7 +99,7 @@ func (r *Relay) serveReplies(f *flow) {
 			r.reply(f, datagram)
 		case errors.Is(err, net.ErrClosed):
 			return
-		case r.countRefusal(err):
+		case r.count.countRefusal(err):
 			// One for each ICMP message, so this cannot spin; and the backend may be back any moment.
 			r.fail("receive from the backend", f.key.client, err)
 		default:
@@ -122,7 +110,7 @@ func (r *Relay) serveReplies(f *flow) {
 }
 
 // reply takes one datagram from the backend to the client.
-func (r *Relay) reply(f *flow, datagram []byte) {
+func (r *Portable) reply(f *portableFlow, datagram []byte) {
 	f.touch(r.now())
 	if !f.answered { // written by this goroutine alone
 		r.mu.Lock()
@@ -130,7 +118,7 @@ func (r *Relay) reply(f *flow, datagram []byte) {
 		r.mu.Unlock()
 	}
 	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.key.client); err != nil {
-		r.count.dropped.Add(1)
+		r.count.countDrop(1, err)
 		r.fail("send to the client", f.key.client, err)
 		return
 	}

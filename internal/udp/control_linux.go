@@ -1,0 +1,133 @@
+package udp
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// controlSpace takes what is asked for with a datagram (two addresses, the size of segments and a count, 120 bytes)
+// and leaves room for what the opener of an inherited socket may have asked for besides, time stamps for instance.
+const controlSpace = 256
+
+// ancillary is what the kernel tells with a datagram, in control messages.
+type ancillary struct {
+	asked   local
+	segment int    // size of each datagram, but for the last, in a block of several (UDP_GRO); 0: one datagram
+	lost    uint32 // datagrams that the socket had no room for since it was opened (SO_RXQ_OVFL), if counted
+	counted bool
+}
+
+// parseControl reads the control messages received with a datagram, and nothing else: control is what recvmsg says it
+// wrote, not the buffer. Messages that are cut short count as absent.
+func parseControl(control []byte) (a ancillary) {
+	for len(control) >= unix.SizeofCmsghdr {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			break
+		}
+		a.read(header.Level, header.Type, data)
+		control = rest
+	}
+	return a
+}
+
+func (a *ancillary) read(level, kind int32, data []byte) {
+	switch {
+	case level == unix.SOL_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		// struct in_pktinfo: interface, the local address to answer from, the address in the header.
+		a.asked = local{addr: netip.AddrFrom4([4]byte(data[4:8])).As16()}
+	case level == unix.SOL_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		// struct in6_pktinfo: address, interface.
+		if addr := netip.AddrFrom16([16]byte(data)); !addr.Is4In6() {
+			a.asked = local6(addr, binary.NativeEndian.Uint32(data[16:]))
+		}
+	case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
+		a.segment = int(int32(binary.NativeEndian.Uint32(data)))
+	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:
+		a.lost, a.counted = binary.NativeEndian.Uint32(data), true
+	}
+}
+
+func local6(addr netip.Addr, ifindex uint32) local {
+	switch {
+	case addr.IsMulticast() || addr.IsUnspecified():
+		return local{}
+	case addr.IsLinkLocalUnicast():
+		return local{addr: addr.As16(), ifindex: ifindex}
+	default:
+		// Only the address: with an interface, the reply would not follow the routes.
+		return local{addr: addr.As16()}
+	}
+}
+
+// control returns the message that makes a datagram leave from l, nil if the kernel is to choose.
+func (l local) control() []byte { return l.appendControl(nil) }
+
+func (l local) appendControl(b []byte) []byte {
+	addr := netip.AddrFrom16(l.addr)
+	switch {
+	case addr.IsUnspecified():
+		return b
+	case addr.Is4In6():
+		info := unix.Inet4Pktinfo{Spec_dst: addr.As4()}
+		return appendMessage(b, unix.SOL_IP, unix.IP_PKTINFO, unsafe.Pointer(&info), unix.SizeofInet4Pktinfo)
+	default:
+		info := unix.Inet6Pktinfo{Addr: l.addr, Ifindex: l.ifindex}
+		return appendMessage(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unsafe.Pointer(&info), unix.SizeofInet6Pktinfo)
+	}
+}
+
+// appendSegment appends the message that has a block sent as datagrams of that many bytes each, but for the last.
+func appendSegment(b []byte, size uint16) []byte {
+	return appendMessage(b, unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Pointer(&size), 2)
+}
+
+// appendMessage appends a control message with size bytes of data, and what it takes to align the next.
+func appendMessage(b []byte, level, kind int32, data unsafe.Pointer, size int) []byte {
+	header := unix.Cmsghdr{Level: level, Type: kind}
+	header.SetLen(unix.CmsgLen(size))
+	end := len(b) + unix.CmsgSpace(size)
+	b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(&header)), unix.SizeofCmsghdr)...)
+	b = append(b, unsafe.Slice((*byte)(data), size)...)
+	for len(b) < end {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// parseLocal finds the local address in the control messages received with a datagram.
+func parseLocal(control []byte) local { return parseControl(control).asked }
+
+// askForLocal makes the kernel tell the local address of each datagram.
+func askForLocal(frontend *net.UDPConn) error {
+	raw, err := frontend.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = setPktinfo(int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// setPktinfo asks for the local addresses. An IPv6 socket that also takes IPv4 gets both messages for IPv4 datagrams;
+// only IP_PKTINFO then has the address to reply from if the datagram was broadcast.
+func setPktinfo(fd int) error {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1); err != nil {
+		return os.NewSyscallError("setsockopt IP_PKTINFO", err)
+	}
+	if domain != unix.AF_INET6 {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt IPV6_RECVPKTINFO",
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1))
+}

@@ -1,0 +1,66 @@
+package udp
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+const (
+	// DefaultTimeout is the idle time after which a flow is forgotten: what users of docker-proxy know.
+	DefaultTimeout = 90 * time.Second
+
+	// ceiling bounds a table that nobody sized. Every flow holds an ephemeral port, and Linux has 28,232 of them
+	// for a network namespace: one published port under a flood of made-up clients must leave the host most of them.
+	ceiling = 8192
+
+	// dialAttempts bounds what one new client may cost the others when descriptors have run out: each attempt but the
+	// last evicts a flow. One is enough unless another relay of this process takes the descriptor it freed.
+	dialAttempts = 3
+
+	// maxDatagram is larger than any datagram: a payload has at most 65,507 bytes over IPv4 and 65,527 over IPv6. A
+	// read into as much is never cut short.
+	maxDatagram = 64 << 10
+)
+
+// Options are what a caller may choose. The zero value is ready to use.
+type Options struct {
+	Timeout  time.Duration // idle time after which a flow is forgotten; zero means DefaultTimeout
+	MaxFlows int           // bound of the table; zero means three quarters of RLIMIT_NOFILE, at most 8192
+
+	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
+	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.
+	Report func(op string, client, backend netip.AddrPort, err error)
+}
+
+// withDefaults checks the options and fills in what was left open.
+func (o Options) withDefaults() (Options, error) {
+	if o.Timeout < 0 || o.MaxFlows < 0 {
+		return o, fmt.Errorf("udp: timeout %v, at most %d flows: below zero", o.Timeout, o.MaxFlows)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.MaxFlows == 0 {
+		o.MaxFlows = max(1, min(ceiling, descriptorLimit()/4*3))
+	}
+	if o.Report == nil {
+		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	return o, nil
+}
+
+// checkBackend gives the address of a backend in the form that its family has.
+func checkBackend(backend netip.AddrPort) (netip.AddrPort, error) {
+	backend = netip.AddrPortFrom(backend.Addr().Unmap(), backend.Port())
+	if !backend.IsValid() || backend.Port() == 0 {
+		return backend, fmt.Errorf("udp: backend %v: not an address and port", backend)
+	}
+	return backend, nil
+}
+
+// stopwatch is a relay's clock: the time since now, never stepping back.
+func stopwatch() func() time.Duration {
+	start := time.Now()
+	return func() time.Duration { return time.Since(start) }
+}

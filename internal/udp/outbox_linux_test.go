@@ -1,0 +1,126 @@
+package udp
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// received is a message as it comes in: of a flow, so many bytes, and in a block if segment says so.
+type received struct{ flow, size, segment int }
+
+func TestOutbox(t *testing.T) {
+	one := func(sizes ...int) (all []received) {
+		for _, size := range sizes {
+			all = append(all, received{0, size, 0})
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name  string
+		limit int
+		in    []received
+		want  string // the sizes of datagrams; messages are apart by spaces
+	}{
+		{"nothing", maxBlock, nil, ""},
+		{"one", maxBlock, one(200), "200"},
+		{"equal", maxBlock, one(200, 200, 200), "200+200+200"},
+		{"the last may be shorter", maxBlock, one(200, 200, 100), "200+200+100"},
+		{"but ends the block", maxBlock, one(200, 100, 100), "200+100 100"},
+		{"a longer one begins another", maxBlock, one(100, 200, 200), "100 200+200"},
+		{"empty ones stand alone", maxBlock, one(0, 0), "0 0"},
+		{"an empty one ends a block", maxBlock, one(200, 200, 0, 200), "200+200 0 200"},
+		{"and begins none", maxBlock, one(0, 200), "0 200"},
+		{"of two flows", maxBlock, []received{{0, 200, 0}, {1, 200, 0}, {1, 200, 0}, {0, 200, 0}}, "200 200+200 200"},
+		{"a block as it came", maxBlock, []received{{0, 600, 200}}, "200+200+200"},
+		{"with a shorter last", maxBlock, []received{{0, 500, 200}}, "200+200+100"},
+		{"and one more", maxBlock, []received{{0, 500, 200}, {0, 100, 0}}, "200+200+100 100"},
+		{"joined with the next", maxBlock, []received{{0, 400, 200}, {0, 500, 200}}, "200+200+200+200+100"},
+		{"after a single one", maxBlock, []received{{0, 200, 0}, {0, 400, 200}}, "200+200+200"},
+		{"of smaller ones", maxBlock, []received{{0, 200, 0}, {0, 200, 100}}, "200 100+100"},
+		{"of one, as it may be told", maxBlock, []received{{0, 200, 200}, {0, 200, 0}}, "200+200"},
+		{"of more than it has", maxBlock, []received{{0, 200, 400}}, "200"},
+		{"of a size below zero", maxBlock, []received{{0, 200, -1}}, "200"},
+		{"above the limit", 199, one(200, 200), "200 200"},
+		{"at the limit", 200, one(200, 200), "200+200"},
+		{"a block above the limit stays one", 100, []received{{0, 400, 200}}, "200+200"},
+		{"more than IPv4 carries", maxBlock, one(30000, 30000, 30000), "30000+30000 30000"},
+		{"more than there may be", maxBlock, []received{{0, 640, 10}, {0, 10, 0}},
+			strings.Repeat("10+", 63) + "10 10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var o outbox
+			flows := []*flow{newTestFlow(0), newTestFlow(1)}
+			for _, r := range c.in {
+				o.put(flows[r.flow], make([]byte, r.size), r.segment, c.limit)
+			}
+			if got := contents(&o); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func newTestFlow(port uint32) *flow {
+	return &flow{tracking: tracking[flowKey]{key: flowKey{client: peer{port: port}}}}
+}
+
+// contents are the sizes of the datagrams in an outbox, as its messages tell the kernel.
+func contents(o *outbox) string {
+	var messages []string
+	for i := range o.length {
+		m := o.complete(i, unix.AF_INET, false, true)
+		total, segment := 0, segmentOf(m)
+		for _, iovec := range unsafe.Slice(m.Hdr.Iov, m.Hdr.Iovlen) {
+			total += int(iovec.Len)
+		}
+		if segment == 0 {
+			segment = max(total, 1)
+		}
+		var sizes []string
+		for ; total > segment; total -= segment {
+			sizes = append(sizes, fmt.Sprint(segment))
+		}
+		messages = append(messages, strings.Join(append(sizes, fmt.Sprint(total)), "+"))
+	}
+	return strings.Join(messages, " ")
+}
+
+// segmentOf is the size of a message's datagrams if it is a block.
+func segmentOf(m *unix.Mmsghdr) int {
+	control := unsafe.Slice(m.Hdr.Control, m.Hdr.Controllen)
+	for len(control) > 0 {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			panic(err) // it is what this package made
+		}
+		if header.Level == unix.SOL_UDP && header.Type == unix.UDP_SEGMENT {
+			return int(data[0]) | int(data[1])<<8
+		}
+		control = rest
+	}
+	return 0
+}
+
+// The datagrams of a block, taken one by one, are the bytes that were put in, in order.
+func TestOutboxDatagrams(t *testing.T) {
+	var o outbox
+	f := newTestFlow(0)
+	first, second := pattern(500), pattern(250)[:50]
+	o.put(f, first[:400], 100, maxBlock)
+	o.put(f, first[400:], 0, maxBlock)
+	o.put(f, second, 0, maxBlock)
+	o.complete(0, unix.AF_INET, false, true)
+	var all [][]byte
+	for iovec := range o.datagrams(0) {
+		all = append(all, unsafe.Slice(iovec.Base, iovec.Len))
+	}
+	if len(all) != 6 || !bytes.Equal(slices.Concat(all...), slices.Concat(first, second)) {
+		t.Errorf("%d datagrams %.10q, want 6", len(all), all)
+	}
+}

@@ -1,0 +1,119 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Portable carries the datagrams of one published port with a goroutine for each flow, wherever Go runs.
+type Portable struct {
+	frontend *net.UDPConn
+	backend  netip.AddrPort
+	options  Options
+	now      func() time.Duration // stopwatch
+	count    counters
+
+	mu      sync.Mutex    // guards flows; held for a few steps, never across a system call
+	flows   portableTable // empty, and staying so, once done is closed and shutdown has had mu
+	sweeper *time.Timer   // runs sweep; armed while there are flows, so that an idle port has nothing to wake for
+	readers sync.WaitGroup
+
+	done  chan struct{} // closed first of all when the relay closes
+	close func() error  // shutdown, once
+}
+
+// NewPortable returns a relay from frontend, a bound socket, to backend. The relay owns frontend from then on; when
+// NewPortable fails, frontend is still the caller's.
+func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Portable, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if backend, err = checkBackend(backend); err != nil {
+		return nil, err
+	}
+	if err := askForLocal(frontend); err != nil {
+		return nil, fmt.Errorf("udp: ask for the local address of datagrams to %v: %w", frontend.LocalAddr(), err)
+	}
+	r := &Portable{
+		frontend: frontend,
+		backend:  backend,
+		options:  o,
+		now:      stopwatch(),
+		flows:    newTable[portableKey, *portableFlow](),
+		done:     make(chan struct{}),
+	}
+	r.sweeper = time.AfterFunc(o.Timeout, r.sweep)
+	r.sweeper.Stop()
+	r.close = sync.OnceValue(r.shutdown)
+	return r, nil
+}
+
+// Serve relays until Close, and then returns nil. It is called once.
+func (r *Portable) Serve() error {
+	datagram := make([]byte, maxDatagram)
+	control := make([]byte, controlSpace)
+	var pace backoff
+	for {
+		n, controlLen, _, client, err := r.frontend.ReadMsgUDPAddrPort(datagram, control)
+		switch {
+		case err == nil:
+			pace.reset()
+			r.forward(datagram[:n], portableKey{client: client, asked: parseLocal(control[:controlLen])})
+		case r.closed():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("udp: receive on %v: %w", r.frontend.LocalAddr(), err)
+		default:
+			r.fail("receive from clients", netip.AddrPort{}, err)
+			pace.pause(r.done)
+		}
+	}
+}
+
+// Close ends Serve, closes the frontend and every flow, and waits until nothing of the relay runs but Serve's last
+// step. Closing again returns what the first call returned.
+func (r *Portable) Close() error { return r.close() }
+
+func (r *Portable) shutdown() error {
+	close(r.done)
+	err := r.frontend.Close()
+	r.mu.Lock()
+	r.sweeper.Stop()
+	flows := r.flows.drain()
+	r.mu.Unlock()
+	for _, f := range flows {
+		f.close()
+	}
+	r.readers.Wait()
+	return err
+}
+
+func (r *Portable) closed() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// fail reports a failure, unless it comes from closing.
+func (r *Portable) fail(op string, client netip.AddrPort, err error) {
+	if !r.closed() {
+		r.options.Report(op, client, r.backend, err)
+	}
+}
+
+// Stats returns the counts.
+func (r *Portable) Stats() Stats {
+	s := r.count.read()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Flows = uint64(r.flows.len())
+	return s
+}
