@@ -8,16 +8,20 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-# Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it.
-E2E_PACKAGES  := docker.io
-SCTP_PACKAGES := user-mode-linux busybox-static lksctp-tools
-# What the benchmarks compare with, and the clients and servers that others wrote.
+# Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it; a
+# DNS server; and what the benchmarks compare with, and the clients and servers that others wrote.
+E2E_PACKAGES   := docker.io
+SCTP_PACKAGES  := user-mode-linux busybox-static lksctp-tools
+UDP_PACKAGES   := dnsmasq-base
 BENCH_PACKAGES := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3
+
+# Tests with dependencies that the program does not have are modules of their own.
+UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build run test unit e2e test-sctp check cross bench bench-report bench-smoke compare profile bench-sctp clean \
-	e2e-packages sctp-packages bench-packages
+.PHONY: build run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
+	clean e2e-packages sctp-packages udp-packages bench-packages
 
 # The program that dockerd starts is paid for once per port: static, without cgo and without symbols.
 build:
@@ -28,11 +32,12 @@ run: build
 	$(GO) run ./internal/demo -proxy bin/portsplice
 
 ifneq ($(ROOT),)
-test: unit test-sctp e2e
+test: unit test-udp test-sctp e2e
 else
 test: unit
 	@echo "left out, because they need root: the tests of internal/udp that make network namespaces,"
-	@echo "make test-sctp (installs a kernel), make e2e (installs and starts dockerd)"
+	@echo "make test-udp (installs a DNS server), make test-sctp (installs a kernel),"
+	@echo "make e2e (installs and starts dockerd)"
 endif
 
 unit:
@@ -42,6 +47,10 @@ unit:
 e2e: build e2e-packages
 	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice
 
+# Programs that people run, a DNS server and QUIC, through the proxy.
+test-udp: build udp-packages
+	$(GO) -C $(UDP_CLIENTS) test -race -count=1 ./... -args -proxy $(CURDIR)/bin/portsplice
+
 # SCTP, on a kernel that has it.
 test-sctp: build sctp-packages
 	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
@@ -49,8 +58,9 @@ test-sctp: build sctp-packages
 
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
+udp-packages: PACKAGES = $(UDP_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-e2e-packages sctp-packages bench-packages:
+e2e-packages sctp-packages udp-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
@@ -61,6 +71,8 @@ check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	$(TOOLS)/staticcheck -tags e2e,sctp_kernel ./...
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) mod tidy -diff
+	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...
+	$(GO) -C $(UDP_CLIENTS) mod tidy -diff
 
 # Programs and test binaries for the other systems, where there is the fallback only.
 cross:

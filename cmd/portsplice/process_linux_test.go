@@ -72,6 +72,8 @@ type run struct {
 	env    []string
 	socket *os.File // descriptor 4; nil: none
 	shell  bool     // no status pipe
+
+	descriptors int // RLIMIT_NOFILE; zero: this process's own
 }
 
 // frontend gives the arguments for serving addr with backend.
@@ -86,7 +88,11 @@ func arguments(protocol string, frontend, backend netip.AddrPort, more ...string
 // start starts the program and waits for its answer on the status pipe. It is killed when the test ends.
 func (r run) start(t *testing.T) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(program, r.args...), stderr: new(buffer), began: time.Now()}
+	command := append([]string{program}, r.args...)
+	if r.descriptors > 0 {
+		command = append([]string{"sh", "-c", fmt.Sprintf("ulimit -n %d && exec \"$@\"", r.descriptors), "sh"}, command...)
+	}
+	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(buffer), began: time.Now()}
 	p.Stderr = p.stderr
 	p.Env = append(os.Environ(), r.env...)
 	var answer *os.File

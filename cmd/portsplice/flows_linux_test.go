@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFloodOfSourcePorts_moby11185 gives the program 1,024 descriptors, and datagrams from 20,000 source ports. It
+// serves each of them, its memory and its log stay bounded, and a new client is answered at once; both where the
+// program knows the limit from its start, so that its table is bounded accordingly, and where it meets it only then.
+func TestFloodOfSourcePorts_moby11185(t *testing.T) {
+	const limit, ports = 1024, 20_000
+	const mostGrowth = 6 << 10 // kB: the 4 MiB that the heap reaches before flows that have gone are collected, and more
+	for _, c := range []struct {
+		name    string
+		atStart bool
+	}{{"limited at start", true}, {"limited later", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			frontend := freePort(t, "udp", ours())
+			r := run{args: arguments("udp", frontend, echo(t, "udp", ours()))}
+			if c.atStart {
+				r.descriptors = limit
+			}
+			p := r.serve(t)
+			must(t, unix.Prlimit(p.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil))
+			memory := p.privateKB(t)
+			for port := range ports {
+				askFrom(t, uint16(65535-port), frontend)
+			}
+			exchange(t, dial(t, "udp", frontend), "hello")
+			s := p.counters(t)
+			if s["flows-total"] != fmt.Sprint(ports+1) || s["dropped"] != "0" || s["evicted"] == "0" {
+				t.Errorf("%v; want %d flows in all, and nothing dropped", s, ports+1)
+			}
+			if grown := p.privateKB(t) - memory; grown > mostGrowth {
+				t.Errorf("%d kB more of private memory, want at most %d", grown, mostGrowth)
+			}
+			if open := p.descriptors(t); open > limit {
+				t.Errorf("%d descriptors", open)
+			}
+			if lines, atMost := strings.Count(p.stderr.String(), "\n"), 3+int(time.Since(p.began)/time.Second); lines > atMost {
+				t.Errorf("%d lines in the log, want at most %d:\n%s", lines, atMost, p.stderr)
+			}
+			p.signalled(t, syscall.SIGTERM)
+		})
+	}
+}
+
+// askFrom is a client that asks from one port, of an address that is this test process's alone, and is answered.
+func askFrom(t *testing.T, port uint16, frontend netip.AddrPort) {
+	t.Helper()
+	from := ours().As4()
+	from[3] ^= 0x80
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(from), port)),
+		net.UDPAddrFromAddrPort(frontend))
+	must(t, err)
+	must(t, conn.SetDeadline(time.Now().Add(timeout)))
+	exchange(t, conn, "hello")
+	must(t, conn.Close())
+}
+
+// TestIdleFlows_moby11185: an idle flow costs one descriptor and less than 0.5 kB of private memory.
+func TestIdleFlows_moby11185(t *testing.T) {
+	const flows, warmUp = 10_000, 500
+	on := ours()
+	frontend := netip.AddrPortFrom(netip.IPv4Unspecified(), freePort(t, "udp", netip.IPv6Unspecified()).Port())
+	p := run{args: arguments("udp", frontend, echo(t, "udp", on), "-max-flows", fmt.Sprint(flows))}.serve(t)
+	client, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(on, 0)))
+	must(t, err)
+	t.Cleanup(func() { must(t, client.Close()) })
+	must(t, client.SetDeadline(time.Now().Add(timeout)))
+	opened := 0
+	open := func(n int) {
+		for ; opened < n; opened++ { // each address that a client asks is a flow of its own
+			asked := netip.AddrFrom4([4]byte{127, 128 | byte(opened>>14), byte(opened >> 7 & 127), byte(1 + opened&127)})
+			_, err := client.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(asked, frontend.Port()))
+			must(t, err)
+			_, from, err := client.ReadFromUDPAddrPort(make([]byte, 8))
+			must(t, err)
+			if from.Addr() != asked {
+				t.Fatalf("%v was asked, and %v answered", asked, from)
+			}
+		}
+	}
+	open(warmUp)
+	memory, descriptors := p.privateKB(t), p.descriptors(t)
+	open(flows)
+	const added = flows - warmUp
+	if got := p.descriptors(t) - descriptors; got != added {
+		t.Errorf("%d idle flows have %d descriptors", added, got)
+	}
+	perFlow := float64(p.privateKB(t)-memory) / added
+	t.Logf("%.3f kB of private memory for an idle flow", perFlow)
+	if perFlow >= 0.5 {
+		t.Errorf("an idle flow costs %.3f kB of private memory, want less than 0.5", perFlow)
+	}
+	p.signalled(t, syscall.SIGTERM)
+}
+
+// TestPortableUDP: the engine fallback stands for the portable relay of UDP, too.
+func TestPortableUDP(t *testing.T) {
+	for engine, want := range map[string]string{"auto": "udp", "splice": "udp", "fallback": "udp-portable"} {
+		t.Run(engine, func(t *testing.T) {
+			frontend := freePort(t, "udp", ours())
+			p := run{args: arguments("udp", frontend, echo(t, "udp", ours()), "-engine", engine)}.serve(t)
+			exchange(t, dial(t, "udp", frontend), "hello")
+			if got := p.counters(t)["engine"]; got != want {
+				t.Errorf("the engine is %s, want %s", got, want)
+			}
+			p.signalled(t, syscall.SIGTERM)
+		})
+	}
+}
