@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -118,16 +117,16 @@ func askForLocal(frontend *net.UDPConn) error {
 // setPktinfo asks for the local addresses. An IPv6 socket that also takes IPv4 gets both messages for IPv4 datagrams;
 // only IP_PKTINFO then has the address to reply from if the datagram was broadcast.
 func setPktinfo(fd int) error {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	family, err := familyOf(fd)
 	if err != nil {
-		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
+		return err
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1); err != nil {
-		return os.NewSyscallError("setsockopt IP_PKTINFO", err)
+		return sysError("setsockopt IP_PKTINFO", err)
 	}
-	if domain != unix.AF_INET6 {
+	if family != unix.AF_INET6 {
 		return nil
 	}
-	return os.NewSyscallError("setsockopt IPV6_RECVPKTINFO",
+	return sysError("setsockopt IPV6_RECVPKTINFO",
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }

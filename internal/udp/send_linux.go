@@ -1,8 +1,6 @@
 package udp
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // direction is one of the two ways.
 type direction int
@@ -96,12 +94,10 @@ func lowered(segment int, errno unix.Errno) uint16 {
 func (l *Loop) sendEach(fd, i int, way direction) {
 	l.count.blocksRefused.Add(1)
 	f := l.out.parcels[i].flow
-	datagrams := l.out.datagrams(i)
-	message := l.out.complete(i, l.frontendFamily, way == toClients, false)
-	for datagram := range datagrams {
-		message.Hdr.Iov = &datagram
-		message.Hdr.SetIovlen(1)
-		single := []unix.Mmsghdr{*message}
+	single := []unix.Mmsghdr{*l.out.complete(i, l.frontendFamily, way == toClients, false)}
+	single[0].Hdr.SetIovlen(1)
+	for datagram := range l.out.datagrams(i) {
+		single[0].Hdr.Iov = &datagram
 		_, errno := l.kernel.send(fd, single)
 		if errno != 0 && way == toBackend && retriable(errno) {
 			errno = l.retry(fd, single, f, errno)
