@@ -111,7 +111,7 @@ func (r *raw) declare(fs *flag.FlagSet) {
 func (c *Config) declare(fs *flag.FlagSet) {
 	c.Engine = Auto
 	fs.Var(oneOf[Engine]{&c.Engine, []Engine{Splice, Fallback, Auto}}, "engine",
-		"how TCP moves: splice, fallback, or auto for the best that this system has")
+		"how TCP moves: splice, fallback (which UDP has, too), or auto for the best that this system has")
 	c.Policy = Adaptive
 	fs.Var(oneOf[Policy]{&c.Policy, []Policy{Adaptive, Always, Never}}, "splice",
 		"when the engine splice uses splice(2): adaptive (while traffic streams), always or never")

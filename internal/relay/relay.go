@@ -20,7 +20,7 @@ type Report = func(op string, client, backend netip.AddrPort, err error)
 
 // Relay serves a port from Start to the end of the process.
 type Relay struct {
-	Engine string              // what moves the bytes: splice, fallback, udp or sctp
+	Engine string              // what moves the bytes: splice, fallback, udp, udp-portable or sctp
 	Stats  func() fmt.Stringer // the counters, as "name=value" words
 	Ended  <-chan error        // receives why, if serving ever ends by itself; nil when it cannot
 }

@@ -13,7 +13,7 @@ import (
 func BenchmarkExchange(b *testing.B) {
 	for _, size := range []int{0, 200, 1472, 65507} {
 		for _, relayed := range []bool{false, true} {
-			name := map[bool]string{false: "direct", true: "portsplice"}[relayed]
+			name := map[bool]string{false: "direct", true: "portable"}[relayed]
 			b.Run(fmt.Sprintf("proxy=%s/size=%d", name, size), func(b *testing.B) {
 				server := echo(b)
 				if relayed {
@@ -33,7 +33,7 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleFlow is what a flow costs in the memory of the process once it has exchanged a datagram and waits.
+// BenchmarkIdleFlow is what a flow of the portable relay costs in the memory of the process once it has exchanged a datagram and waits.
 // The kernel's part, a socket, is not in it.
 func BenchmarkIdleFlow(b *testing.B) {
 	const flows = 4000
