@@ -70,7 +70,7 @@ func hurry(t *testing.T) {
 	}
 }
 
-// address gives lo an address until the test ends.
+// address gives lo an address, which can be used, until the test ends.
 func address(t *testing.T, prefix string) netip.Addr {
 	t.Helper()
 	lo, addr := onLoopback(t, prefix)
@@ -78,6 +78,12 @@ func address(t *testing.T, prefix string) netip.Addr {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = netlink.AddrDel(lo, addr) }) // unless the test has removed it
+	// The kernel adds the route to a v6 address later (addrconf_dad_work), and an association that begins before keeps
+	// the route that it found then.
+	eventually(t, func() bool {
+		routes, err := netlink.RouteGet(addr.IP)
+		return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL
+	}, func() string { return prefix + " has no route" })
 	return netip.MustParsePrefix(prefix).Addr()
 }
 
