@@ -148,9 +148,6 @@ func closeWithReset(fd int) {
 	closeFD(fd)
 }
 
-// schedYield lets others run that wait for this CPU (sched_yield(2)). It cannot fail.
-func schedYield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
-
 // closeFD closes a descriptor that the engine owns. On Linux the descriptor is gone whatever close(2) answers,
 // and for sockets and pipes its answer says nothing about the bytes.
 func closeFD(fd int) { _ = unix.Close(fd) }

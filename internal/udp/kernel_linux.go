@@ -87,9 +87,6 @@ func poll(epoll int, events []unix.EpollEvent) int {
 	return int(n)
 }
 
-// yield lets others run that wait for this CPU.
-func yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
-
 // Supported tells whether the kernel, or the sandbox around this process, allows what moves datagrams in batches. If not,
 // the error wraps errors.ErrUnsupported.
 func Supported() error {
