@@ -118,3 +118,46 @@ func TestPortableUDP(t *testing.T) {
 		})
 	}
 }
+
+// TestBackendDown_moby52483: a backend that is down costs a line a second at most, and once it is back, with the same
+// address, the next datagram of a client that was there all the time is answered.
+func TestBackendDown_moby52483(t *testing.T) {
+	const lost = 2000
+	frontend, backend := freePort(t, "udp", ours()), freePort(t, "udp", ours())
+	p := run{args: arguments("udp", frontend, backend)}.serve(t)
+	client := dial(t, "udp", frontend)
+	for range lost {
+		_, err := client.Write([]byte("anyone?"))
+		must(t, err)
+	}
+	until(t, "refusals", func() bool { return p.counters(t)["refused"] != "0" })
+	reborn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(backend))
+	must(t, err)
+	t.Cleanup(func() { must(t, reborn.Close()) })
+	must(t, reborn.SetDeadline(time.Now().Add(timeout)))
+	_, err = client.Write([]byte("and now?"))
+	must(t, err)
+	for b := make([]byte, 16); ; { // some of the lost may have been on their way still
+		n, from, err := reborn.ReadFromUDPAddrPort(b)
+		must(t, err)
+		_, err = reborn.WriteToUDPAddrPort(b[:n], from)
+		must(t, err)
+		if string(b[:n]) == "and now?" {
+			break
+		}
+	}
+	for b := make([]byte, 16); string(b[:8]) != "and now?"; {
+		_, err = client.Read(b)
+		must(t, err)
+	}
+	lines := 0
+	for line := range strings.Lines(p.stderr.String()) {
+		if !strings.HasPrefix(line, "portsplice: stats") {
+			lines++
+		}
+	}
+	if atMost := 2 + int(time.Since(p.began)/time.Second); lines == 0 || lines > atMost {
+		t.Errorf("%d lines in the log, want 1 to %d:\n%s", lines, atMost, p.stderr)
+	}
+	p.signalled(t, syscall.SIGTERM)
+}
