@@ -95,7 +95,7 @@ func TestSelect(t *testing.T) {
 	}{
 		{"", len(all)},
 		{"crr", 1},
-		{"pingpong", 12},
+		{"pingpong", 14},
 		{"udp-echo", 2},
 		{"bulk/direction=up", 3},
 		{"bulk/direction=up,crr", 4},

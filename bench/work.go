@@ -81,7 +81,7 @@ func Works(descriptors uint64) []Work {
 			works = append(works, pingpong(size, conns))
 		}
 	}
-	works = append(works, crr(), churn(60_000))
+	works = append(works, pingpong(16<<10, 16), pingpong(256<<10, 16), crr(), churn(60_000))
 	for _, direction := range []string{"down", "up", "both"} {
 		for _, conns := range []int{1, 8, 64} {
 			works = append(works, bulk(direction, conns))
