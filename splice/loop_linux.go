@@ -133,11 +133,7 @@ func (l *loop) run() {
 	for timedOut := true; !l.ended; {
 		ready := l.wait(timedOut)
 		timedOut = len(ready) == 0
-		for _, ev := range ready {
-			if s := l.slots.at(int(ev.Fd)); s.generation == ev.Pad && s.handler != nil {
-				s.handler.ready(ev.Events)
-			}
-		}
+		l.dispatch(ready)
 		l.tick()
 		l.measure(timedOut)
 	}
@@ -148,6 +144,15 @@ func (l *loop) run() {
 	closeFD(l.wake)
 	l.wake = -1
 	l.epoll.close()
+}
+
+// dispatch leads events to their handlers, but for those of descriptors that an earlier one of the batch has closed.
+func (l *loop) dispatch(ready []unix.EpollEvent) {
+	for _, ev := range ready {
+		if s := l.slots.at(int(ev.Fd)); s.generation == ev.Pad && s.handler != nil {
+			s.handler.ready(ev.Events)
+		}
+	}
 }
 
 // wait gives what is ready. A port that nobody has used for a while, or not at all yet, does without a thread.

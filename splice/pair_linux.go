@@ -143,7 +143,12 @@ func (p *pair) settle() {
 	}
 }
 
-func (p *pair) watch(lg *leg) error { return lg.watchFor(p.interest(lg), p.from(lg).unread) }
+// watch watches a leg for what its pumps wait for. A pump that holds bytes will look at its source by itself; epoll, asked
+// to look anew, would tell its hang-up anew too, again and again.
+func (p *pair) watch(lg *leg) error {
+	out := p.from(lg)
+	return lg.watchFor(p.interest(lg), out.unread && out.wants())
+}
 
 // interest is what the leg is to be watched for.
 func (p *pair) interest(lg *leg) uint32 {
