@@ -166,8 +166,13 @@ func (p *pump) observe(n int) {
 
 // drain writes what the pump holds until all has left or dst would block.
 func (p *pump) drain(l *loop, dst int) unix.Errno {
-	for p.piped > 0 {
+	for part := false; p.piped > 0; part = true {
 		n, errno := l.kernel.splice(p.pipe.r, dst, p.piped)
+		if part && errno == unix.EPIPE {
+			// The splice before had met the failure, after a part, and dropped its cause (splice_to_socket in
+			// fs/splice.c). For all that is known what dst sent is not complete.
+			return unix.ECONNRESET
+		}
 		if errno != 0 {
 			return blocked(errno)
 		}

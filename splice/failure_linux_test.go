@@ -1,0 +1,48 @@
+package splice
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// brokenPipe is a destination that takes so many writes, half of what there is, and then fails without a cause.
+type brokenPipe struct {
+	linux
+	source, takes int
+}
+
+func (b *brokenPipe) splice(from, _, n int) (int, unix.Errno) {
+	switch {
+	case from == b.source:
+		return n, 0
+	case b.takes > 0:
+		b.takes--
+		return n / 2, 0
+	}
+	return 0, unix.EPIPE
+}
+
+// TestFailureAmidASplice: EPIPE stands for an orderly end that came before the reset, but not when a splice had moved a
+// part before: that one may have met the reset, and has dropped what it was.
+func TestFailureAmidASplice(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		takes int
+		want  unix.Errno
+	}{
+		{"at once", 0, unix.EPIPE},
+		{"after a part", 1, unix.ECONNRESET},
+		{"after two parts", 2, unix.ECONNRESET},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			const source, destination = -1, -2
+			l := &loop{kernel: &brokenPipe{source: source, takes: test.takes}, options: Options{Policy: Always}}
+			defer l.pipes.close()
+			var p pump
+			if v := p.turn(l, source, destination); v != destinationFailed || p.errno != test.want {
+				t.Errorf("verdict %d and %v, want %d and %v", v, p.errno, destinationFailed, test.want)
+			}
+		})
+	}
+}
