@@ -3,7 +3,6 @@ package splice
 import (
 	"errors"
 	"io"
-	"net"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -14,12 +13,10 @@ import (
 // TestHeldAfterAHangUp: a client has ended its direction and does not read; the backend has sent more than fits on the
 // way, and closed. A hang-up cannot be masked, and a loop that had epoll look anew would spin until the client reads.
 func TestHeldAfterAHangUp(t *testing.T) {
-	l := manualLoop(t, Options{Policy: Always})
-	front, client := connection(t)
-	back, backend := connection(t)
-	pr := newPair(l, &Port{}, front, back, rig.Address(rig.Listen(t, rig.Loopback)))
-	pr.connected = true
-	pr.settle()
+	l := testLoop(t, Options{Policy: Always}, linux{})
+	defer func() { l.ended = true; l.run() }()
+	pr, ends := join(t, l)
+	client, backend, back := ends.client, ends.backend, pr.back.fd
 	rig.Check(t, client.CloseWrite())
 	rig.Until(t, "the client's end is passed on", func() bool { takeTurn(l); return pr.up.over })
 	if _, err := backend.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -50,35 +47,9 @@ func TestHeldAfterAHangUp(t *testing.T) {
 	}
 }
 
-// manualLoop makes a loop that has no goroutine: the test has it take its turns.
-func manualLoop(t *testing.T, o Options) *loop {
-	t.Helper()
-	l, err := newLoop(0, o.withDefaults())
-	rig.Must(t, err)
-	t.Cleanup(func() {
-		l.closeAll()
-		l.pipes.close()
-		closeFD(l.wake)
-		l.epoll.close()
-	})
-	return l
-}
-
 // takeTurn serves what is ready, and says how many events that was.
 func takeTurn(l *loop) int {
 	ready := l.epoll.wait(0)
 	l.dispatch(ready)
 	return len(ready)
-}
-
-// connection gives the descriptor of one end of a connection, and the other end.
-func connection(t *testing.T) (int, *net.TCPConn) {
-	t.Helper()
-	listener := rig.Listen(t, rig.Loopback)
-	far := rig.Dial(t, "tcp", rig.Address(listener)).(*net.TCPConn)
-	near, err := listener.AcceptTCP()
-	rig.Must(t, err)
-	fd := rig.Take(t, near)
-	rig.Must(t, near.Close())
-	return fd, far
 }
