@@ -3,7 +3,6 @@ package bench
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -54,8 +53,6 @@ func (r Report) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	var raw strings.Builder
-	r.Raw(&raw)
 	r.Proxies = slices.Clone(r.Proxies)
 	for i, p := range r.Proxies {
 		if p.Path != "" {
@@ -66,7 +63,7 @@ func (r Report) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string]string{textFile: r.Text(), rawFile: raw.String(), jsonFile: string(b) + "\n"} {
+	for name, content := range map[string]string{textFile: r.Text(), rawFile: r.Raw(), jsonFile: string(b) + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}
@@ -86,10 +83,11 @@ func ReadReport(dir string) (r Report, err error) {
 	return r, nil
 }
 
-// Raw writes the measurements that count in the format of Go's benchmarks, one line each: benchstat -col /proxy compares.
-func (r Report) Raw(to io.Writer) {
+// Raw is the measurements that count in the format of Go's benchmarks, one line each: benchstat -col /proxy compares.
+func (r Report) Raw() string {
 	e := r.Environment
-	fmt.Fprintf(to, "goos: linux\npkg: github.com/portsplice/portsplice/bench\ncpu: %s\nkernel: %s\n", e.CPU, e.Kernel)
+	var b strings.Builder
+	fmt.Fprintf(&b, "goos: linux\npkg: github.com/portsplice/portsplice/bench\ncpu: %s\nkernel: %s\n", e.CPU, e.Kernel)
 	more := map[string]bool{}
 	for _, w := range r.Works {
 		for _, u := range w.Units {
@@ -97,13 +95,14 @@ func (r Report) Raw(to io.Writer) {
 		}
 	}
 	for _, unit := range slices.Sorted(maps.Keys(more)) {
-		fmt.Fprintf(to, "Unit %s better=%s\n", unit, map[bool]string{true: "higher", false: "lower"}[more[unit]])
+		fmt.Fprintf(&b, "Unit %s better=%s\n", unit, map[bool]string{true: "higher", false: "lower"}[more[unit]])
 	}
 	for _, s := range r.Samples {
 		if s.Round > 0 && len(s.Values) > 0 {
-			fmt.Fprintf(to, "Benchmark%s 1%s\n", benchmarkName(s.Proxy, s.Work), s.Values)
+			fmt.Fprintf(&b, "Benchmark%s 1%s\n", benchmarkName(s.Proxy, s.Work), s.Values)
 		}
 	}
+	return b.String()
 }
 
 // benchmarkName is the name of a measurement, without "Benchmark".

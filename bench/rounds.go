@@ -43,14 +43,14 @@ type Sample struct {
 }
 
 // Rounds measures the proxies in turn, n times and once before. The round that comes before is number 0: it is for the
-// machine to get used to the work, and tables leave it out. A proxy that fails once is left out of further rounds: most
+// machine to get used to the work, and tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left out of further rounds: most
 // failures take as long as there is patience for.
 func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 	measure func(_ context.Context, _ Work, _ Proxy, round int) (Values, error)) ([]Sample, error) {
 	var samples []Sample
 	failed := map[string]bool{}
 	first := 0
-	if work.Time != 0 { // it takes so long that two rounds have to do, and no other comes before
+	if work.long() {
 		first, n = 1, min(n, 2)
 	}
 	for round := first; round <= n; round++ {

@@ -73,6 +73,9 @@ func (w Work) Fits(p Proxy) bool {
 	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != ports || p.Name != Direct && !p.Peer)
 }
 
+// long tells whether the work takes many seconds, or is about memory, which needs no getting used to.
+func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
+
 // Works lists all work. What holds many connections holds no more than the limit of descriptors is good for.
 func Works(descriptors uint64) []Work {
 	var works []Work

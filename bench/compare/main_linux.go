@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -69,9 +69,7 @@ func (s settings) run(ctx context.Context) (err error) {
 		}
 		r.Samples = append(r.Samples, result.Samples...)
 	}
-	var raw bytes.Buffer
-	r.Raw(&raw)
 	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
-	pivot.Stdin, pivot.Stdout, pivot.Stderr = &raw, os.Stdout, os.Stderr
+	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr
 	return pivot.Run()
 }

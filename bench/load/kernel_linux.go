@@ -21,9 +21,9 @@ func prepare() {
 // where they are, on the heap.
 //
 //go:uintptrescapes
-func call(number, a, b, c, d, e uintptr) (int, unix.Errno) {
+func call(number, a, b, c, d uintptr) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall6(number, a, b, c, d, e, 0)
+		n, _, errno := unix.RawSyscall6(number, a, b, c, d, 0, 0)
 		if errno != unix.EINTR {
 			return int(n), errno
 		}
@@ -31,11 +31,11 @@ func call(number, a, b, c, d, e uintptr) (int, unix.Errno) {
 }
 
 func read(fd int, b []byte) (int, unix.Errno) {
-	return call(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0)
+	return call(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
 }
 
 func write(fd int, b []byte) (int, unix.Errno) {
-	return call(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0)
+	return call(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
 }
 
 // epollWait waits for as many milliseconds, or until a signal; a negative number is no bound.
@@ -51,11 +51,11 @@ func epollWait(epoll int, events []unix.EpollEvent, milliseconds int) (int, unix
 // receive takes up to as many datagrams as there are messages.
 func receive(fd int, messages []message, flags int) (int, unix.Errno) {
 	return call(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))),
-		uintptr(len(messages)), uintptr(flags), 0)
+		uintptr(len(messages)), uintptr(flags))
 }
 
 // send sends the messages, and tells how many the kernel took.
 func send(fd int, messages []message) (int, unix.Errno) {
 	return call(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))),
-		uintptr(len(messages)), 0, 0)
+		uintptr(len(messages)), 0)
 }

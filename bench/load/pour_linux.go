@@ -79,5 +79,5 @@ func (t *tap) flow(sent *atomic.Int64) error {
 // nap sleeps as precisely as the kernel can, which is more than Go's timers do.
 func nap(d time.Duration) {
 	t := unix.NsecToTimespec(int64(d))
-	_, _ = call(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0, 0, 0) // the next block is late at worst
+	_, _ = call(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0, 0) // the next block is late at worst
 }

@@ -79,7 +79,9 @@ func makesCalls(function string) bool {
 }
 
 // kind names the call by the function that makes it: splice.linux.recv is recv, syscall.write is write.
-func kind(function string) string { return strings.ToLower(function[strings.LastIndexByte(function, '.')+1:]) }
+func kind(function string) string {
+	return strings.ToLower(function[strings.LastIndexByte(function, '.')+1:])
+}
 
 // owner is whose code a function is. Some of the runtime's functions are system calls themselves.
 func owner(function string) string {
