@@ -47,7 +47,8 @@ func drawPlots(dir string, results []bench.Result) ([]plotFile, error) {
 }
 
 func save(p *plot.Plot, path string) error {
-	canvas := vgsvg.New(20*vg.Centimeter, 10*vg.Centimeter)
+	canvas := vgsvg.New(26*vg.Centimeter, 12*vg.Centimeter)
+	p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
 	p.Draw(draw.New(canvas))
 	file, err := os.Create(path)
 	if err != nil {
@@ -85,6 +86,7 @@ func latencies(results []bench.Result) (*plot.Plot, error) {
 	p.Y.Label.Text = "microseconds"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.NominalX("p50", "p99", "p99.9")
+	p.X.Min, p.X.Max = -0.7, 2.2 // room for the legend, and for the last label
 	p.Legend.Top, p.Legend.Left = true, true
 	var lines []any
 	for _, proxy := range r.Proxies {
@@ -142,6 +144,7 @@ func barChart(label string, bars []bar) (*plot.Plot, error) {
 	p.Y.Label.Text = label
 	p.Legend.Top, p.Legend.Left = true, true
 	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.6, float64(len(names))-0.4 // whole bars
 	width := 1.6 * vg.Centimeter / vg.Length(len(bars))
 	for i, b := range bars {
 		values := make(plotter.Values, len(names))
