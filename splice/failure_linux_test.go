@@ -1,9 +1,12 @@
 package splice
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // brokenPipe is a destination that takes so many writes, half of what there is, and then fails without a cause.
@@ -42,6 +45,27 @@ func TestFailureAmidASplice(t *testing.T) {
 			var p pump
 			if v := p.turn(l, source, destination); v != destinationFailed || p.errno != test.want {
 				t.Errorf("verdict %d and %v, want %d and %v", v, p.errno, destinationFailed, test.want)
+			}
+		})
+	}
+}
+
+// TestWhatIsReported: resets, however they are told, are the peers' own, and not worth a line.
+func TestWhatIsReported(t *testing.T) {
+	for errno, want := range map[unix.Errno]int{
+		unix.ECONNRESET: 0, unix.EPIPE: 0, unix.ENOTCONN: 0, unix.ETIMEDOUT: 1, unix.EHOSTUNREACH: 1, unix.ENOMEM: 1,
+	} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			reports := 0
+			l := manualLoop(t, Options{Report: func(string, netip.AddrPort, netip.AddrPort, error) { reports++ }})
+			front, _ := connection(t)
+			back, _ := connection(t)
+			pr := newPair(l, &Port{}, front, back, netip.AddrPort{})
+			pr.connected = true
+			rig.Must(t, pr.watch(&pr.front)) // so that the loop's end closes the pair
+			pr.fail(&pr.front, errno)
+			if reports != want || l.stats.aborted.Load() != 1 {
+				t.Errorf("%d reports and %d aborted, want %d and 1", reports, l.stats.aborted.Load(), want)
 			}
 		})
 	}

@@ -103,7 +103,7 @@ func (p *pair) fail(lg *leg, errno unix.Errno) {
 		p.failed = lg
 		p.to(lg).abandon(p.loop)
 		p.loop.stats.aborted.Add(1)
-		if errno != unix.ECONNRESET && errno != unix.EPIPE { // what peers do is not worth a line
+		if !ofPeer(errno) { // what peers do is not worth a line
 			p.loop.options.Report("relay", p.client, p.port.backend, errno)
 		}
 		// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
@@ -115,6 +115,11 @@ func (p *pair) fail(lg *leg, errno unix.Errno) {
 	case p.other(lg):
 		p.lost = true
 	}
+}
+
+// ofPeer says whether errno is how a peer's reset is told. ENOTCONN: from an MPTCP socket.
+func ofPeer(errno unix.Errno) bool {
+	return errno == unix.ECONNRESET || errno == unix.EPIPE || errno == unix.ENOTCONN
 }
 
 // beginFlush limits the time that the pair has left.
