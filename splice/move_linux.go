@@ -41,8 +41,8 @@ func (l *loop) movable() func(yield func(*pair) bool) {
 	}
 }
 
-// move hands the pair to another loop, with what its pumps hold. Events that come in between are not lost: epoll is
-// level-triggered, and tells the other loop.
+// move hands the pair to another loop, with what its pumps hold. Events that come in between are not lost: the other
+// loop registers the legs for the first time, which makes its epoll look anew.
 func (p *pair) move(to *loop) {
 	from := p.loop
 	for _, lg := range []*leg{&p.front, &p.back} {
