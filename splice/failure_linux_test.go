@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // brokenPipe is a destination that takes so many writes, half of what there is, and then fails without a cause.
@@ -57,12 +55,10 @@ func TestWhatIsReported(t *testing.T) {
 	} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			reports := 0
-			l := manualLoop(t, Options{Report: func(string, netip.AddrPort, netip.AddrPort, error) { reports++ }})
-			front, _ := connection(t)
-			back, _ := connection(t)
-			pr := newPair(l, &Port{}, front, back, netip.AddrPort{})
-			pr.connected = true
-			rig.Must(t, pr.watch(&pr.front)) // so that the loop's end closes the pair
+			o := Options{Report: func(string, netip.AddrPort, netip.AddrPort, error) { reports++ }}
+			l := testLoop(t, o, linux{})
+			defer func() { l.ended = true; l.run() }()
+			pr, _ := join(t, l)
 			pr.fail(&pr.front, errno)
 			if reports != want || l.stats.aborted.Load() != 1 {
 				t.Errorf("%d reports and %d aborted, want %d and 1", reports, l.stats.aborted.Load(), want)
