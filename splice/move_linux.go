@@ -26,12 +26,13 @@ func (l *loop) bequeath() {
 	}
 }
 
-// movable yields the pairs that another loop could take over as they are; each may be moved.
+// movable yields the pairs that another loop could take over as they are, which are those that wait for no time to pass;
+// each may be moved.
 func (l *loop) movable() func(yield func(*pair) bool) {
 	return func(yield func(*pair) bool) {
 		for s := range l.slots.all() {
 			lg, ok := s.handler.(*leg)
-			if !ok || lg != &lg.pair.front || !lg.pair.connected || lg.pair.failed != nil {
+			if !ok || lg != &lg.pair.front || !lg.pair.connected || lg.pair.list != nil {
 				continue
 			}
 			if !yield(lg.pair) {

@@ -2,6 +2,7 @@ package splice
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,11 @@ type sourcePorts struct {
 	first, size uint16        // of the part of the range
 	next        uint16        // offset from first
 	seed        int           // tells the loops of a process apart
+	reserved    []portRange   // for services that begin later: not to be bound
 }
+
+// portRange is ports from first to last.
+type portRange struct{ first, last uint16 }
 
 // use counts a dial and says whether its socket is to be bound.
 func (s *sourcePorts) use(now time.Duration) bool {
@@ -53,6 +58,7 @@ func (s *sourcePorts) use(now time.Duration) bool {
 		s.churn = true
 		if s.size == 0 {
 			s.choose(localPortRange())
+			s.reserved = reservedPorts()
 		}
 	}
 	return s.churn && s.size > 0
@@ -79,8 +85,7 @@ func (s *sourcePorts) bind(fd, family int) bool {
 		return false
 	}
 	for range attempts {
-		port := s.first + s.next
-		s.next = (s.next + 1) % s.size
+		port := s.take()
 		if address := anyAddress(family, port); bind(fd, &address) == 0 {
 			return true
 		}
@@ -88,20 +93,51 @@ func (s *sourcePorts) bind(fd, family int) bool {
 	return false
 }
 
+// take gives the port that has rested longest and is not reserved, if not all are.
+func (s *sourcePorts) take() (port uint16) {
+	for range s.size {
+		port = s.first + s.next
+		s.next = (s.next + 1) % s.size
+		if !slices.ContainsFunc(s.reserved, func(r portRange) bool { return r.first <= port && port <= r.last }) {
+			return port
+		}
+	}
+	return 0 // the kernel chooses
+}
+
 // localPortRange reads the ports that the kernel chooses from; zeros when they cannot be read.
 func localPortRange() (low, high uint16) {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // for IPv6 too (ip-sysctl.rst)
-	if err != nil {
-		return 0, 0
-	}
+	text, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // for IPv6 too (ip-sysctl.rst)
 	fields := strings.Fields(string(text))
 	if len(fields) != 2 {
 		return 0, 0
 	}
-	l, errLow := strconv.ParseUint(fields[0], 10, 16)
-	h, errHigh := strconv.ParseUint(fields[1], 10, 16)
-	if errLow != nil || errHigh != nil {
+	r := parsePorts(fields[0] + "-" + fields[1])
+	if len(r) != 1 {
 		return 0, 0
 	}
-	return uint16(l), uint16(h)
+	return r[0].first, r[0].last
+}
+
+// reservedPorts reads the ports that the kernel does not choose.
+func reservedPorts() []portRange {
+	text, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_reserved_ports") // none if it cannot be read
+	return parsePorts(strings.TrimSpace(string(text)))
+}
+
+// parsePorts reads a list such as "1,2-4,10-10", as the kernel writes it (proc_do_large_bitmap in kernel/sysctl.c). What
+// is not a range is left out.
+func parsePorts(list string) (ranges []portRange) {
+	for item := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(item, "-")
+		if !isRange {
+			last = first
+		}
+		f, errFirst := strconv.ParseUint(first, 10, 16)
+		l, errLast := strconv.ParseUint(last, 10, 16)
+		if errFirst == nil && errLast == nil {
+			ranges = append(ranges, portRange{uint16(f), uint16(l)})
+		}
+	}
+	return ranges
 }
