@@ -74,7 +74,8 @@ func catchQuestions() (wait func() error, err error) {
 	return wait, handle(unix.SIGUSR1, askHandler)
 }
 
-// handle has the kernel call handler for a signal.
+// handle has the kernel call handler for a signal, on this thread at least: whoever started the program may have blocked
+// it, and the runtime leaves it so.
 func handle(signal unix.Signal, handler uintptr) error {
 	action := sigaction{
 		handler:  handler,
@@ -85,6 +86,11 @@ func handle(signal unix.Signal, handler uintptr) error {
 		uintptr(unsafe.Pointer(&action)), 0, unsafe.Sizeof(action.mask), 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("%v: %w", signal, os.NewSyscallError("rt_sigaction", errno))
+	}
+	var set unix.Sigset_t
+	set.Val[0] = 1 << (signal - 1)
+	if err := unix.PthreadSigmask(unix.SIG_UNBLOCK, &set, nil); err != nil {
+		return fmt.Errorf("%v: %w", signal, os.NewSyscallError("rt_sigprocmask", err))
 	}
 	return nil
 }
