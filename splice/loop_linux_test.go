@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -131,4 +132,67 @@ func fill(t *testing.T, fd int) (written int64) {
 			t.Fatal(errno)
 		}
 	}
+}
+
+// TestBlockedPairIsQuiet: a pair whose client does not read gets no events, whatever its backend does, because there is
+// nothing to be done about them.
+func TestBlockedPairIsQuiet(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		then func(ends) error
+	}{
+		{"the source has more", func(ends) error { return nil }},
+		{"the source has ended", func(e ends) error { return e.backend.CloseWrite() }},
+		{"both have ended", func(e ends) error { return errors.Join(e.client.CloseWrite(), e.backend.CloseWrite()) }},
+		{"the source has reset", func(e ends) error { return errors.Join(e.backend.SetLinger(0), e.backend.Close()) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := testLoop(t, Options{}, linux{})
+			p, ends := join(t, l)
+			fill(t, p.front.fd)
+			_, err := ends.backend.Write(make([]byte, copySize+1)) // as much as a pump holds, and more
+			rig.Must(t, errors.Join(err, test.then(ends)))
+			go l.run()
+			defer func() {
+				l.do(func() { l.ended = true })
+				<-l.done
+			}()
+			rig.Until(t, "no leg is ready in 100 turns of the loop", func() bool { return events(l, p, 100) == 0 })
+			l.do(func() {
+				if !p.down.holding() || l.stats.active.Load() != 1 {
+					t.Error("the pair is not blocked")
+				}
+			})
+		})
+	}
+}
+
+// events counts how often the legs of a pair are found ready within some turns of the loop.
+func events(l *loop, p *pair, turns int) (n int) {
+	lead := func(to func(*leg) handler) {
+		l.do(func() {
+			for _, lg := range []*leg{&p.front, &p.back} {
+				if lg.fd >= 0 {
+					l.slots.at(lg.fd).handler = to(lg)
+				}
+			}
+		})
+	}
+	lead(func(lg *leg) handler { return counter{lg, &n} })
+	for range turns {
+		l.do(func() {})
+	}
+	lead(func(lg *leg) handler { return lg })
+	return n
+}
+
+// counter counts the events of a leg.
+type counter struct {
+	*leg
+	n *int
+}
+
+func (c counter) ready(events uint32) {
+	*c.n++
+	c.leg.ready(events)
 }

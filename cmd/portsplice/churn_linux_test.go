@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -46,13 +45,11 @@ func TestShortConnections_moby47537(t *testing.T) {
 		slices.Sort(part)
 		t.Logf("quarter %d: p50 %v, p99 %v", quarter+1, part[len(part)/2], part[len(part)*99/100])
 	}
-	counters := p.counters(t)
-	t.Logf("%v", counters)
-	if chosen, err := strconv.Atoi(counters["source-ports"]); err != nil || chosen < connections*3/4 {
-		t.Errorf("%d connections of %d were made from chosen ports, %v", chosen, connections, err)
+	if chosen := p.count(t, "source-ports"); chosen < connections*3/4 {
+		t.Errorf("%d connections of %d were made from chosen ports", chosen, connections)
 	}
-	if counters["dial-errors"] != "0" {
-		t.Errorf("%s dials failed", counters["dial-errors"])
+	if failed := p.count(t, "dial-errors"); failed != 0 {
+		t.Errorf("%d dials failed", failed)
 	}
 	p.signalled(t, 15)
 }

@@ -64,16 +64,9 @@ func TestServesOwnSocket(t *testing.T) {
 // by default where the kernel has them; dockerd does not.
 func TestServesAdoptedSocket(t *testing.T) {
 	for _, mptcp := range []bool{false, true} {
-		for _, engine := range []string{"splice", "fallback"} {
+		for _, engine := range engines {
 			t.Run(fmt.Sprintf("tcp mptcp=%v %s", mptcp, engine), func(t *testing.T) {
-				var config net.ListenConfig
-				config.SetMultipathTCP(mptcp)
-				l, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-				must(t, err)
-				t.Cleanup(func() { must(t, l.Close()) })
-				frontend := l.Addr().(*net.TCPAddr).AddrPort()
-				args := arguments("tcp", frontend, echo(t, "tcp", loopbackV4), "-use-listen-fd", "-engine", engine)
-				p := run{args: args, socket: file(t, l.(*net.TCPListener))}.serve(t)
+				p, frontend := serveAdopted(t, mptcp, "-engine", engine)
 				exchange(t, dial(t, "tcp", frontend), "hello")
 				closesOnExec(t, p)
 			})
@@ -88,6 +81,20 @@ func TestServesAdoptedSocket(t *testing.T) {
 		exchange(t, dial(t, "udp", frontend), "hello")
 		closesOnExec(t, p)
 	})
+}
+
+// serveAdopted starts the program with a listener of ours, in front of an echo.
+func serveAdopted(t *testing.T, mptcp bool, more ...string) (*process, netip.AddrPort) {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(mptcp)
+	l, err := config.Listen(t.Context(), "tcp", netip.AddrPortFrom(loopbackV4, 0).String())
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	listener := l.(*net.TCPListener)
+	frontend := rig.Address(listener)
+	args := arguments("tcp", frontend, echo(t, "tcp", loopbackV4), append(more, "-use-listen-fd")...)
+	return run{args: args, socket: file(t, listener)}.serve(t), frontend
 }
 
 // closesOnExec checks that no socket of the program would be inherited. (A relay may have replaced descriptor 4 by a

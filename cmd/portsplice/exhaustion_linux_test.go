@@ -17,7 +17,7 @@ import (
 // splice takes no client out of the queue that it cannot serve, so that with it every client is served in the end.
 func TestDescriptorsRunOut_moby6402(t *testing.T) {
 	const limit, clients = 64, 200
-	for _, engine := range []string{"splice", "fallback"} {
+	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
 			frontend := freePort(t, "tcp", ours())
 			p := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), "-engine", engine)}.serve(t)
@@ -26,7 +26,8 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 			for i := range conns {
 				conns[i] = dial(t, "tcp", frontend)
 			}
-			until(t, "descriptors have run out", func() bool { return p.counters(t)["accept-errors"] != "0" })
+			until(t, "descriptors have run out", func() bool { return p.count(t, "accept-errors") > 0 })
+			p.comesToRest(t)
 			served := 0
 			for _, conn := range conns {
 				switch err := rig.Echoed(conn, []byte("hello")); {

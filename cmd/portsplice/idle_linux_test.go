@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -39,28 +37,4 @@ func TestIdleConnections_moby11185(t *testing.T) {
 		t.Errorf("%v; want %d active and no pipes", c, connections)
 	}
 	p.signalled(t, syscall.SIGTERM)
-}
-
-func (p *process) descriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Process.Pid))
-	must(t, err)
-	return len(entries)
-}
-
-// privateKB is the memory that the process has for itself alone.
-func (p *process) privateKB(t *testing.T) (sum int) {
-	t.Helper()
-	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.Process.Pid))
-	must(t, err)
-	for line := range strings.Lines(string(rollup)) {
-		var kB int
-		if _, err := fmt.Sscanf(line, "Private_Dirty: %d kB", &kB); err == nil {
-			sum += kB
-		}
-	}
-	if sum == 0 {
-		t.Fatalf("no private memory in %q", rollup)
-	}
-	return sum
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,7 +48,11 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory
+	defer func() { _ = os.RemoveAll(dir) }()     // a temporary directory
+	if err := os.Chmod(dir, 0o755); err != nil { // tests run the program as other users too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	program = filepath.Join(dir, "portsplice")
 	build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -72,9 +77,13 @@ type run struct {
 	env    []string
 	socket *os.File // descriptor 4; nil: none
 	shell  bool     // no status pipe
+	user   uint32   // 0: our own
 
 	descriptors int // RLIMIT_NOFILE; zero: this process's own
 }
+
+// engines are what moves TCP.
+var engines = []string{"splice", "fallback"}
 
 // frontend gives the arguments for serving addr with backend.
 func arguments(protocol string, frontend, backend netip.AddrPort, more ...string) []string {
@@ -95,6 +104,9 @@ func (r run) start(t *testing.T) *process {
 	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(buffer), began: time.Now()}
 	p.Stderr = p.stderr
 	p.Env = append(os.Environ(), r.env...)
+	if r.user != 0 {
+		p.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.user, Gid: r.user}}
+	}
 	var answer *os.File
 	if !r.shell {
 		read, write, err := os.Pipe()
@@ -238,6 +250,14 @@ func (p *process) signalled(t *testing.T, s syscall.Signal) {
 	if code := p.ends(t); code != 0 {
 		t.Errorf("exit status %d after %v, want 0", code, s)
 	}
+}
+
+// count asks for one of the counters.
+func (p *process) count(t *testing.T, name string) int {
+	t.Helper()
+	n, err := strconv.Atoi(p.counters(t)[name])
+	must(t, err)
+	return n
 }
 
 // counters asks for the counters and gives them by name.

@@ -16,7 +16,7 @@ import (
 // TestStops: both of dockerd's signals end the program at once with status 0, whatever is in flight.
 func TestStops(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		for _, engine := range []string{"splice", "fallback"} {
+		for _, engine := range engines {
 			t.Run(s.String()+" "+engine+" idle", func(t *testing.T) {
 				args := arguments("tcp", freePort(t, "tcp", ours()), netip.AddrPortFrom(ours(), 1), "-engine", engine)
 				run{args: args}.serve(t).signalled(t, s)
