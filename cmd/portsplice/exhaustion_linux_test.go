@@ -2,7 +2,6 @@ package main
 
 import (
 	"net"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -43,14 +42,9 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 			}
 			until(t, "the connections have ended", func() bool { return p.counters(t)["active"] == "0" })
 			exchange(t, dial(t, "tcp", frontend), "hello")
-			lines := 0
-			for line := range strings.Lines(p.stderr.String()) {
-				if !strings.HasPrefix(line, "portsplice: stats") {
-					lines++
-				}
-			}
-			if atMost := 2 + int(time.Since(p.began)/time.Second); lines == 0 || lines > atMost {
-				t.Errorf("%d lines in the log, want 1 to %d:\n%s", lines, atMost, p.stderr)
+			atMost := 2 + int(time.Since(p.began)/time.Second)
+			if log := p.log(); len(log) == 0 || len(log) > atMost {
+				t.Errorf("the log has %d lines, want 1 to %d:\n%s", len(log), atMost, log)
 			}
 			p.signalled(t, syscall.SIGTERM)
 		})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,6 +70,7 @@ type process struct {
 	status string // all that it wrote to the status pipe
 	stderr *buffer
 	began  time.Time
+	last   map[string]string // the counters when they were asked for last
 }
 
 // run describes a start of the program.
@@ -129,7 +131,7 @@ func (r run) start(t *testing.T) *process {
 		_ = p.Process.Kill() // it may have ended
 		_ = p.Wait()         // and been waited for
 		if t.Failed() {
-			t.Logf("standard error:\n%s", p.stderr)
+			t.Logf("standard error:\n%s\n%v", strings.Join(p.log(), ""), p.last)
 		}
 	})
 	if answer != nil {
@@ -263,18 +265,26 @@ func (p *process) count(t *testing.T, name string) int {
 // counters asks for the counters and gives them by name.
 func (p *process) counters(t *testing.T) map[string]string {
 	t.Helper()
-	const prefix = "portsplice: stats "
-	before := strings.Count(p.stderr.String(), prefix)
+	before := strings.Count(p.stderr.String(), statsPrefix)
 	must(t, p.Process.Signal(syscall.SIGUSR1))
-	lines := func() []string { return strings.Split(p.stderr.String(), prefix) }
+	lines := func() []string { return strings.Split(p.stderr.String(), statsPrefix) }
 	until(t, "the counters are printed", func() bool {
 		all := lines()
 		return len(all) == before+2 && strings.HasSuffix(all[before+1], "\n")
 	})
-	found := make(map[string]string)
+	p.last = make(map[string]string)
 	for word := range strings.FieldsSeq(lines()[before+1]) {
 		name, value, _ := strings.Cut(word, "=")
-		found[name] = value
+		p.last[name] = value
 	}
-	return found
+	return p.last
 }
+
+// log is what the program wrote to standard error beside its counters, in lines.
+func (p *process) log() []string {
+	lines := slices.Collect(strings.Lines(p.stderr.String()))
+	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, statsPrefix) })
+}
+
+// statsPrefix begins a line of counters.
+const statsPrefix = "portsplice: stats "

@@ -49,7 +49,7 @@ func Until(t testing.TB, what string, condition func() bool) {
 // Dial connects to a port. The connection is closed when the test ends, if the test has not done so.
 func Dial(t testing.TB, network string, to netip.AddrPort) net.Conn {
 	t.Helper()
-	conn, err := net.Dial(network, to.String())
+	conn, err := net.DialTimeout(network, to.String(), Timeout)
 	Must(t, err)
 	Must(t, conn.SetDeadline(time.Now().Add(Timeout)))
 	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
