@@ -82,7 +82,12 @@ func answerOnce() error {
 		_, _ = io.Copy(io.Discard, os.Stdin) // until whoever started us closes it, or ends
 		_ = l.Close()
 	}()
-	var open []net.Conn // not collected, which would close them
+	var open []net.Conn
+	defer func() {
+		for _, conn := range open {
+			_ = conn.Close() // whoever is at the other end has gone
+		}
+	}()
 	for {
 		conn, err := l.Accept()
 		if err != nil {

@@ -22,6 +22,7 @@ var systemTests = []behaviour{
 	{"ResetBehindBytesThatWait", resetBehindBytes},
 	{"ResetWhileTheOtherSideDoesNotRead", waiting(resetWhileBlocked)},
 	{"ClientVanishes_libnetwork2465", waiting(clientVanishes)},
+	{"ClientVanishesAfterItsEnd", endedClientVanishes},
 	{"UrgentData", urgentData},
 }
 

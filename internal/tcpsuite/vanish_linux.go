@@ -1,6 +1,7 @@
 package tcpsuite
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -13,6 +14,45 @@ import (
 // clientVanishes pulls the cable of a client, which so neither ends nor resets its connection, while the backend says
 // nothing: keepalive frees the pair, and the backend sees a reset.
 func clientVanishes(t *testing.T, e Engine) {
+	ended := make(chan error, 1)
+	soon := Options{KeepAlive: net.KeepAliveConfig{Idle: time.Second, Interval: time.Second, Count: 2}}
+	p, _, pull := clientFarAway(t, e, soon, func(conn *net.TCPConn) {
+		_, err := conn.Read(make([]byte, 1))
+		ended <- err
+	})
+	rig.Until(t, "the pair exists", func() bool { return p.Stats().Active == 1 })
+	pull()
+	if err := <-ended; !isReset(err) {
+		t.Errorf("the backend read %v, want a reset", err)
+	}
+	pairsEnd(t, p)
+	if s := p.Stats(); s.Aborted != 1 {
+		t.Errorf("%d pairs were aborted, want 1", s.Aborted)
+	}
+}
+
+// endedClientVanishes pulls the cable of a client that has ended its direction, before the backend ends its own: there
+// is nothing left to wait for, not even the client's acknowledgement.
+func endedClientVanishes(t *testing.T, e Engine) {
+	ended, vanished := make(chan error), make(chan struct{})
+	p, client, pull := clientFarAway(t, e, Options{}, func(conn *net.TCPConn) {
+		_, err := io.Copy(io.Discard, conn)
+		ended <- err
+		<-vanished
+	})
+	rig.Check(t, client.CloseWrite())
+	rig.Check(t, <-ended)
+	pull()
+	close(vanished)
+	pairsEnd(t, p)
+	if s := p.Stats(); s.Aborted != 0 {
+		t.Errorf("%d pairs were aborted", s.Aborted)
+	}
+}
+
+// clientFarAway starts the engine for a client that comes by cable, and gives what pulls that cable.
+func clientFarAway(t *testing.T, e Engine, o Options, serve func(*net.TCPConn)) (p Proxy, client *net.TCPConn, pull func()) {
+	t.Helper()
 	host, away := rig.Namespace(t), rig.Namespace(t)
 	addr := netip.MustParsePrefix("198.18.0.1/24")
 	rig.Must(t, netlab.Cable("veth", host, addr, away, netip.MustParsePrefix("198.18.0.2/24")))
@@ -21,25 +61,11 @@ func clientVanishes(t *testing.T, e Engine) {
 		l = rig.Listen(t, addr.Addr())
 		return nil
 	}))
-	ended := make(chan error, 1)
-	backend := rig.Backend(t, func(conn *net.TCPConn) {
-		_, err := conn.Read(make([]byte, 1))
-		ended <- err
-	})
-	p := startOn(t, e, Options{KeepAlive: net.KeepAliveConfig{Idle: time.Second, Interval: time.Second, Count: 2}}, l, backend)
-	var client *net.TCPConn
+	p = startOn(t, e, o, l, rig.Backend(t, serve))
 	rig.Must(t, away.Do(func() error {
 		client = dial(t, p)
 		return nil
 	}))
-	rig.Until(t, "the pair exists", func() bool { return p.Stats().Active == 1 })
-	rig.Must(t, away.Down("veth"))
-	if err := <-ended; !isReset(err) {
-		t.Errorf("the backend read %v, want a reset", err)
-	}
-	pairsEnd(t, p)
-	if s := p.Stats(); s.Aborted != 1 {
-		t.Errorf("%d pairs were aborted, want 1", s.Aborted)
-	}
-	reset(t, client)
+	t.Cleanup(func() { _ = client.SetLinger(0) }) // nobody would acknowledge its end
+	return p, client, func() { rig.Must(t, away.Down("veth")) }
 }
