@@ -1,6 +1,8 @@
 package failurelog
 
 import (
+	"bufio"
+	"io"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -39,5 +41,28 @@ func TestOneLinePerIntervalAndNothingUncounted_moby45152(t *testing.T) {
 		if diff := cmp.Diff(want, strings.Split(out.String(), "\n")); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
+	})
+}
+
+// TestJournalThatDoesNotRead: whoever reports a failure is not kept waiting, and what could not be written is counted.
+func TestJournalThatDoesNotRead(t *testing.T) {
+	backend := netip.MustParseAddrPort("192.0.2.1:80")
+	synctest.Test(t, func(t *testing.T) {
+		read, written := io.Pipe()
+		l := New(written)
+		for range 1000 {
+			l.Report("dial", netip.AddrPort{}, backend, syscall.ECONNREFUSED) // in the test's own goroutine
+		}
+		time.Sleep(time.Hour) // the bubble's clock
+		lines := bufio.NewReader(read)
+		for _, want := range []string{
+			"portsplice: dial: backend 192.0.2.1:80: connection refused\n",
+			"portsplice: dial: backend 192.0.2.1:80: connection refused (and 998 more failures since the last line)\n",
+		} {
+			if line, err := lines.ReadString('\n'); err != nil || line != want {
+				t.Errorf("got %q, %v; want %q", line, err, want)
+			}
+		}
+		time.Sleep(2 * Interval)
 	})
 }
