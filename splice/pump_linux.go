@@ -32,10 +32,10 @@ const (
 // in the package documentation.
 type pump struct {
 	held    []byte     // bytes read and not yet sent, in the loop's shared buffer or in chunk
-	chunk   []byte     // where held lives between turns; nil otherwise
+	chunk   *chunk     // where held lives between turns; nil otherwise
 	pipe    *pipe      // held by the pump only while bytes are in it
-	piped   int        // bytes in pipe
 	errno   unix.Errno // why the last turn failed
+	piped   int32      // bytes in pipe
 	streak  uint8      // reads in a row that speak for changing between copying and splicing
 	streams bool       // splicing rather than copying
 	refused bool       // the kernel does not splice these sockets
@@ -134,7 +134,7 @@ func (p *pump) fillPipe(l *loop, src int) (n int, errno unix.Errno, ok bool) {
 	}
 	n, errno = l.kernel.splice(src, pipe.w, pipe.size)
 	if n > 0 {
-		p.pipe, p.piped = pipe, n
+		p.pipe, p.piped = pipe, int32(n)
 		return n, 0, true
 	}
 	l.pipes.put(pipe)
@@ -167,7 +167,7 @@ func (p *pump) observe(n int) {
 // drain writes what the pump holds until all has left or dst would block.
 func (p *pump) drain(l *loop, dst int) unix.Errno {
 	for part := false; p.piped > 0; part = true {
-		n, errno := l.kernel.splice(p.pipe.r, dst, p.piped)
+		n, errno := l.kernel.splice(p.pipe.r, dst, int(p.piped))
 		if part && errno == unix.EPIPE {
 			// The splice before had met the failure, after a part, and dropped its cause (splice_to_socket in
 			// fs/splice.c). For all that is known what dst sent is not complete.
@@ -176,7 +176,7 @@ func (p *pump) drain(l *loop, dst int) unix.Errno {
 		if errno != 0 {
 			return blocked(errno)
 		}
-		p.piped -= n
+		p.piped -= int32(n)
 		l.stats.spliced.Add(uint64(n))
 	}
 	if p.pipe != nil {
@@ -210,7 +210,7 @@ func blocked(errno unix.Errno) unix.Errno {
 func (p *pump) keep(l *loop) {
 	if len(p.held) > 0 && p.chunk == nil {
 		p.chunk = l.chunks.get()
-		p.held = p.chunk[:copy(p.chunk, p.held)]
+		p.held = p.chunk[:copy(p.chunk[:], p.held)]
 	}
 }
 
