@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"sync"
@@ -110,8 +111,17 @@ func exchangeOn(fd int) error {
 	if err := unix.Sendto(fd, b[:], unix.MSG_NOSIGNAL, nil); err != nil {
 		return os.NewSyscallError("send", err)
 	}
-	if n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_WAITALL); err != nil || n != len(b) {
-		return fmt.Errorf("%d of %d bytes came back: %w", n, len(b), os.NewSyscallError("recv", err))
+	for n := 0; n < len(b); {
+		more, _, err := unix.Recvfrom(fd, b[n:], 0)
+		switch {
+		case errors.Is(err, unix.EINTR): // SO_RCVTIMEO keeps the kernel from going on by itself (signal(7))
+		case err != nil:
+			return fmt.Errorf("%d of %d bytes came back: %w", n, len(b), os.NewSyscallError("recv", err))
+		case more == 0:
+			return fmt.Errorf("%d of %d bytes came back: %w", n, len(b), io.ErrUnexpectedEOF)
+		default:
+			n += more
+		}
 	}
 	return nil
 }
