@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -168,49 +167,6 @@ func stall(t *testing.T, progress <-chan int) (sum int) {
 		}
 	}
 }
-
-// smallBesideBulk exchanges small messages while another connection streams without an end, on one CPU.
-func smallBesideBulk(t *testing.T, e Engine) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	const rounds, least = 50, 1 << 20
-	p := start(t, e, func(conn *net.TCPConn) {
-		asked := make([]byte, 1)
-		switch _, err := io.ReadFull(conn, asked); {
-		case err != nil:
-			t.Error(err)
-		case asked[0] == 'b':
-			_, _ = io.Copy(conn, endless{}) // until the client has enough
-		default:
-			rig.Echo(conn)
-		}
-	})
-	bulk := dial(t, p)
-	var reading sync.WaitGroup
-	reading.Go(func() { _, _ = io.Copy(io.Discard, bulk) }) // until it is closed
-	_, err := bulk.Write([]byte("b"))
-	rig.Check(t, err)
-	rig.Until(t, "the bulk flow streams", func() bool { s := p.Stats(); return s.Spliced+s.Copied > least })
-	small := dial(t, p)
-	_, err = small.Write([]byte("s"))
-	rig.Check(t, err)
-	before := p.Stats()
-	for i := range rounds {
-		rig.Exchange(t, small, []byte{'s', byte(i)})
-	}
-	after := p.Stats()
-	moved := after.Spliced + after.Copied - before.Spliced - before.Copied
-	t.Logf("%d bytes of the bulk flow for each exchange", moved/rounds)
-	if moved < least {
-		t.Errorf("the bulk flow moved %d bytes beside %d exchanges", moved, rounds)
-	}
-	rig.Check(t, bulk.Close())
-	reading.Wait()
-}
-
-// endless is a source of zeros.
-type endless struct{}
-
-func (endless) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // thousandConnections keeps 1,000 connections open at once, each with traffic of its own.
 func thousandConnections(t *testing.T, e Engine) {

@@ -73,7 +73,6 @@ func Run(t *testing.T, e Engine) {
 		{"HalfCloseByBackend_moby27539", halfCloseByBackend},
 		{"EndWithoutBytes", endWithoutBytes},
 		{"SlowReaderBoundsMemory", slowReaderBoundsMemory},
-		{"SmallMessagesBesideABulkFlow", smallBesideBulk},
 		{"ResetByClient", resetByClient},
 		{"ResetByBackend", resetByBackend},
 		{"ResetWhileTheOtherSideIsSilent_libnetwork2465", resetWhileSilent},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 var systemTests = []behaviour{
 	{"AcceptErrors_harbor21753", acceptErrors},
 	{"BackendSilent", backendSilent},
+	{"SmallMessagesBesideABulkFlow", smallBesideBulk},
 	{"ResetOfAHalfClosedLegWhileTheOtherIsSilent", resetHalfClosedWhileSilent},
 	{"ReplyThenReset", replyThenReset},
 	{"ResetBehindBytesThatWait", resetBehindBytes},
@@ -24,6 +26,36 @@ var systemTests = []behaviour{
 	{"ClientVanishes_libnetwork2465", waiting(clientVanishes)},
 	{"ClientVanishesAfterItsEnd", endedClientVanishes},
 	{"UrgentData", urgentData},
+}
+
+// smallBesideBulk exchanges small messages while another connection streams without an end, on one CPU: neither waits
+// for ever.
+func smallBesideBulk(t *testing.T, e Engine) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const rounds, least = 50, 1 << 20
+	p := start(t, e, func(conn *net.TCPConn) {
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // end of file asks for the stream
+			rig.Pour(conn)
+		} else {
+			rig.Echo(conn)
+		}
+	})
+	bulk := dial(t, p)
+	rig.Check(t, bulk.CloseWrite())
+	var draining sync.WaitGroup
+	draining.Go(func() { rig.Drain(bulk) })
+	moved := func() uint64 { s := p.Stats(); return s.Spliced + s.Copied }
+	rig.Until(t, "the bulk flow streams", func() bool { return moved() > least })
+	small := dial(t, p)
+	_, err := small.Write([]byte("s")) // which asks for an echo of what follows
+	rig.Check(t, err)
+	n, before := uint64(0), moved()
+	for ; n < rounds || moved()-before < least; n++ {
+		rig.Exchange(t, small, []byte{'s', byte(n)})
+	}
+	t.Logf("%d bytes of the bulk flow for each exchange", (moved()-before)/n)
+	rig.Check(t, bulk.Close())
+	draining.Wait()
 }
 
 // resetHalfClosedWhileSilent: the client has ended its direction, the backend says nothing, and the client resets.
