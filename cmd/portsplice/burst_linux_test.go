@@ -61,7 +61,8 @@ func serveBurst(t *testing.T, adopted bool, engine string) (*process, netip.Addr
 	must(t, unix.Listen(fd, 16))
 	socket := os.NewFile(uintptr(fd), "listener")
 	defer func() { must(t, socket.Close()) }()
-	return run{args: arguments("tcp", frontend, backend, "-engine", engine, "-use-listen-fd"), socket: socket}.serve(t), frontend
+	args := arguments("tcp", frontend, backend, "-engine", engine, "-use-listen-fd")
+	return run{args: args, socket: socket}.serve(t), frontend
 }
 
 // stopped stops the program and waits until it has.
@@ -81,7 +82,9 @@ func (p *process) stopped(t *testing.T) {
 func noneDropped(t *testing.T, n *netlab.Namespace) {
 	t.Helper()
 	counters := tcpCounters(t, n)
-	for _, name := range []string{"ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies", "TCPSynRetrans"} {
+	for _, name := range []string{
+		"ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies", "TCPSynRetrans",
+	} {
 		if count, known := counters[name]; !known || count != "0" {
 			t.Errorf("the kernel counts %s %q, want 0", name, count)
 		}

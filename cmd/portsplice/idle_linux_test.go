@@ -15,9 +15,9 @@ import (
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// TestIdleConnections_moby11185 has 10,000 idle connections, half of them through each of two proxies, because a process
-// has 20,000 descriptors in many places. Each costs two descriptors, less than 0.5 kB of private memory and no pipe, also
-// after it has carried a message.
+// TestIdleConnections_moby11185 has 10,000 idle connections, half of them through each of two proxies, because a
+// process may have no more than 20,000 descriptors in some places. Each costs two descriptors, less than 0.5 kB of
+// private memory and no pipe, also after it has carried a message.
 func TestIdleConnections_moby11185(t *testing.T) {
 	const proxies, connections, warmUp = 2, 5000, 500
 	backend := elsewhere(t)
@@ -70,8 +70,8 @@ func elsewhere(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// answerOnce is the backend: it answers the first five bytes of each connection and leaves it open. A goroutine does for
-// all, because the race detector does not know more than 8,128.
+// answerOnce is the backend: it answers the first five bytes of each connection and leaves it open. A goroutine does
+// for all, because the race detector does not know more than 8,128.
 func answerOnce() error {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(loopbackV4, 0)))
 	if err != nil {

@@ -51,7 +51,9 @@ func endedClientVanishes(t *testing.T, e Engine) {
 }
 
 // clientFarAway starts the engine for a client that comes by cable, and gives what pulls that cable.
-func clientFarAway(t *testing.T, e Engine, o Options, serve func(*net.TCPConn)) (p Proxy, client *net.TCPConn, pull func()) {
+func clientFarAway(
+	t *testing.T, e Engine, o Options, serve func(*net.TCPConn),
+) (p Proxy, client *net.TCPConn, pull func()) {
 	t.Helper()
 	host, away := rig.Namespace(t), rig.Namespace(t)
 	addr := netip.MustParsePrefix("198.18.0.1/24")
