@@ -44,7 +44,8 @@ func TestNothingIsLeftOfManyConnections(t *testing.T) {
 			visit(warmUp)
 			descriptors, memory := p.descriptors(t), p.privateKB(t)
 			visit(visits)
-			if now := p.descriptors(t); now != descriptors {
+			// A loop at rest has one more, a duplicate for Go's poller; it may have been so before, or be so now.
+			if now := p.descriptors(t); now < descriptors-1 || now > descriptors+1 {
 				t.Errorf("%d descriptors are open, want %d as before", now, descriptors)
 			}
 			more := p.privateKB(t) - memory
