@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"testing"
@@ -21,9 +22,16 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 			frontend := freePort(t, "tcp", ours())
 			p := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), "-engine", engine)}.serve(t)
 			must(t, unix.Prlimit(p.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil))
-			conns := make([]net.Conn, clients)
-			for i := range conns {
-				conns[i] = dial(t, "tcp", frontend)
+			var conns []net.Conn
+			for range clients {
+				conn, err := net.DialTimeout("tcp", frontend.String(), timeout)
+				if engine == "fallback" && errors.Is(err, syscall.ECONNRESET) {
+					continue // the reset was as fast as the dial
+				}
+				must(t, err)
+				defer func() { _ = conn.Close() }() // closed below unless the test has failed
+				must(t, conn.SetDeadline(time.Now().Add(timeout)))
+				conns = append(conns, conn)
 			}
 			until(t, "descriptors have run out", func() bool { return p.count(t, "accept-errors") > 0 })
 			p.comesToRest(t)
