@@ -1,16 +1,11 @@
 package failurelog
 
 import (
-	"bufio"
-	"io"
 	"net/netip"
-	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestOneLinePerIntervalAndNothingUncounted_moby45152(t *testing.T) {
@@ -18,51 +13,68 @@ func TestOneLinePerIntervalAndNothingUncounted_moby45152(t *testing.T) {
 		client  = netip.MustParseAddrPort("192.0.2.1:1234")
 		backend = netip.MustParseAddrPort("[2001:db8::1]:80")
 	)
+	const (
+		dial   = "portsplice: dial: client 192.0.2.1:1234, backend [2001:db8::1]:80: connection refused"
+		accept = "portsplice: accept: backend [2001:db8::1]:80: too many open files"
+	)
 	synctest.Test(t, func(t *testing.T) {
-		var out strings.Builder
-		l := New(&out)
+		j := make(journal)
+		l := New(j)
 		for range 1000 {
 			l.Report("dial", client, backend, syscall.ECONNREFUSED)
 		}
-		time.Sleep(Interval + 1) // the bubble's clock
-		synctest.Wait()
-		time.Sleep(Interval)
+		j.reads(t, dial, 0)
+		j.reads(t, dial+" (and 998 more failures since the last line)", Interval)
+		j.readsNothing(t)
 		l.Report("accept", netip.AddrPort{}, backend, syscall.EMFILE)
 		l.Report("accept", netip.AddrPort{}, backend, syscall.EMFILE)
-		time.Sleep(2 * Interval)
-		synctest.Wait()
-		want := []string{
-			"portsplice: dial: client 192.0.2.1:1234, backend [2001:db8::1]:80: connection refused",
-			"portsplice: dial: client 192.0.2.1:1234, backend [2001:db8::1]:80: connection refused (and 998 more failures since the last line)",
-			"portsplice: accept: backend [2001:db8::1]:80: too many open files",
-			"portsplice: accept: backend [2001:db8::1]:80: too many open files",
-			"",
-		}
-		if diff := cmp.Diff(want, strings.Split(out.String(), "\n")); diff != "" {
-			t.Errorf("-want +got:\n%s", diff)
-		}
+		j.reads(t, accept, 0)
+		j.reads(t, accept, Interval)
+		j.readsNothing(t)
 	})
+}
+
+// journal is what a log writes to: whoever writes waits until it reads. Its clock is the bubble's.
+type journal chan string
+
+func (j journal) Write(line []byte) (int, error) {
+	j <- string(line)
+	return len(line), nil
+}
+
+// reads waits for a line, which must come after that time.
+func (j journal) reads(t *testing.T, want string, after time.Duration) {
+	t.Helper()
+	begun := time.Now()
+	line := <-j
+	if took := time.Since(begun); line != want+"\n" || took != after {
+		t.Errorf("got %q after %v; want %q after %v", line, took, want, after)
+	}
+}
+
+// readsNothing waits for a line that must not come.
+func (j journal) readsNothing(t *testing.T) {
+	t.Helper()
+	select {
+	case line := <-j:
+		t.Errorf("got %q, want no line", line)
+	case <-time.After(2 * Interval):
+	}
 }
 
 // TestJournalThatDoesNotRead: whoever reports a failure is not kept waiting, and what could not be written is counted.
 func TestJournalThatDoesNotRead(t *testing.T) {
 	backend := netip.MustParseAddrPort("192.0.2.1:80")
 	synctest.Test(t, func(t *testing.T) {
-		read, written := io.Pipe()
-		l := New(written)
+		j := make(journal)
+		l := New(j)
 		for range 1000 {
 			l.Report("dial", netip.AddrPort{}, backend, syscall.ECONNREFUSED) // in the test's own goroutine
 		}
-		time.Sleep(time.Hour) // the bubble's clock
-		lines := bufio.NewReader(read)
-		for _, want := range []string{
-			"portsplice: dial: backend 192.0.2.1:80: connection refused\n",
-			"portsplice: dial: backend 192.0.2.1:80: connection refused (and 998 more failures since the last line)\n",
-		} {
-			if line, err := lines.ReadString('\n'); err != nil || line != want {
-				t.Errorf("got %q, %v; want %q", line, err, want)
-			}
-		}
-		time.Sleep(2 * Interval)
+		<-time.After(time.Hour) // for which it does not read
+		const line = "portsplice: dial: backend 192.0.2.1:80: connection refused"
+		j.reads(t, line, 0)
+		j.reads(t, line+" (and 998 more failures since the last line)", Interval)
+		j.readsNothing(t)
 	})
 }
