@@ -63,7 +63,7 @@
 // # Edges
 //
 // Legs are watched edge-triggered: epoll tells a change once. Level-triggered, the kernel would look at every socket
-// once more after its event, to find nothing: 4% of the proxy's time with 64 clients. So whoever leaves something in
+// once more after its event, to find nothing: 6% of the proxy's time with 64 clients. So whoever leaves something in
 // a source must know that it will be told again:
 //
 //   - A turn that ends with a short recv leaves nothing. What comes afterwards makes an event of its own. The end of the

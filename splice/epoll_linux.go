@@ -65,7 +65,7 @@ func (e *epoll) rest() (ready []unix.EpollEvent) {
 	raw, err := file.SyscallConn()
 	if err == nil {
 		err = raw.Read(func(uintptr) bool {
-			ready = e.wait(0)
+			ready = e.poll()
 			return len(ready) > 0
 		})
 	}
@@ -82,11 +82,11 @@ func (e *epoll) add(fd int, events uint32, generation int32) error {
 
 // change is for a descriptor that is watched: it cannot fail.
 func (e *epoll) change(fd int, events uint32, generation int32) {
-	e.must(e.control(unix.EPOLL_CTL_MOD, fd, events, generation))
+	must(e.control(unix.EPOLL_CTL_MOD, fd, events, generation))
 }
 
 // remove is for a descriptor that is watched: it cannot fail.
-func (e *epoll) remove(fd int) { e.must(e.control(unix.EPOLL_CTL_DEL, fd, 0, 0)) }
+func (e *epoll) remove(fd int) { must(e.control(unix.EPOLL_CTL_DEL, fd, 0, 0)) }
 
 func (e *epoll) control(operation, fd int, events uint32, generation int32) error {
 	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: generation}
@@ -96,7 +96,7 @@ func (e *epoll) control(operation, fd int, events uint32, generation int32) erro
 	return nil
 }
 
-func (e *epoll) must(err error) {
+func must(err error) {
 	if err != nil {
 		panic(err)
 	}

@@ -12,8 +12,8 @@ import (
 //
 // A loop that carries small messages is saturated when its thread has used nearly all of a CPU. To wait for a CPU does
 // it no harm: more events are served per wake. One that streams is saturated when it never catches up: what waits in
-// pipes and sockets leaves the CPU's caches, and the machine pays twice. (8 bulk flows on two busy cores: the loop's
-// thread had 0.3 of a CPU and carried 0.75 of what io.Copy did; two loops carried 1.10.)
+// pipes and sockets leaves the CPU's caches, and the machine pays twice. (8 bulk flows on two busy cores,
+// BBR: the loop's thread had 0.3 of a CPU and carried 0.75 of what io.Copy did; two loops carried 1.10.)
 const (
 	loadWindow    = 50 * time.Millisecond
 	saturatedLoad = 85 // percent

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/portsplice/portsplice/bench"
@@ -29,13 +27,7 @@ func main() {
 		"comma-separated names such as pingpong or bulk/direction=up")
 	flag.Parse()
 	s.old, s.new = flag.Arg(0), flag.Arg(1)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := s.run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "compare:", err)
-		os.Exit(1)
-	}
+	bench.Main("compare", s.run)
 }
 
 func (s settings) run(ctx context.Context) (err error) {

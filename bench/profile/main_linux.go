@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -31,13 +29,7 @@ func main() {
 	flag.StringVar(&s.out, "out", "profiles", "directory for what is written")
 	flag.DurationVar(&s.time, "time", 3*time.Second, "how long the traffic lasts")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := s.run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "profile:", err)
-		os.Exit(1)
-	}
+	bench.Main("profile", s.run)
 }
 
 func (s settings) run(ctx context.Context) (err error) {

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/portsplice/portsplice/bench"
 )
@@ -31,16 +28,12 @@ func main() {
 	flag.StringVar(&s.Reference, "reference", "", "the docker-proxy to compare with (default: from PATH)")
 	flag.StringVar(&s.out, "out", "", "also write tables, JSON and the raw output for benchstat to this directory")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := s.complete(*set)
-	if err == nil {
-		err = s.run(ctx)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "ratios:", err)
-		os.Exit(1)
-	}
+	bench.Main("ratios", func(ctx context.Context) error {
+		if err := s.complete(*set); err != nil {
+			return err
+		}
+		return s.run(ctx)
+	})
 }
 
 // complete takes from a set what was not given.

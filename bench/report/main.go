@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -13,10 +13,7 @@ import (
 func main() {
 	readme := flag.String("readme", "", "file whose table is to be written anew")
 	flag.Parse()
-	if err := run(flag.Arg(0), *readme); err != nil {
-		fmt.Fprintln(os.Stderr, "report:", err)
-		os.Exit(1)
-	}
+	bench.Main("report", func(context.Context) error { return run(flag.Arg(0), *readme) })
 }
 
 func run(dir, readme string) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,21 +43,23 @@ func main() {
 	flag.Parse()
 	proxies := []bench.Proxy{{Name: bench.Direct}, {Name: "docker-proxy", Path: *reference, Reference: true},
 		{Name: "portsplice", Path: *ours}}
-	for _, w := range works() {
-		if *only != "" && *only != w.String() {
-			continue
+	bench.Main("bench-sctp", func(ctx context.Context) error {
+		for _, w := range works() {
+			if *only != "" && *only != w.String() {
+				continue
+			}
+			if err := compare(ctx, w, proxies, *rounds, *duration); err != nil {
+				return err
+			}
 		}
-		if err := compare(w, proxies, *rounds, *duration); err != nil {
-			fmt.Fprintln(os.Stderr, "bench-sctp:", err)
-			os.Exit(1)
-		}
-	}
+		return nil
+	})
 }
 
 // compare measures the proxies in turn and prints a table.
-func compare(w work, proxies []bench.Proxy, rounds int, d time.Duration) error {
+func compare(ctx context.Context, w work, proxies []bench.Proxy, rounds int, d time.Duration) error {
 	titled := bench.Work{Name: w.String(), Units: []bench.Unit{{Name: "message/s", More: true}, {Name: "proxy-us/message"}}}
-	samples, err := bench.Rounds(context.Background(), rounds, titled, proxies,
+	samples, err := bench.Rounds(ctx, rounds, titled, proxies,
 		func(_ context.Context, _ bench.Work, p bench.Proxy, round int) (bench.Values, error) {
 			if round == 0 {
 				return measure(w, p, d/4)

@@ -4,6 +4,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
 const (
@@ -18,12 +20,12 @@ const (
 // A batch is messages on their way: read by one recvmmsg, and sent by sendmmsg from where they were read to. A message
 // takes as many slots as it comes in pieces.
 type batch struct {
-	heads    [batchDepth]mmsghdr // of the slots, for recvmmsg
+	heads    [batchDepth]unix.Mmsghdr // of the slots, for recvmmsg
 	slots    [batchDepth]unix.Iovec
 	controls [batchDepth][controlSpace]byte
 	data     [batchDepth][slotSize]byte
 
-	out         [batchDepth]mmsghdr // the whole messages, for sendmmsg
+	out         [batchDepth]unix.Mmsghdr // the whole messages, for sendmmsg
 	outControls [batchDepth][sendControlSpace]byte
 	pieces      [batchDepth]unix.Iovec // of all messages, in their order
 	used        int                    // of pieces
@@ -37,9 +39,10 @@ func newBatch() *batch {
 	for i := range b.heads {
 		b.slots[i].Base = &b.data[i][0]
 		b.slots[i].SetLen(slotSize)
-		b.heads[i].Iov = &b.slots[i]
-		b.heads[i].SetIovlen(1)
-		b.heads[i].Control = &b.controls[i][0]
+		h := &b.heads[i].Hdr
+		h.Iov = &b.slots[i]
+		h.SetIovlen(1)
+		h.Control = &b.controls[i][0]
 	}
 	return b
 }
@@ -47,15 +50,15 @@ func newBatch() *batch {
 // receive fills the empty batch from fd: n slots.
 func (b *batch) receive(fd int) (n int, errno unix.Errno) {
 	for i := range b.heads {
-		b.heads[i].SetControllen(controlSpace)
+		b.heads[i].Hdr.SetControllen(controlSpace)
 	}
-	return recvmmsg(fd, b.heads[:])
+	return mmsg.Receive(fd, b.heads[:])
 }
 
 // slot is what the kernel has put into a slot.
 func (b *batch) slot(i int) (data, control []byte, flags int32) {
 	h := &b.heads[i]
-	return b.data[i][:h.bytes], b.controls[i][:h.Controllen], h.Flags
+	return b.data[i][:h.Len], b.controls[i][:h.Hdr.Controllen], h.Hdr.Flags
 }
 
 // add makes a slot's data the next piece of the open message.
@@ -68,7 +71,7 @@ func (b *batch) add(data []byte) {
 // complete makes the open message one that waits to be sent.
 func (b *batch) complete(d delivery) {
 	control := d.encode(&b.outControls[b.end])
-	h := &b.out[b.end]
+	h := &b.out[b.end].Hdr
 	h.Iov = &b.pieces[b.open]
 	h.SetIovlen(b.used - b.open)
 	h.Control = &control[0]
@@ -98,7 +101,7 @@ func (b *batch) openPieces(f func(piece []byte)) {
 func (b *batch) dropOpen() { b.used = b.open }
 
 // waiting is the messages that are to be sent.
-func (b *batch) waiting() []mmsghdr { return b.out[b.sent:b.end] }
+func (b *batch) waiting() []unix.Mmsghdr { return b.out[b.sent:b.end] }
 
 // reset makes the batch empty.
 func (b *batch) reset() { b.used, b.open, b.sent, b.end, b.largest = 0, 0, 0, 0, 0 }

@@ -27,10 +27,10 @@ const (
 // fill puts into a batch what recvmmsg would.
 func (b *batch) fill(i, kind, size int) {
 	h := &b.heads[i]
-	h.Flags, h.Controllen = 0, 0
+	h.Hdr.Flags, h.Hdr.Controllen = 0, 0
 	put := func(data []byte, flags int32) {
-		h.bytes = uint32(copy(b.data[i][:], data))
-		h.Flags = flags
+		h.Len = uint32(copy(b.data[i][:], data))
+		h.Hdr.Flags = flags
 	}
 	switch kind {
 	case slotNotice:
@@ -45,14 +45,14 @@ func (b *batch) fill(i, kind, size int) {
 		for j := range size {
 			b.data[i][j] = byte(i + j)
 		}
-		h.bytes = uint32(size)
+		h.Len = uint32(size)
 		if kind == slotPiece {
 			return
 		}
-		h.Flags = unix.MSG_EOR
+		h.Hdr.Flags = unix.MSG_EOR
 		if kind == slotEnd {
 			info := sndRcvInfo(uint16(i), sctp.SCTP_UNORDERED, []byte{0, 0, 0, byte(i)})
-			h.SetControllen(copy(b.controls[i][:], controlMessage(unix.IPPROTO_SCTP, sctp.SCTP_CMSG_SNDRCV, info)))
+			h.Hdr.SetControllen(copy(b.controls[i][:], controlMessage(unix.IPPROTO_SCTP, sctp.SCTP_CMSG_SNDRCV, info)))
 		}
 	}
 }
@@ -67,10 +67,10 @@ type outgoing struct {
 func (b *batch) outgoing() (all []outgoing) {
 	for _, h := range b.waiting() {
 		var m outgoing
-		for _, piece := range unsafe.Slice(h.Iov, h.Iovlen) {
+		for _, piece := range unsafe.Slice(h.Hdr.Iov, h.Hdr.Iovlen) {
 			m.Data = append(m.Data, unsafe.Slice(piece.Base, piece.Len)...)
 		}
-		control := unsafe.Slice(h.Control, h.Controllen)
+		control := unsafe.Slice(h.Hdr.Control, h.Hdr.Controllen)
 		m.Stream = binary.NativeEndian.Uint16(control[unix.CmsgLen(0)+int(sndStream):])
 		all = append(all, m)
 	}

@@ -8,39 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Calls that do not block go by RawSyscall, which spares the Go scheduler's bookkeeping at entry and exit of each.
-
-// mmsghdr is the kernel's struct mmsghdr (include/linux/socket.h).
-type mmsghdr struct {
-	unix.Msghdr
-	bytes uint32 // received or sent, set by the kernel
-}
-
-// recvmmsg receives what there is, at most len(heads) pieces. It stops at the first that would block, so that
-// fewer than asked for mean that there is no more.
-func recvmmsg(fd int, heads []mmsghdr) (int, unix.Errno) {
-	return messagesCall(unix.SYS_RECVMMSG, fd, heads, unix.MSG_DONTWAIT)
-}
-
-// sendmmsg sends as many of the messages as the kernel takes, each as a whole. An error is about the first one.
-func sendmmsg(fd int, heads []mmsghdr, flags uintptr) (int, unix.Errno) {
-	return messagesCall(unix.SYS_SENDMMSG, fd, heads, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags)
-}
-
-func messagesCall(call uintptr, fd int, heads []mmsghdr, flags uintptr) (int, unix.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(heads))),
-			uintptr(len(heads)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), 0
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
-}
-
 // callError names the call that failed. EAGAIN is no failure, and is too frequent to allocate a name for.
 func callError(call string, errno unix.Errno) error {
 	switch errno {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
 // subscription is the notifications a leg needs: how the association ended, and that a message was given up.
@@ -98,16 +100,16 @@ func (l *leg) notice(e event) error {
 // send sends as many of the messages as the kernel takes, the largest of which has the given size. Small ones share
 // packets: all but the last are sent with MSG_MORE. The last must go by a call of its own then, which the caller makes
 // when it comes back for the rest.
-func (l *leg) send(heads []mmsghdr, largest int) (int, error) {
+func (l *leg) send(heads []unix.Mmsghdr, largest int) (int, error) {
 	if err := l.fit(max(largest, bundleBuffer)); err != nil {
 		return 0, err
 	}
-	var flags uintptr
+	var flags int
 	if len(heads) > 1 && largest <= bundleSize && l.buffer >= bundleBuffer {
 		heads = heads[:len(heads)-1]
 		flags = unix.MSG_MORE
 	}
-	n, errno := sendmmsg(l.fd, heads, flags)
+	n, errno := mmsg.Send(l.fd, heads, flags)
 	return n, callError("sendmmsg", errno)
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 
 // A message is one too large for a batch. It is collected in a buffer that grows, and sent from there.
 type message struct {
-	head    [1]mmsghdr // for recvmmsg, and for sendmmsg when the message is whole
+	head    [1]unix.Mmsghdr // for recvmmsg, and for sendmmsg when the message is whole
 	piece   unix.Iovec
 	control [controlSpace]byte // of the recvmmsg that ended it, then of the sendmmsg
 	data    []byte
@@ -31,9 +33,10 @@ type message struct {
 
 func newMessage() *message {
 	m := &message{data: make([]byte, 0, firstRoom)}
-	m.head[0].Iov = &m.piece
-	m.head[0].SetIovlen(1)
-	m.head[0].Control = &m.control[0]
+	h := &m.head[0].Hdr
+	h.Iov = &m.piece
+	h.SetIovlen(1)
+	h.Control = &m.control[0]
 	return m
 }
 
@@ -65,15 +68,15 @@ func (m *message) receive(fd int) unix.Errno {
 	room := m.room()
 	m.piece.Base = &room[0]
 	m.piece.SetLen(len(room))
-	m.head[0].SetControllen(controlSpace)
-	_, errno := recvmmsg(fd, m.head[:])
+	m.head[0].Hdr.SetControllen(controlSpace)
+	_, errno := mmsg.Receive(fd, m.head[:])
 	return errno
 }
 
 // slot is what the kernel has put into the room.
 func (m *message) slot() (data, control []byte, flags int32) {
 	h := &m.head[0]
-	return m.data[len(m.data) : len(m.data)+int(h.bytes)], m.control[:h.Controllen], h.Flags
+	return m.data[len(m.data) : len(m.data)+int(h.Len)], m.control[:h.Hdr.Controllen], h.Hdr.Flags
 }
 
 // extend makes the next n bytes of the room a part of the message.
@@ -90,6 +93,6 @@ func (m *message) complete(d delivery) {
 	control := d.encode((*[sendControlSpace]byte)(m.control[:]))
 	m.piece.Base = &m.data[0]
 	m.piece.SetLen(len(m.data))
-	m.head[0].SetControllen(len(control))
+	m.head[0].Hdr.SetControllen(len(control))
 	m.whole = true
 }

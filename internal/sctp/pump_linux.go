@@ -194,7 +194,7 @@ func (u *pump) advance(n int) {
 		return
 	}
 	for _, h := range u.batch.waiting()[:n] {
-		u.bytes.Add(uint64(h.bytes))
+		u.bytes.Add(uint64(h.Len))
 	}
 	u.batch.sent += n
 	if len(u.batch.waiting()) == 0 {

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
 // kernel is what moves datagrams. No call waits. A zero errno is success; EAGAIN means that there was nothing to
@@ -19,14 +21,13 @@ type kernel interface {
 	send(fd int, messages []unix.Mmsghdr) (int, unix.Errno)
 }
 
-// linux is the real kernel. Its calls do not block, so they go by RawSyscall, which spares the Go scheduler's
-// bookkeeping at entry and exit of each. Whether a socket would block is said with each call: the flag that the socket
-// itself has for it would be shared with the process that handed it over.
+// linux is the real kernel. Whether a socket would block is said with each call: the flag that the socket itself has for
+// it would be shared with the process that handed it over.
 type linux struct{}
 
 func (linux) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 	if !plain(messages) {
-		return call(unix.SYS_RECVMMSG, fd, messages, unix.MSG_DONTWAIT)
+		return mmsg.Receive(fd, messages)
 	}
 	n, errno := callPlain(unix.SYS_RECVFROM, fd, messages[0].Hdr.Iov, unix.MSG_DONTWAIT)
 	if errno != 0 {
@@ -38,7 +39,7 @@ func (linux) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 
 func (linux) send(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 	if !plain(messages) {
-		return call(unix.SYS_SENDMMSG, fd, messages, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return mmsg.Send(fd, messages, 0)
 	}
 	if _, errno := callPlain(unix.SYS_SENDTO, fd, messages[0].Hdr.Iov, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); errno != 0 {
 		return 0, errno
@@ -63,20 +64,6 @@ func callPlain(number uintptr, fd int, buffer *unix.Iovec, flags uintptr) (int, 
 	}
 }
 
-func call(number uintptr, fd int, messages []unix.Mmsghdr, flags uintptr) (int, unix.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(number, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))),
-			uintptr(len(messages)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), 0
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
-}
-
 // poll is epoll_wait that does not wait. That it fails is left for the call that waits to find out.
 func poll(epoll int, events []unix.EpollEvent) int {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
@@ -90,12 +77,17 @@ func poll(epoll int, events []unix.EpollEvent) int {
 // Supported tells whether the kernel, or the sandbox around this process, allows what moves datagrams in batches. If not,
 // the error wraps errors.ErrUnsupported.
 func Supported() error {
-	for name, number := range map[string]uintptr{"recvmmsg": unix.SYS_RECVMMSG, "sendmmsg": unix.SYS_SENDMMSG} {
-		if _, errno := call(number, -1, nil, 0); errno != unix.EBADF {
-			return fmt.Errorf("udp: event loop: %w: %w", errors.ErrUnsupported, sysError(name, errno))
-		}
+	if _, errno := mmsg.Receive(-1, nil); errno != unix.EBADF {
+		return unsupported("recvmmsg", errno)
+	}
+	if _, errno := mmsg.Send(-1, nil, 0); errno != unix.EBADF {
+		return unsupported("sendmmsg", errno)
 	}
 	return nil
+}
+
+func unsupported(call string, errno unix.Errno) error {
+	return fmt.Errorf("udp: event loop: %w: %w", errors.ErrUnsupported, sysError(call, errno))
 }
 
 // closeFD closes a descriptor that the loop owns. On Linux the descriptor is gone whatever close(2) answers, and a
