@@ -13,6 +13,8 @@ type peer struct {
 	inherits  bool              // the listening socket, as systemd hands it over
 	options   map[string]string // of its listener, by protocol
 	cannot    map[string]string // by the name of a work: why it is not tried
+
+	descriptors float64 // that a connection takes
 }
 
 // Of clients that begin at the same time, one is sent what belongs to another: datagrams that wait on the socket when it
@@ -24,7 +26,8 @@ var peerNames = []string{"haproxy", "nginx", "systemd-socket-proxyd", "socat"}
 
 var peersByName = map[string]peer{
 	"haproxy": {
-		protocols: []string{tcp},
+		protocols:   []string{tcp},
+		descriptors: 2.5, // that it reckons with: it may have a pipe for every fourth connection
 		command: command{
 			programs:  []string{"haproxy"},
 			arguments: "-db -q -f {config}",
@@ -65,8 +68,9 @@ stream {
 		},
 	},
 	"systemd-socket-proxyd": {
-		protocols: []string{tcp},
-		inherits:  true,
+		protocols:   []string{tcp},
+		inherits:    true,
+		descriptors: socketsAndPipes,
 		command: command{
 			programs:  []string{"/lib/systemd/systemd-socket-proxyd"},
 			arguments: "--connections-max=65536 {backend}",
@@ -92,7 +96,7 @@ func peers() []Proxy {
 	for _, name := range peerNames {
 		p := peersByName[name]
 		all = append(all, Proxy{Name: name, Path: find(p.programs...), Protocols: p.protocols,
-			Peer: true, Cannot: p.cannot})
+			Peer: true, Cannot: p.cannot, descriptors: p.descriptors})
 	}
 	return all
 }

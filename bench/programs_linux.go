@@ -50,6 +50,9 @@ func Build(ctx context.Context, o Options) (*Programs, error) {
 	if err := errors.Join(os.Chmod(dir, 0o711), p.build(ctx, o)); err != nil { // some servers are not root's
 		return nil, errors.Join(err, p.Close())
 	}
+	for i := range p.Proxies {
+		p.Proxies[i].confine(p.Works, descriptors)
+	}
 	return p, nil
 }
 
@@ -95,8 +98,8 @@ func ours(dir string, o Options) []Proxy {
 	}
 	return []Proxy{
 		{Name: Direct, Protocols: both},
-		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true},
-		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true},
+		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
+		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		engine("fallback"),
 		engine("splice"),
 		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}},

@@ -1,6 +1,10 @@
 package bench
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"maps"
+)
 
 // Proxy is a program that relays, or none: "direct".
 type Proxy struct {
@@ -14,7 +18,12 @@ type Proxy struct {
 
 	// Cannot says, by the name of a work, why it is not tried.
 	Cannot map[string]string `json:"cannot,omitempty"`
+
+	descriptors float64 // that a connection takes, where it is more than two
 }
+
+// socketsAndPipes is how many descriptors a connection takes whose two directions have a pipe each.
+const socketsAndPipes = 6
 
 // Direct is no proxy.
 const Direct = "direct"
@@ -31,6 +40,21 @@ func (p Proxy) Absence(w Work) string {
 		return "not installed"
 	}
 	return p.Cannot[w.Name]
+}
+
+// confine notes which idle connections are more than the limit of descriptors allows the proxy.
+func (p *Proxy) confine(works []Work, limit uint64) {
+	for _, w := range works {
+		needed := p.descriptors * float64(w.count)
+		if w.Kind != idle || w.Protocol != tcp || needed <= float64(limit) {
+			continue
+		}
+		p.Cannot = maps.Clone(p.Cannot) // it may be a constant
+		if p.Cannot == nil {
+			p.Cannot = map[string]string{}
+		}
+		p.Cannot[w.Name] = fmt.Sprintf("needs %.0f descriptors of %d", needed, limit)
+	}
 }
 
 // Sample is one measurement.

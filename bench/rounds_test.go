@@ -133,10 +133,22 @@ func TestSets(t *testing.T) {
 func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
 	for _, test := range []struct {
 		descriptors uint64
-		want        string
-	}{{1 << 20, "idle/conns=10000"}, {20_000, "idle/conns=2000"}} {
-		if got := idleConns(test.descriptors).Name; got != test.want {
-			t.Errorf("with %d descriptors %s, want %s", test.descriptors, got, test.want)
+		work        string
+		cannot      string // why six descriptors for each connection are too many
+	}{
+		{1 << 20, "idle/conns=10000", ""},
+		{20_000, "idle/conns=9950", "needs 59700 descriptors of 20000"},
+	} {
+		works, err := Select(Works(test.descriptors), test.work)
+		if err != nil {
+			t.Fatal(err)
+		}
+		few, many := Proxy{Path: "few"}, Proxy{Path: "many", descriptors: socketsAndPipes}
+		for _, p := range []*Proxy{&few, &many} {
+			p.confine(Works(test.descriptors), test.descriptors)
+		}
+		if few.Absence(works[0]) != "" || many.Absence(works[0]) != test.cannot {
+			t.Errorf("with %d descriptors: %q and %q", test.descriptors, few.Absence(works[0]), many.Absence(works[0]))
 		}
 	}
 }

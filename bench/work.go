@@ -76,7 +76,7 @@ func (w Work) Fits(p Proxy) bool {
 // long tells whether the work takes many seconds, or is about memory, which needs no getting used to.
 func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
 
-// Works lists all work. What holds many connections holds no more than the limit of descriptors is good for.
+// Works lists all work. Of idle connections there are no more than the limit of descriptors is good for.
 func Works(descriptors uint64) []Work {
 	var works []Work
 	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
@@ -90,10 +90,11 @@ func Works(descriptors uint64) []Work {
 			works = append(works, bulk(direction, conns))
 		}
 	}
-	return append(works, idleConns(descriptors), idlePorts(tcp, 200),
+	return append(works, idleConns(2000), idlePorts(tcp, 200),
 		realClientWork("redis-benchmark", "request"), realClientWork("wrk", "request"),
 		realClientWork("pgbench", "transaction"), realClientWork("iperf3", ""),
-		echo(64, 1), echo(1, 32), pour(1400), idleFlows(10_000), idlePorts(udp, 200))
+		echo(64, 1), echo(1, 32), pour(1400), idleFlows(10_000), idlePorts(udp, 200),
+		idleConns(mostConns(descriptors))) // last: what forks for each is a load for long afterwards
 }
 
 func pingpong(size, conns int) Work {
@@ -165,12 +166,11 @@ func pour(size int) Work {
 	}
 }
 
-// idleConns is 10,000 connections, or as many as docker-proxy, which takes six descriptors for each, can have.
-func idleConns(descriptors uint64) Work {
-	count := 10_000
-	if descriptors < 61_000 {
-		count = 2000
-	}
+// mostConns is how many connections are to be idle: 10,000, or as many as a proxy can have that takes two descriptors for
+// each and a few of its own.
+func mostConns(descriptors uint64) int { return int(min(10_000, descriptors/2-50)) }
+
+func idleConns(count int) Work {
 	return Work{
 		Name:     fmt.Sprintf("idle/conns=%d", count),
 		Units:    idleUnits("conn"),
