@@ -78,7 +78,7 @@ func (p *Port) connect(front *net.TCPConn) {
 		return
 	}
 	defer e.disown(back)
-	newPair(e, front, back).relay()
+	newPair(p, front, back).relay()
 }
 
 // dial connects to the backend; closing the engine ends it.

@@ -25,7 +25,7 @@ type Options struct {
 	// standard library sets: 15 s, 9 probes, 15 s.
 	KeepAlive net.KeepAliveConfig
 
-	// Report is told of every failure: the operation ("accept", "dial"), the client where there is one, the
+	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
 	// backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
 	// are only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)

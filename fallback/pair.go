@@ -23,7 +23,7 @@ var errReset = errors.New("connection reset by peer")
 
 // pair is a connection through the proxy.
 type pair struct {
-	engine *Engine
+	port   *Port
 	front  leg
 	back   leg
 	ended  atomic.Int32 // directions that have passed on an end of file
@@ -40,8 +40,8 @@ type leg struct {
 	refused atomic.Bool // a write failed after the peer had ended its own direction in order (EPIPE)
 }
 
-func newPair(e *Engine, front, back *net.TCPConn) *pair {
-	return &pair{engine: e, front: leg{TCPConn: front}, back: leg{TCPConn: back}}
+func newPair(p *Port, front, back *net.TCPConn) *pair {
+	return &pair{port: p, front: leg{TCPConn: front}, back: leg{TCPConn: back}}
 }
 
 // relay moves bytes both ways until both directions have ended, and closes both connections.
@@ -65,8 +65,9 @@ func (p *pair) relay() {
 func (p *pair) pump(src, dst *leg) {
 	buf := buffers.Get().(*[32 << 10]byte)
 	from := source{leg: src}
-	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.engine.stats.copied}, &from, buf[:])
+	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.port.engine.stats.copied}, &from, buf[:])
 	buffers.Put(buf)
+	p.complain(err)
 	switch {
 	case from.failed:
 		p.fail(src, dst)
@@ -114,11 +115,26 @@ func (lg *leg) gaveUp() bool { return lg.cut.Load() || lg.refused.Load() }
 // fail passes the failure of one leg on to the other.
 func (p *pair) fail(failed, other *leg) {
 	p.failed.Do(func() {
-		p.engine.stats.aborted.Add(1)
+		p.port.engine.stats.aborted.Add(1)
 		reset(failed.TCPConn)
 		p.flush(other)
 		reset(other.TCPConn)
 	})
+}
+
+// complain reports why a leg failed, unless that is what peers do, or what the pair has done to itself.
+func (p *pair) complain(err error) {
+	if err == nil {
+		return
+	}
+	for _, ordinary := range []error{
+		syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, errReset, net.ErrClosed, os.ErrDeadlineExceeded,
+	} {
+		if errors.Is(err, ordinary) {
+			return
+		}
+	}
+	p.port.engine.options.Report("relay", clientOf(p.front.TCPConn), p.port.backend, err)
 }
 
 // flush waits until the peer has acknowledged everything, within flushTimeout.
@@ -126,7 +142,7 @@ func (p *pair) flush(other *leg) {
 	const maxPoll = 100 * time.Millisecond
 	poll := 5 * time.Millisecond
 	for deadline := time.Now().Add(flushTimeout); unacknowledged(other.TCPConn) > 0; poll = min(2*poll, maxPoll) {
-		if time.Now().After(deadline) || !p.engine.wait(poll) {
+		if time.Now().After(deadline) || !p.port.engine.wait(poll) {
 			return
 		}
 	}

@@ -1,9 +1,13 @@
 package tcpsuite
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,10 +16,14 @@ import (
 )
 
 // clientVanishes pulls the cable of a client, which so neither ends nor resets its connection, while the backend says
-// nothing: keepalive frees the pair, and the backend sees a reset.
+// nothing: keepalive frees the pair, the backend sees a reset, and there is a report.
 func clientVanishes(t *testing.T, e Engine) {
 	ended := make(chan error, 1)
-	soon := Options{KeepAlive: net.KeepAliveConfig{Idle: time.Second, Interval: time.Second, Count: 2}}
+	reports := make(chan error, 1)
+	soon := Options{
+		KeepAlive: net.KeepAliveConfig{Idle: time.Second, Interval: time.Second, Count: 2},
+		Report:    func(op string, _, _ netip.AddrPort, err error) { reports <- fmt.Errorf("%s: %w", op, err) },
+	}
 	p, _, pull := clientFarAway(t, e, soon, func(conn *net.TCPConn) {
 		_, err := conn.Read(make([]byte, 1))
 		ended <- err
@@ -24,6 +32,9 @@ func clientVanishes(t *testing.T, e Engine) {
 	pull()
 	if err := <-ended; !isReset(err) {
 		t.Errorf("the backend read %v, want a reset", err)
+	}
+	if err := <-reports; !errors.Is(err, syscall.ETIMEDOUT) || !strings.HasPrefix(err.Error(), "relay") {
+		t.Errorf("reported %v, want a relay that timed out", err)
 	}
 	pairsEnd(t, p)
 	if s := p.Stats(); s.Aborted != 1 {
