@@ -47,7 +47,8 @@ func (f figure) find(output []byte) (float64, error) {
 
 var realClients = map[string]realClient{
 	"redis-benchmark": {
-		server: command{programs: []string{"redis-server"}, arguments: "--bind {ip} --port {port} --protected-mode no"},
+		server: command{programs: []string{"redis-server"}, arguments: "{config}",
+			config: "bind {ip}\nport {port}\nprotected-mode no\nsave \"\"\n"},
 		client: command{programs: []string{"redis-benchmark"}, arguments: "-h {ip} -p {port} -t get -c 50 -n 50000 --csv"},
 		cpu:    time.Microsecond,
 		one:    "request",

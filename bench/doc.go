@@ -2,7 +2,8 @@
 //
 //	go run ./bench/ratios                     rounds that alternate, and ratios: what decides
 //	go run ./bench/ratios -work pingpong,crr  some of the work
-//	go test -bench . ./bench                  the same measurements one by one, for benchstat
+//	go test -bench . ./bench                  the same measurements one by one, for benchstat; a part of them by
+//	                                          -bench '//work=crr'
 //	make bench-report SET=quick               ratios, published as a report with plots
 //	make compare OLD=a NEW=b WORK=crr         two builds of ours, by benchstat
 //	make profile WORK=crr                     where the time goes (docs/profiling.md)
@@ -22,6 +23,9 @@
 // This is a Docker host: its clients come from elsewhere, and its containers are behind a bridge. "direct" is the
 // client connected to 198.18.1.2, and the host forwards the packets: what the machine can do, and the check that client
 // and server are not what is measured. No namespace has a way out.
+//
+// The client has 64,512 source ports, so that the search for a free one is not what is measured. The host has the kernel's
+// usual 28,232: that search is the proxy's, and an operator's trouble (moby#47537, the work churn).
 //
 // TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to. Over a veth
 // there is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
@@ -52,7 +56,8 @@
 //
 //	exchange/s, conn/s      answers per second
 //	Gbit/s                  payload that arrived, both directions added
-//	p50-us .. p99.9-us          from sending a message (or connecting) to the last byte of its answer
+//	p50-us .. p99.9-us      from sending a message (or connecting) to the last byte of its answer; those that are
+//	                        under way at the end are waited for. Of fewer than 1,000 answers there is no p99.9
 //	proxy-us/..., -s/GB     CPU time of the proxy, from the CPU clocks of its processes: nanoseconds, ended threads and
 //	                        children included.
 //	                        Network interrupts that the kernel handles inside the proxy's system calls are in it,
@@ -67,7 +72,10 @@
 //	start-ms                from exec to "0\n" on the status pipe, the median of all that were started; the socket is
 //	                        handed over as from Docker 28 on, to proxies that know -use-listen-fd
 //	pss-, private-, kernel-kB/port, threads/port   of one idle proxy among as many
-//	machine-kB/port         growth of all memory that is neither free nor a cache of files, from /proc/meminfo
+//	machine-kB/port         growth of the memory of all processes that is no file's, and of the kernel's, from
+//	                        /proc/meminfo
+//	p99-us/first-quarter, -/last-quarter   of the connections of churn, in the order of their ends
+//	opened, failed-%        connections of churn within its time, and those of them that were reset or ended early
 //	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
 //
 // redis-benchmark, wrk, pgbench and iperf3 (with redis, nginx, PostgreSQL and iperf3 in the container) measure by
@@ -75,9 +83,11 @@
 //
 // # How it is compared
 //
-// A work is measured in rounds, A B C A B C; the first round is short and dropped. The table has medians, extremes,
-// and ratios to the reference: each round gives a ratio, and their median is printed. The reference is docker-proxy or
-// goref (its algorithm, built with this Go), unit by unit whichever did better. A run in which direct moved by more
+// A work is measured in rounds, A B C B C A; the first round is short and dropped. The table has medians, extremes,
+// and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
+// docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy fares
+// worse against. A work says of itself that client and server bound it when direct is not well above every proxy: the
+// differences between proxies are larger than they look there. A run in which direct moved by more
 // than 15% between rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs
 // processes took that are not the benchmark's. Nothing here passes or fails.
 package bench

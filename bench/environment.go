@@ -36,11 +36,13 @@ func (e Environment) Head(proxies []Proxy) string {
 }
 
 // Foot is what is known after them.
-func (e Environment) Foot() string {
-	verdict := "quiet"
-	if e.Noise > NoiseLimit {
-		verdict = "NOISY"
+func (e Environment) Foot(rounds int) string {
+	verdict := fmt.Sprintf("quiet: direct moved by up to %.0f%% between rounds", 100*e.Noise)
+	switch {
+	case rounds < 2:
+		verdict = "one round does not tell how noisy the machine is"
+	case e.Noise > NoiseLimit:
+		verdict = strings.Replace(verdict, "quiet", "NOISY", 1)
 	}
-	return fmt.Sprintf("\nload average after: %s\n%s: direct moved by up to %.0f%% between rounds\n",
-		e.LoadAfter, verdict, 100*e.Noise)
+	return fmt.Sprintf("\nload average after: %s\n%s\n", e.LoadAfter, verdict)
 }

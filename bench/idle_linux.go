@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -30,6 +31,8 @@ func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Va
 		after.private - before.private, after.descriptors - before.descriptors}
 	if len(pids) == 0 {
 		grown = grown[:1]
+	} else if held := after.descriptors - before.descriptors; held < float64(w.count) {
+		return nil, fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
 	}
 	v := Values{}
 	for i, g := range grown {

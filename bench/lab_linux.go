@@ -26,9 +26,6 @@ const firstFrontend = 700
 
 // Settings of every namespace of a lab, by their path under /proc/sys/net.
 var settings = []struct{ path, value string }{
-	// Every connection of crr leaves a port in TIME_WAIT, and with the usual 28,000 the search for a free one would
-	// be what is measured.
-	{"ipv4/ip_local_port_range", "1024 65535"},
 	// The kernel's default, whatever this machine has been set to. Package doc says why it matters.
 	{"ipv4/tcp_congestion_control", CongestionControl},
 	// Servers that refuse to be root have the ports that the others have.
@@ -60,8 +57,15 @@ func newLab(dir string, environment []string) (l *lab, err error) {
 			return nil, err
 		}
 	}
+	if err := l.client.Sysctl(manyPorts.path, manyPorts.value); err != nil {
+		return nil, err
+	}
 	return l, l.connect()
 }
+
+// Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search for a
+// free one would be what is measured. The host has the usual ones: that search is the proxy's.
+var manyPorts = struct{ path, value string }{"ipv4/ip_local_port_range", "1024 65535"}
 
 func newNamespace() (*netlab.Namespace, error) {
 	n, err := netlab.New()

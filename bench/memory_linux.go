@@ -98,13 +98,18 @@ func stillKernelMemory(ctx context.Context) (float64, error) {
 // than MemAvailable, in which the page cache and the memory of all processes move by much more.
 func kernelMemory() (float64, error) {
 	m, err := kilobytes("/proc/meminfo")
-	return m["Slab"] + m["KernelStack"] + m["PageTables"] + m["Percpu"], err
+	return kernelPart(m), err
 }
 
-// machineMemory is what is not free and no cache of files: what all processes and the kernel hold.
+func kernelPart(meminfo map[string]float64) float64 {
+	return meminfo["Slab"] + meminfo["KernelStack"] + meminfo["PageTables"] + meminfo["Percpu"]
+}
+
+// machineMemory is what all processes and the kernel hold, without files and their cache. What is merely not free says
+// less: pages of processes that have ended are freed long after.
 func machineMemory() (float64, error) {
 	m, err := kilobytes("/proc/meminfo")
-	return m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"], err
+	return m["AnonPages"] + kernelPart(m), err
 }
 
 // kilobytes reads a file of lines such as "Pss:   123 kB".

@@ -34,7 +34,8 @@ var peersByName = map[string]peer{
 			config: `
 defaults
 	mode tcp
-	option splice-auto
+	option splice-request
+	option splice-response
 	timeout connect 10s
 	timeout client 1h
 	timeout server 1h
@@ -62,6 +63,7 @@ stream {
 		listen {port} {options};
 		proxy_pass {backend};
 		proxy_timeout 1h;
+		proxy_buffer_size 128k;
 	}
 }
 `,
@@ -81,11 +83,11 @@ stream {
 		options:   map[string]string{tcp: ",backlog=4096"}, // 5 otherwise, and SYNs are dropped
 		command: command{
 			programs:  []string{"socat"},
-			arguments: "{protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}",
+			arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}",
 		},
 		cannot: map[string]string{
-			echo(64, 1).Name:       mixesUp,
-			idleFlows(10_000).Name: mixesUp,
+			echo(64, 1).Name:          mixesUp,
+			idleFlows(manyFlows).Name: mixesUp,
 		},
 	},
 }

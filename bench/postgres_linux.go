@@ -36,7 +36,7 @@ func preparePostgres(ctx context.Context, l *lab, server *process) error {
 	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
 	initdb.Dir = data
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", initdb, err, out)
+		return errors.Join(fmt.Errorf("%s: %w\n%s", initdb, err, out), os.RemoveAll(data)) // the next round makes it anew
 	}
 	return letIn(filepath.Join(data, "pg_hba.conf"))
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -67,10 +68,12 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
 	}
 	// As the Makefile builds what dockerd is to start.
-	flags := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", p.dir + "/"}
-	if o.Profile {
-		flags = []string{"build", "-trimpath", "-tags=profile", "-o", p.dir + "/"}
+	linker := "-X main.version=" + revision(ctx)
+	tags := "profile"
+	if !o.Profile {
+		linker, tags = "-s -w "+linker, ""
 	}
+	flags := []string{"build", "-trimpath", "-tags=" + tags, "-ldflags=" + linker, "-o", p.dir + "/"}
 	build := exec.CommandContext(ctx, "go", append(flags, packages...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -85,6 +88,15 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		p.Proxies[i].Version = version(ctx, proxy)
 	}
 	return p.probe(ctx)
+}
+
+// revision is the version of this tree.
+func revision(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // ours are direct, the references and the engines.
@@ -102,7 +114,7 @@ func ours(dir string, o Options) []Proxy {
 		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		engine("fallback"),
 		engine("splice"),
-		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}},
+		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * manyFlows)}},
 	}
 }
 

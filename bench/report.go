@@ -44,7 +44,7 @@ func (r Report) Text() string {
 	for _, result := range r.Results() {
 		b.WriteString(result.String())
 	}
-	b.WriteString(r.Environment.Foot())
+	b.WriteString(r.Environment.Foot(r.Rounds))
 	return b.String()
 }
 
@@ -83,7 +83,7 @@ func ReadReport(dir string) (r Report, err error) {
 	return r, nil
 }
 
-// Raw is the measurements that count in the format of Go's benchmarks, one line each: benchstat -col /proxy compares.
+// Raw is the measurements that count in the format of Go's benchmarks, one line each, for benchstat.
 func (r Report) Raw() string {
 	e := r.Environment
 	var b strings.Builder

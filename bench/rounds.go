@@ -66,9 +66,10 @@ type Sample struct {
 	Failed string `json:"failed,omitempty"` // why there are no values
 }
 
-// Rounds measures the proxies in turn, n times and once before. The round that comes before is number 0: it is for the
-// machine to get used to the work, and tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left out of further rounds: most
-// failures take as long as there is patience for.
+// Rounds measures the proxies in turn, n times and once before. Each round begins with another of them, so that none
+// always follows the same one. The round that comes before is number 0: it is for the machine to get used to the work, and
+// tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left out of
+// further rounds: most failures take as long as there is patience for.
 func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 	measure func(_ context.Context, _ Work, _ Proxy, round int) (Values, error)) ([]Sample, error) {
 	var samples []Sample
@@ -78,7 +79,8 @@ func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 		first, n = 1, min(n, 2)
 	}
 	for round := first; round <= n; round++ {
-		for _, p := range proxies {
+		for i := range proxies {
+			p := proxies[(i+round)%len(proxies)]
 			if !work.Fits(p) || p.Absence(work) != "" || failed[p.Name] {
 				continue
 			}

@@ -18,13 +18,13 @@ func TestRoundsAlternate(t *testing.T) {
 		want []string
 	}{
 		{"traffic", Work{Protocol: tcp}, []string{
-			"direct 0", "a 0", "b 0", "direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
+			"direct 0", "a 0", "b 0", "a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
 		{"no proxy does not start", Work{Protocol: tcp, Kind: ports}, []string{
-			"a 0", "b 0", "a 1", "b 1", "a 2", "b 2"}},
+			"a 0", "b 0", "a 1", "b 1", "b 2", "a 2"}},
 		{"long", Work{Protocol: tcp, Time: 1}, []string{
-			"direct 1", "a 1", "b 1", "direct 2", "a 2", "b 2"}},
+			"a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
 		{"what a proxy does not relay", Work{Protocol: udp}, []string{
-			"direct 0", "b 0", "direct 1", "b 1", "direct 2", "b 2"}},
+			"direct 0", "b 0", "b 1", "direct 1", "b 2", "direct 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			samples, err := Rounds(t.Context(), 2, test.work, proxies, constant)
@@ -63,7 +63,7 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 	}
 	want := []Sample{
 		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: "b"},
-		{Work: "crr", Proxy: "a", Round: 1, Failed: "broken"}, {Work: "crr", Proxy: "b", Round: 1},
+		{Work: "crr", Proxy: "b", Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
 		{Work: "crr", Proxy: "b", Round: 2},
 	}
 	if diff := cmp.Diff(want, samples); diff != "" {
@@ -150,5 +150,24 @@ func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
 		if few.Absence(works[0]) != "" || many.Absence(works[0]) != test.cannot {
 			t.Errorf("with %d descriptors: %q and %q", test.descriptors, few.Absence(works[0]), many.Absence(works[0]))
 		}
+	}
+}
+
+func TestSelectTakesEachOnce(t *testing.T) {
+	works, err := Select(Works(1<<20), "crr,crr/conns=8,crr")
+	if err != nil || len(works) != 1 {
+		t.Errorf("selected %v, %v", works, err)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	r := Result{Work: Work{Name: "crr", Protocol: tcp}, Proxies: []Proxy{
+		{Name: Direct, Protocols: []string{tcp}},
+		{Name: "a", Protocols: []string{tcp}},
+		{Name: "datagrams only", Protocols: []string{udp}},
+		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
+	}}
+	if diff := cmp.Diff([]string{"crr, proxy a: not installed"}, r.Missing()); diff != "" {
+		t.Error(diff)
 	}
 }

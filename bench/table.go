@@ -35,23 +35,70 @@ func (r Result) kept(proxy, unit string) []float64 {
 	return values
 }
 
-// reference names the reference that did better in the unit, or nothing when there is none.
-func (r Result) reference(unit Unit) string {
-	var best string
-	var value float64
+// ratio is to the reference that leaves the worse one, as the median of the rounds has it; NaN when there is none. That of
+// a reference is never better than 1.
+func (r Result) ratio(proxy string, unit Unit) float64 {
+	worst := math.NaN()
 	for _, p := range r.Proxies {
-		values := r.kept(p.Name, unit.Name)
-		if !p.Reference || len(values) == 0 {
-			continue
-		}
-		if m := stats.Median(values); best == "" || unit.better(m, value) {
-			best, value = p.Name, m
+		if q := r.quotient(proxy, p.Name, unit); p.Reference && (math.IsNaN(worst) || unit.better(worst, q)) {
+			worst = q
 		}
 	}
-	return best
+	return worst
 }
 
-func (u Unit) better(a, b float64) bool { return a != b && (a > b) == u.More }
+// quotient is the median of what each round gives, one proxy by another; NaN when one of them was not measured.
+func (r Result) quotient(a, b string, unit Unit) float64 {
+	return stats.Ratio(r.kept(a, unit.Name), r.kept(b, unit.Name))
+}
+
+// BestPeer names the peer that a proxy fares worst against in the unit that counts most, and gives the proxy's ratio to
+// it; nothing when no peer was measured.
+func (r Result) BestPeer(proxy string) (name string, f Figure) {
+	unit := r.Work.Units[0]
+	f.Ratio = math.NaN()
+	for _, p := range r.Proxies {
+		if q := r.quotient(proxy, p.Name, unit); p.Peer && !math.IsNaN(q) && !unit.better(q, f.Ratio) {
+			name, f = p.Name, Figure{Ratio: q, Worse: unit.worse(q)}
+		}
+	}
+	return name, f
+}
+
+// Headroom is how much faster direct is than the fastest proxy; NaN if speed is not what counts. When it is little the
+// client and the server bound the work.
+func (r Result) Headroom() float64 {
+	unit := r.Work.Units[0]
+	least := math.NaN()
+	for _, p := range r.Proxies {
+		if q := r.quotient(Direct, p.Name, unit); unit.More && p.Name != Direct && !math.IsNaN(q) && !(q >= least) {
+			least = q
+		}
+	}
+	return least
+}
+
+// EnoughHeadroom is the Headroom below which a result says that the ends bound it.
+const EnoughHeadroom = 1.3
+
+// Rounds is how many of them count.
+func (r Result) Rounds() (n int) {
+	for _, s := range r.Samples {
+		n = max(n, s.Round)
+	}
+	return n
+}
+
+// better tells whether a is; of what was not measured (NaN) neither is.
+func (u Unit) better(a, b float64) bool {
+	if u.More {
+		return a > b
+	}
+	return a < b
+}
+
+// worse tells whether a ratio is, in what two digits after the point show.
+func (u Unit) worse(ratio float64) bool { return u.better(1, math.Round(100*ratio)/100) }
 
 // String is the table of one work: a row for each proxy and, for each unit, the median, the extremes and the ratio to
 // the reference.
@@ -71,11 +118,17 @@ func (r Result) circumstances() string {
 	for _, p := range r.Proxies {
 		foreign = append(foreign, r.kept(p.Name, usage.Others)...)
 	}
+	if n := r.Rounds(); n > 0 {
+		fmt.Fprintf(&b, "   %d rounds", n)
+	}
 	if len(foreign) > 0 {
 		fmt.Fprintf(&b, "   others took %.0f%%..%.0f%% of the CPUs", slices.Min(foreign), slices.Max(foreign))
 	}
 	if n := r.Noise(); n > NoiseLimit {
 		fmt.Fprintf(&b, "   NOISY: direct moved by %.0f%%", 100*n)
+	}
+	if h := r.Headroom(); h < EnoughHeadroom {
+		fmt.Fprintf(&b, "   BOUND BY THE ENDS: direct makes %.2f of the best proxy", h)
 	}
 	return b.String()
 }
@@ -137,13 +190,24 @@ func (r Result) Failures() []string {
 	return failures
 }
 
+// Missing lists what could not be measured because it is not installed.
+func (r Result) Missing() []string {
+	var missing []string
+	for _, p := range r.Proxies {
+		if why := p.Absence(r.Work); r.Work.Fits(p) && why != "" && p.Cannot[r.Work.Name] == "" {
+			missing = append(missing, fmt.Sprintf("%s, proxy %s: %s", r.Work.Name, p.Name, why))
+		}
+	}
+	return missing
+}
+
 func (r Result) cell(proxy string, unit Unit) string {
 	f, measured := r.Figure(proxy, unit)
 	if !measured {
 		return "  -\t\t\t"
 	}
 	ratio := "-"
-	if proxy == r.reference(unit) {
+	if f.Ratio == 1 && r.isReference(proxy) {
 		ratio = "ref"
 	} else if !math.IsNaN(f.Ratio) {
 		ratio = fmt.Sprintf("%.2fx", f.Ratio)
@@ -154,7 +218,7 @@ func (r Result) cell(proxy string, unit Unit) string {
 // Figure is what the rounds of one proxy gave in one unit.
 type Figure struct {
 	Median, Min, Max float64
-	Ratio            float64 // to the reference; NaN without one
+	Ratio            float64 // to the reference that it fares worse against; NaN without one
 	Worse            bool    // than the reference, in what two digits after the point show
 }
 
@@ -164,11 +228,14 @@ func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 	if len(values) == 0 {
 		return f, false
 	}
-	q := stats.Ratio(values, r.kept(r.reference(unit), unit.Name))
+	q := r.ratio(proxy, unit)
 	return Figure{
-		Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values),
-		Ratio: q, Worse: unit.better(1, math.Round(100*q)/100),
+		Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values), Ratio: q, Worse: unit.worse(q),
 	}, true
+}
+
+func (r Result) isReference(proxy string) bool {
+	return slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return p.Reference && p.Name == proxy })
 }
 
 // Short prints three or four digits, which is more than the measurements are good for.

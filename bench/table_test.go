@@ -38,7 +38,7 @@ func TestTable(t *testing.T) {
 		"ours": {"op/s": {1, 100e3, 75e3, 60e3}, "us/op": {1, 5, 10.5, 11}},
 	})
 	want := `
-work/conns=1   others took 1%..3% of the CPUs   NOISY: direct moved by 27%
+work/conns=1   3 rounds   others took 1%..3% of the CPUs   NOISY: direct moved by 27%
   proxy    op/s ↑ min..max       ratio   us/op ↓ min..max   ratio
   direct   110.0k 100.0k..130.0k 2.20x   -
   old      41.0k  40.0k..42.0k   0.82x   21.0    20.0..22.0 ref
@@ -56,7 +56,7 @@ func TestTableWithoutReference(t *testing.T) {
 		"ours": {"op/s": {1, 5, 5}},
 	})
 	want := `
-work/conns=1
+work/conns=1   2 rounds
   proxy    op/s ↑ min..max   ratio
   direct   10.0   10.0..10.0 -
   old      -
@@ -77,7 +77,7 @@ func TestTableSaysWhyThereAreNoFigures(t *testing.T) {
 	r.Proxies[3].Cannot = map[string]string{"work/conns=1": "loses bytes"}
 	r.Samples = append(r.Samples, Sample{Proxy: "old", Round: 2, Failed: "broken"})
 	want := `
-work/conns=1
+work/conns=1   2 rounds
   proxy    op/s ↑ min..max   ratio
   direct   10.0   10.0..10.0 2.00x
   old      failed
@@ -89,25 +89,41 @@ work/conns=1
 	}
 }
 
-func TestReferenceIsTheBetterOne(t *testing.T) {
+func TestRatioIsToTheReferenceThatLeavesTheWorseOne(t *testing.T) {
 	for _, test := range []struct {
-		name     string
-		more     bool
-		old, new float64
-		want     string
+		name           string
+		more           bool
+		old, new, ours []float64 // by round, the first of which is dropped
+		want           float64
 	}{
-		{"more is better", true, 2, 1, "old"},
-		{"less is better", false, 2, 1, "new"},
-		{"the first of equals", false, 6, 6, "old"},
+		{"more is better", true, []float64{0, 2}, []float64{0, 1}, []float64{0, 3}, 1.5},
+		{"less is better", false, []float64{0, 2}, []float64{0, 1}, []float64{0, 3}, 3},
+		{"round by round", true, []float64{0, 4, 1, 1}, []float64{0, 2, 2, 2}, []float64{0, 2, 2, 2}, 1},
+		{"one was not measured", true, nil, []float64{0, 2}, []float64{0, 3}, 1.5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			unit := Unit{"x", test.more}
 			r := result([]Unit{unit}, map[string]map[string][]float64{
-				"old": {"x": {0, test.old}}, "new": {"x": {0, test.new}}})
-			if got := r.reference(unit); got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
+				"old": {"x": test.old}, "new": {"x": test.new}, "ours": {"x": test.ours}})
+			if got := r.ratio("ours", unit); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestBestPeerAndHeadroom(t *testing.T) {
+	r := result([]Unit{{"x/s", true}}, map[string]map[string][]float64{
+		Direct: {"x/s": {0, 110}}, "ours": {"x/s": {0, 75}}, "slow": {"x/s": {0, 50}}, "fast": {"x/s": {0, 100}}})
+	for _, name := range []string{"slow", "fast", "unmeasured"} {
+		r.Proxies = append(r.Proxies, Proxy{Name: name, Peer: true})
+	}
+	name, f := r.BestPeer("ours")
+	if name != "fast" || f.Ratio != 0.75 || !f.Worse {
+		t.Errorf("the best peer is %q, %+v", name, f)
+	}
+	if h := r.Headroom(); h != 1.1 || !strings.Contains(r.String(), "BOUND BY THE ENDS: direct makes 1.10") {
+		t.Errorf("headroom %v of\n%s", h, r)
 	}
 }
 

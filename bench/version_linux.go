@@ -4,6 +4,7 @@ import (
 	"context"
 	"debug/buildinfo"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -16,9 +17,16 @@ func version(ctx context.Context, p Proxy) string {
 	if info, err := buildinfo.ReadFile(p.Path); err == nil {
 		known = append(known, info.GoVersion)
 	}
-	if out, err := exec.CommandContext(ctx, "dpkg-query", "-S", p.Path).Output(); err == nil {
-		name, _, _ := strings.Cut(string(out), ":")
-		if out, err = exec.CommandContext(ctx, "dpkg-query", "-W", name).Output(); err == nil {
+	if p.Ours() {
+		if out, err := exec.CommandContext(ctx, p.Path, "-version").Output(); err == nil {
+			known = append(known, strings.TrimSpace(string(out)))
+		}
+	}
+	// Packages have their files by either name where /bin is /usr/bin. What is not found makes an error, and no output.
+	directory, _ := filepath.EvalSymlinks(filepath.Dir(p.Path))
+	owners, _ := exec.CommandContext(ctx, "dpkg-query", "-S", p.Path, filepath.Join(directory, filepath.Base(p.Path))).Output()
+	if name, _, found := strings.Cut(string(owners), ":"); found {
+		if out, err := exec.CommandContext(ctx, "dpkg-query", "-W", name).Output(); err == nil {
 			known = append(known, strings.Join(strings.Fields(string(out)), " "))
 		}
 	}

@@ -51,13 +51,14 @@ func (s settings) run(ctx context.Context) (err error) {
 	if r.Environment, err = bench.ReadEnvironment(); err != nil {
 		return err
 	}
+	fmt.Print(r.Environment.Head(programs.Proxies))
 	for _, work := range works {
 		result, err := programs.Rounds(ctx, work, s.Set)
 		if err != nil {
 			return err
 		}
 		if failures := result.Failures(); len(failures) > 0 {
-			return errors.New(failures[0])
+			return errors.New(strings.Join(failures, "\n"))
 		}
 		r.Samples = append(r.Samples, result.Samples...)
 	}

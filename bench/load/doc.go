@@ -6,7 +6,8 @@
 // scheduler's work. Streams have a goroutine for each direction of a connection. Datagrams are received and sent as many
 // at a time as there are (recvmmsg, sendmmsg), and a stream of them is cut from blocks by the kernel (UDP_SEGMENT) at a
 // fixed rate. Of the CPU time of a client 92% is the kernel's when 64 connections exchange messages of 64 bytes, and 3%
-// are the instructions around a system call; datagrams of 200 bytes: 90%. Neither end does less than a program would: all that arrives is copied to user space.
+// are the instructions around a system call; datagrams of 200 bytes: 90%. Neither end does
+// less than a program would: all that arrives is copied to user space.
 //
 // A client prints one JSON object on standard output: what it measured, by unit. The clock and the CPU times are read
 // by the client itself, between the last byte of the warm-up and the first that counts, so that the rate and the CPU

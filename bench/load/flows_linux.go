@@ -199,7 +199,9 @@ func echo(r request) (values, error) {
 		}
 	}
 	a.lost = 0
-	v, err := a.measure(r, "exchange", func(d time.Duration) error { return a.run(d, exchange) })
+	listen := func(*flow) error { return nil }
+	v, err := a.measure(r, "exchange", func(d time.Duration) error { return a.run(d, exchange) },
+		func() error { return a.run(lossAfter, listen) })
 	if err != nil {
 		return nil, err
 	}

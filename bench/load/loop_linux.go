@@ -19,6 +19,7 @@ const (
 type conn struct {
 	fd       int
 	sending  bool
+	waiting  bool // from sending a message to the end of its answer
 	outgoing [headerSize]byte
 	sent     int // bytes of the outgoing message
 	incoming [headerSize]byte
@@ -35,7 +36,7 @@ func makeHeader(size int, number uint32) (h [headerSize]byte) {
 func sizeOf(header [headerSize]byte) int { return int(binary.BigEndian.Uint32(header[:4])) }
 
 // send makes m the outgoing message.
-func (c *conn) send(m [headerSize]byte) { c.sending, c.outgoing, c.sent = true, m, 0 }
+func (c *conn) send(m [headerSize]byte) { c.sending, c.waiting, c.outgoing, c.sent = true, true, m, 0 }
 
 // loop waits on the connections of one thread. They are registered once, edge-triggered and for both directions: a
 // message costs no epoll_ctl, and whoever holds a connection reads or writes until the kernel has no more.

@@ -24,6 +24,7 @@ type request struct {
 	window    int     // datagrams that a flow has under way
 	offered   float64 // Gbit/s of datagrams
 	count     int     // of connections that are opened and closed, at the most
+	churns    bool    // those that fail are counted
 	direction string
 	time      time.Duration
 	warmup    time.Duration
@@ -90,6 +91,7 @@ func (r *request) declare(fs *flag.FlagSet) {
 	addressVar(fs, &r.counts, "counts", "the server's own address for streams")
 	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
 	fs.IntVar(&r.count, "count", maxChurn, "connections to open and close, at the most")
+	fs.BoolVar(&r.churns, "churn", false, "count those that fail, and compare the first with the last")
 	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
 	fs.IntVar(&r.window, "window", 1, "datagrams that each client has under way")
 	fs.Float64Var(&r.offered, "offered", 1, "Gbit/s of datagrams to stream")

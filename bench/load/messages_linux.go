@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// maxChurn bounds the connections of one measurement: the proxy and the client each have one source address, with
-	// 64,512 ports in the namespace of a benchmark, and every connection leaves one of them in TIME_WAIT.
+	// maxChurn bounds the connections of one measurement: the client has one source address with 64,512 ports, and every
+	// connection leaves one of them in TIME_WAIT.
 	maxChurn = 60_000
+	// firstPort is the first source port, where the client chooses them.
+	firstPort = 1024
 	// maxOpening bounds the connections being opened at a time, for the sake of listen queues.
 	maxOpening = 64
 	// patience bounds the opening of idle connections.
@@ -29,6 +31,8 @@ type client struct {
 	to     *unix.SockaddrInet4
 	size   int
 	opened int
+	churns bool // the client chooses its source ports, and counts the connections that fail rather than giving up
+	failed int
 }
 
 func newClient(to netip.AddrPort, size int) (*client, error) {
@@ -48,6 +52,11 @@ func (c *client) open() error {
 	fd, err := tcpSocket()
 	if err != nil {
 		return err
+	}
+	if c.churns { // the kernel's search for a free one would take longer than all else
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.opened}); err != nil {
+			return fmt.Errorf("bind: %w", err)
+		}
 	}
 	if err := unix.Connect(fd, c.to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("connect: %w", err)
@@ -137,10 +146,12 @@ func (c *client) run(bound time.Duration, then func(*conn) error) error {
 }
 
 func (c *client) advance(conn *conn, then func(*conn) error) error {
-	if conn.sending {
-		return c.write(conn) // the answer makes an edge of its own
+	done, err := c.step(conn)
+	if err != nil && c.churns {
+		c.failed++
+		conn.waiting = false
+		return then(conn)
 	}
-	done, err := c.read(conn)
 	if err != nil || !done {
 		return err
 	}
@@ -148,13 +159,46 @@ func (c *client) advance(conn *conn, then func(*conn) error) error {
 		return fmt.Errorf("asked %x, answered %x", conn.outgoing, conn.incoming)
 	}
 	now := time.Now()
+	conn.waiting = false
 	c.latencies = append(c.latencies, now.Sub(conn.begun))
 	conn.begun = now // of the next, if this connection has one
 	return then(conn)
 }
 
+// step writes or reads what can be, and tells whether an answer is whole.
+func (c *client) step(conn *conn) (done bool, err error) {
+	if conn.sending {
+		return false, c.write(conn) // the answer makes an edge of its own
+	}
+	return c.read(conn)
+}
+
 func (c *client) measureWork(r request, unit string, then func(*conn) error) (values, error) {
-	return c.measure(r, unit, func(d time.Duration) error { return c.run(d, then) })
+	return c.measure(r, unit, func(d time.Duration) error { return c.run(d, then) }, c.finish)
+}
+
+// finish waits for the answers that are to come, and for a while only: what has none by then counts as long as it waits.
+func (c *client) finish() error {
+	const bound = 2 * time.Second
+	waiting := map[*conn]bool{}
+	for _, conn := range c.conns {
+		if conn.waiting {
+			waiting[conn] = true
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	err := c.run(bound, func(conn *conn) error {
+		if delete(waiting, conn); len(waiting) == 0 {
+			return errStop
+		}
+		return nil
+	})
+	for conn := range waiting {
+		c.latencies = append(c.latencies, time.Since(conn.begun))
+	}
+	return err
 }
 
 // pingpong exchanges messages on connections that stay.
@@ -181,15 +225,21 @@ func crr(r request) (values, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.churns = r.churns
 	if err := c.openAll(r.conns); err != nil {
 		return nil, err
 	}
-	return c.measureWork(r, "conn", func(conn *conn) error {
+	v, err := c.measureWork(r, "conn", func(conn *conn) error {
 		if c.opened >= r.count {
 			return errStop
 		}
 		return c.reopen(conn)
 	})
+	if err == nil && c.churns {
+		v["opened"] = float64(c.opened)
+		v["failed-%"] = 100 * float64(c.failed) / float64(c.opened)
+	}
+	return v, err
 }
 
 // idle opens connections, exchanges one message on each, reports on descriptor 3 and holds them until the process

@@ -99,7 +99,7 @@ func owner(function string) string {
 	case name == "runtime" || strings.HasPrefix(name, "runtime/") || strings.HasPrefix(name, "internal/runtime/"):
 		return "Go runtime"
 	case name == "main":
-		return "ours: main"
+		return "package main"
 	}
 	return "library: " + name
 }

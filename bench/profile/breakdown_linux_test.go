@@ -29,7 +29,7 @@ func TestCategory(t *testing.T) {
 		{"one of the runtime's", []string{"runtime.futex", "runtime.futexsleep"}, "system call: futex"},
 		{"the runtime", []string{"runtime.findRunnable", "runtime.schedule"}, "Go runtime"},
 		{"our code", []string{ours + "splice.(*loop).run", "main.main"}, "ours: splice"},
-		{"the program", []string{"main.pump"}, "ours: main"},
+		{"the program", []string{"main.pump"}, "package main"},
 		{"a library", []string{"internal/poll.(*FD).Read", "net.(*conn).Read"}, "library: internal/poll"},
 		{"nothing else", []string{"syscall.Syscall6"}, "system call: unknown"},
 		{"nothing", nil, "unknown"},

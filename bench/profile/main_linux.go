@@ -42,6 +42,9 @@ func (s settings) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(works) > 1 || !works[0].Traffic() {
+		return fmt.Errorf("-work %s: one work that is traffic is wanted", s.work)
+	}
 	if err := os.MkdirAll(s.out, 0o755); err != nil {
 		return err
 	}
@@ -102,6 +105,9 @@ func (s settings) perf(ctx context.Context, programs *bench.Programs, w bench.Wo
 	report := exec.CommandContext(ctx, path, "report", "-i", data, "--no-children", "-g", "none", "--percent-limit", "1",
 		"--sort", "dso,symbol", "--stdio")
 	out, err := report.Output()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		fmt.Printf("no recording of %s by perf: %s: %v\n", proxy.Name, report, err) // perf has no rights here
 		return nil

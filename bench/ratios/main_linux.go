@@ -15,7 +15,8 @@ import (
 type settings struct {
 	bench.Options
 	bench.Set
-	out string
+	out    string
+	strict bool
 }
 
 func main() {
@@ -27,6 +28,7 @@ func main() {
 	flag.StringVar(&s.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
 	flag.StringVar(&s.Reference, "reference", "", "the docker-proxy to compare with (default: from PATH)")
 	flag.StringVar(&s.out, "out", "", "also write tables, JSON and the raw output for benchstat to this directory")
+	flag.BoolVar(&s.strict, "strict", false, "fail if anything that can be measured is not installed")
 	flag.Parse()
 	bench.Main("ratios", func(ctx context.Context) error {
 		if err := s.complete(*set); err != nil {
@@ -38,6 +40,9 @@ func main() {
 
 // complete takes from a set what was not given.
 func (s *settings) complete(name string) error {
+	if flag.NArg() > 0 {
+		return fmt.Errorf("%q: works are named by -work", flag.Arg(0))
+	}
 	set, err := bench.SetNamed(name)
 	s.Rounds, s.Time, s.Works = cmp.Or(s.Rounds, set.Rounds), cmp.Or(s.Time, set.Time), cmp.Or(s.Works, set.Works)
 	if s.Rounds < 1 || s.Time <= 0 {
@@ -56,7 +61,7 @@ func (s settings) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r := bench.Report{Rounds: s.Rounds, Time: s.Time.String(), Proxies: programs.Proxies, Works: works}
+	r := bench.Report{Rounds: s.Rounds, Time: s.Time.String(), Proxies: programs.Proxies}
 	if r.Environment, err = bench.ReadEnvironment(); err != nil {
 		return err
 	}
@@ -68,21 +73,28 @@ func (s settings) run(ctx context.Context) (err error) {
 			return err
 		}
 		fmt.Print(result)
-		r.Samples = append(r.Samples, result.Samples...)
-		r.Environment.Noise = max(r.Environment.Noise, result.Noise())
 		failures = append(failures, result.Failures()...)
-	}
-	if r.Environment.LoadAfter, err = bench.LoadAverage(); err != nil {
-		return err
-	}
-	fmt.Print(r.Environment.Foot())
-	if s.out != "" {
-		if err := r.Write(s.out); err != nil {
+		if s.strict {
+			failures = append(failures, result.Missing()...)
+		}
+		if err := s.keep(&r, result); err != nil {
 			return err
 		}
 	}
+	fmt.Print(r.Environment.Foot(s.Rounds))
 	if len(failures) > 0 {
 		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
 	}
 	return nil
+}
+
+// keep adds a result to the report, and writes it: an hour of work is not lost to what comes after.
+func (s settings) keep(r *bench.Report, result bench.Result) (err error) {
+	r.Works = append(r.Works, result.Work)
+	r.Samples = append(r.Samples, result.Samples...)
+	r.Environment.Noise = max(r.Environment.Noise, result.Noise())
+	if r.Environment.LoadAfter, err = bench.LoadAverage(); err != nil || s.out == "" {
+		return err
+	}
+	return r.Write(s.out)
 }

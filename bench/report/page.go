@@ -13,11 +13,12 @@ func page(r bench.Report, plots []plotFile) string {
 	var b strings.Builder
 	e := r.Environment
 	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
-		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(), "\n"))
+		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
 	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
-		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever did better. **Bold**: "+
-		"one of ours is worse.\n[Package bench](../../doc.go) says what is measured and where. "+
-		"Raw output: [tables](ratios.txt), [for benchstat](raw.txt), [JSON](results.json).\n\n", r.Rounds, r.Time)
+		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
+		"**Bold**: one of ours is worse.\n[Package bench](../../doc.go) says what is measured and where. Raw output: "+
+		"[tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
+		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
 	for _, p := range plots {
 		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
 	}
@@ -32,9 +33,14 @@ func table(r bench.Result) string {
 	var b strings.Builder
 	units := r.Units()
 	fmt.Fprintf(&b, "\n## %s\n\n", r.Work.Name)
+	fmt.Fprintf(&b, "Rounds: %d.", r.Rounds())
 	if noise := r.Noise(); noise > bench.NoiseLimit {
-		fmt.Fprintf(&b, "Noisy: direct moved by %.0f%% between rounds.\n\n", 100*noise)
+		fmt.Fprintf(&b, " Noisy: direct moved by %.0f%% between them.", 100*noise)
 	}
+	if h := r.Headroom(); h < bench.EnoughHeadroom {
+		fmt.Fprintf(&b, " Bound by client and server: direct makes %.2f of the best proxy.", h)
+	}
+	b.WriteString("\n\n")
 	b.WriteString("| proxy |")
 	for _, u := range units {
 		b.WriteString(" " + u.Name + " |")

@@ -107,7 +107,7 @@ func latencies(results []bench.Result) (*plot.Plot, error) {
 func cpuPerGB(results []bench.Result) (*plot.Plot, error) {
 	var bars []bar
 	for _, r := range results {
-		if strings.HasPrefix(r.Work.Name, "bulk/") {
+		if strings.HasPrefix(r.Work.Name, "bulk/") && strings.HasSuffix(r.Work.Name, "/conns=8") {
 			bars = append(bars, bar{r, "proxy-s/GB", strings.TrimPrefix(r.Work.Name, "bulk/direction=")})
 		}
 	}

@@ -47,14 +47,15 @@ func TestSummary(t *testing.T) {
 		splice float64
 		want   string
 	}{
-		{"more is better of the rate alone", "crr", 150, "| crr/conns=8 | 1.50 | **1.50** / **1.50** / **1.50** | **1.50** | **1.50** |  |"},
-		{"less is better of the rest", "crr", 50, "| crr/conns=8 | **0.50** | 0.50 / 0.50 / 0.50 | 0.50 | 0.50 |  |"},
-		{"a difference that is not shown", "bulk/direction=up/conns=1", 99.8, "| bulk/direction=up/conns=1 | 1.00 |  | 1.00 | 1.00 |  |"},
+		{"more is better of the rate alone", "crr", 150, "| crr/conns=8 | 1.50 | **1.50** / **1.50** / **1.50** | **1.50** | **1.50** |  | haproxy **0.50** |"},
+		{"less is better of the rest", "crr", 50, "| crr/conns=8 | **0.50** | 0.50 / 0.50 / 0.50 | 0.50 | 0.50 |  | haproxy **0.17** |"},
+		{"a difference that is not shown", "bulk/direction=up/conns=1", 99.8, "| bulk/direction=up/conns=1 | 1.00 |  | 1.00 | 1.00 |  | haproxy **0.33** |"},
 		{"units of their own", "idle", 3, "| idle/conns=10000 |  |  |  |  | " +
-			"kernel-kB/conn 0.03, pss-kB/conn 0.03, private-kB/conn 0.03, fds/conn 0.03 |"},
+			"kernel-kB/conn 0.03, pss-kB/conn 0.03, private-kB/conn 0.03, fds/conn 0.03 | haproxy 0.01 |"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := run100(t, test.works, map[string]float64{"splice": test.splice})
+			r := run100(t, test.works, map[string]float64{"splice": test.splice, "haproxy": 300})
+			r.Proxies[3].Path = "p"
 			lines := strings.Split(strings.TrimSpace(summary(r, "results")), "\n")
 			if diff := cmp.Diff(test.want, lines[len(lines)-1]); diff != "" {
 				t.Error(diff)
@@ -67,6 +68,8 @@ func TestTable(t *testing.T) {
 	r := run100(t, "bulk/direction=up/conns=1", map[string]float64{bench.Direct: 300, "splice": 50})
 	want := `
 ## bulk/direction=up/conns=1
+
+Rounds: 1.
 
 | proxy | Gbit/s | proxy-s/GB | machine-s/GB | load-s/GB |
 |---|---|---|---|---|

@@ -33,6 +33,9 @@ var columns = []struct {
 	{"other", nil},
 }
 
+// bestPeer is the title of the column behind those.
+const bestPeer = "best peer"
+
 // summary is the table of the project's README: ratios to the reference alone, in bold where we lose.
 func summary(r bench.Report, dir string) string {
 	var b strings.Builder
@@ -41,15 +44,16 @@ func summary(r bench.Report, dir string) string {
 	if e.Noise > bench.NoiseLimit {
 		noisy = " The run calls itself noisy."
 	}
-	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to the faster of docker-proxy and its algorithm on the current Go,\n"+
-		"medians of %d alternating rounds. Below 1 is better but for rates; rows that we lose are in bold.%s\n"+
-		"[The report](%s) has the figures with ranges, a direct connection, the portable engine, HAProxy, nginx,\n"+
-		"systemd-socket-proxyd and socat.\n\n", e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
+	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to docker-proxy or its algorithm on the current Go, unit by unit to\n"+
+		"the one that we fare worse against; medians of %d alternating rounds. Below 1 is better but for rates, and what we lose\n"+
+		"is in bold. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
+		"our ratio to it in the unit that counts most: the rate, or else kernel memory or start-up.%s [The report](%s)\n"+
+		"has the figures with ranges, a direct connection and the portable engine.\n\n", e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
 	b.WriteString("| work |")
 	for _, c := range columns {
 		b.WriteString(" " + c.title + " |")
 	}
-	b.WriteString("\n|" + strings.Repeat("---|", 1+len(columns)) + "\n")
+	b.WriteString(" " + bestPeer + " |\n|" + strings.Repeat("---|", 2+len(columns)) + "\n")
 	for _, result := range r.Results() {
 		for _, p := range result.Proxies {
 			if slices.Contains(engines, p.Name) && result.Work.Fits(p) {
@@ -61,16 +65,16 @@ func summary(r bench.Report, dir string) string {
 }
 
 func summaryRow(r bench.Result, p bench.Proxy) string {
+	if why := r.Absence(p); why != "" {
+		return "| " + r.Work.Name + " | " + why + " |" + strings.Repeat(" |", len(columns)) + "\n"
+	}
 	cells := make([][]string, len(columns))
 	for _, u := range r.Units() {
 		f, measured := r.Figure(p.Name, u)
 		if !measured || math.IsNaN(f.Ratio) || strings.HasPrefix(u.Name, "load-") {
 			continue
 		}
-		text := fmt.Sprintf("%.2f", f.Ratio)
-		if f.Worse {
-			text = "**" + text + "**"
-		}
+		text := ratio(f)
 		at := column(u)
 		if at == len(columns)-1 {
 			text = u.Name + " " + text
@@ -85,7 +89,19 @@ func summaryRow(r bench.Result, p bench.Proxy) string {
 		}
 		row += " " + strings.Join(c, separator) + " |"
 	}
-	return row + "\n"
+	peer := ""
+	if name, f := r.BestPeer(p.Name); name != "" {
+		peer = name + " " + ratio(f)
+	}
+	return row + " " + peer + " |\n"
+}
+
+// ratio is bold where we lose.
+func ratio(f bench.Figure) string {
+	if f.Worse {
+		return fmt.Sprintf("**%.2f**", f.Ratio)
+	}
+	return fmt.Sprintf("%.2f", f.Ratio)
 }
 
 // column is where a unit is shown.
