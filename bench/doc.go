@@ -35,7 +35,7 @@
 //
 // Ours ("splice", "fallback" and "udp") and the references ("docker-proxy" and "goref", its algorithm built with this
 // Go) are started as dockerd starts them. What users pick instead comes from Debian's packages ("make bench" installs
-// them): HAProxy with splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed has a row
+// them): HAProxy with and without splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed has a row
 // that says so, and so has what a program cannot do.
 //
 // Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
