@@ -65,9 +65,11 @@
 //
 // The table is bounded, and a new client is served whether or not it is full. The victim is, among the flows idle
 // for a second or more, one that never had an answer rather than one that had, and of these the one idle longest.
-// If none has been idle for a second, a busy one goes, in the same order. The second is there for clients that come
-// in a burst: without it each would evict the one before, which has no answer yet. A dial that finds no descriptor
-// or no ephemeral port evicts in the same way and tries again.
+// If none has been idle for a second, a busy one goes: of the answered or of the unanswered, whichever are more, and of
+// these the one idle longest. That is for clients that come in a burst: otherwise each would evict the one before,
+// which has no answer yet. It bounds a flood as well: clients that are never answered take at most half of the table
+// from busy flows that are (and what was idle for a second). A dial that finds no descriptor or no ephemeral port
+// evicts in the same way and tries again.
 //
 // # Failures
 //

@@ -53,28 +53,40 @@ func testFullTableKeepsConversations(t *testing.T, e engine) {
 	}
 }
 
-// New clients that come together to a table full of answered, idle flows do not evict each other.
+// New clients that come together to a table full of answered flows do not evict each other: not one of as many as the
+// table has room for if these are idle, nor of half as many if they are busy.
 func TestNewClientsDoNotEvictEachOther(t *testing.T) { onEach(t, testNewClientsDoNotEvictEachOther) }
 
 func testNewClientsDoNotEvictEachOther(t *testing.T, e engine) {
 	const limit = 8
-	backend := listen(t, "127.0.0.1")
-	r := e.newRelay(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
-	clock := new(clock).set(r)
-	start(t, r)
-	for range limit {
-		exchange(t, dial(t, at(r, "127.0.0.1")), backend, []byte("old"))
-	}
-	clock.advance(grace)
-	clients := make([]*net.UDPConn, limit)
-	flows := make([]netip.AddrPort, limit)
-	for i := range clients {
-		clients[i] = dial(t, at(r, "127.0.0.1"))
-		send(t, clients[i], fmt.Appendf(nil, "new %d", i))
-		flows[i] = expect(t, backend, fmt.Appendf(nil, "new %d", i))
-	}
-	for i, client := range clients {
-		reply(t, backend, []byte("late answer"), flows[i])
-		expect(t, client, []byte("late answer"))
+	for _, c := range []struct {
+		name string
+		idle time.Duration
+		come int
+	}{
+		{"idle table", grace, limit},
+		{"busy table", grace / 2, limit / 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			backend := listen(t, "127.0.0.1")
+			r := e.newRelay(t, "127.0.0.1", addressOf(backend), Options{MaxFlows: limit})
+			clock := new(clock).set(r)
+			start(t, r)
+			for range limit {
+				exchange(t, dial(t, at(r, "127.0.0.1")), backend, []byte("old"))
+			}
+			clock.advance(c.idle)
+			clients := make([]*net.UDPConn, c.come)
+			flows := make([]netip.AddrPort, c.come)
+			for i := range clients {
+				clients[i] = dial(t, at(r, "127.0.0.1"))
+				send(t, clients[i], fmt.Appendf(nil, "new %d", i))
+				flows[i] = expect(t, backend, fmt.Appendf(nil, "new %d", i))
+			}
+			for i, client := range clients {
+				reply(t, backend, []byte("late answer"), flows[i])
+				expect(t, client, []byte("late answer"))
+			}
+		})
 	}
 }

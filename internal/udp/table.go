@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// grace is how long a flow is left alone, if there is a choice, when a full table needs room. Without it the only
-// unanswered flow in a table of answered ones, the newest client's, would be the victim of the next new client, and
-// under load nobody new would ever hear from the backend. A resolver that has to ask others takes this long.
+// grace is how long a flow is left alone, if there is a choice, when a full table needs room. Without it, and without
+// the half of the table that busy unanswered flows may take, the only unanswered flow in a table of answered ones, the
+// newest client's, would be the victim of the next new client, and under load nobody new would ever hear from the
+// backend. A resolver that has to ask others takes this long.
 const grace = time.Second
 
 // table is the set of flows. It does not lock, look at the clock or touch a socket.
@@ -82,19 +83,34 @@ func (t *table[K, F]) answer(f F) {
 	tracked.answered = true
 }
 
-// evict takes out the flow that is missed least: one that has been idle for the grace rather than a busy one, of
-// these one that never had an answer rather than one that had, of these the one idle longest. Nil if there is none.
+// evict takes out the flow that is missed least, nil if there is none: one that has been idle for the grace, and of
+// these one that never had an answer rather than one that had. If all are busy it is one of the kind that there are
+// more of. Of its kind it is the one idle longest.
 func (t *table[K, F]) evict(now time.Duration) F {
 	var none F
 	one, two := t.oneSided.front(), t.twoSided.front()
 	victim := one
-	if one == none || two != none && now-one.track().stamp < grace && now-two.track().stamp >= grace {
+	if one == none || two != none && t.sparesUnanswered(now, one, two) {
 		victim = two
 	}
 	if victim != none {
 		t.remove(victim)
 	}
 	return victim
+}
+
+// sparesUnanswered tells whether the answered flow at its front goes before the unanswered one at its own. Among busy
+// flows it does while the unanswered ones are fewer: they may take half of the table, and are not pushed out of it by
+// one another before; but a flood that nobody answers takes no more than that from the busy answered ones.
+func (t *table[K, F]) sparesUnanswered(now time.Duration, one, two F) bool {
+	switch {
+	case now-one.track().stamp >= grace:
+		return false
+	case now-two.track().stamp >= grace:
+		return true
+	default:
+		return len(t.oneSided) < len(t.twoSided)
+	}
 }
 
 // expire takes out the flows last seen at the time before or earlier.

@@ -35,6 +35,8 @@ func TestEvict(t *testing.T) {
 		{"one-sided before answered", []entry{{"a", idler, true}, {"b", idle, false}}, "ba"},
 		{"idle and answered before busy and one-sided", []entry{{"a", idle, true}, {"b", busy, false}}, "ab"},
 		{"all busy: one-sided before answered", []entry{{"a", busy, true}, {"b", busier, false}}, "ba"},
+		{"all busy: of those that are more", []entry{{"a", busy, true}, {"b", busier, true}, {"c", busy, false}}, "acb"},
+		{"the same the other way", []entry{{"a", busy, false}, {"b", busier, false}, {"c", busy, true}}, "abc"},
 		{"at the grace exactly", []entry{{"a", now - grace, true}, {"b", now - grace + 1, false}}, "ab"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -69,14 +71,24 @@ func (m *model) remove(f *testFlow) {
 
 // victim is whom evict must choose, by the rule as evict's comment has it.
 func (m model) victim(now time.Duration) *testFlow {
-	rank := func(f *testFlow) (r int) {
-		if now-seenOf(f) < grace {
-			r += 2
-		}
+	answered := 0
+	for _, f := range m {
 		if f.answered {
-			r++
+			answered++
 		}
-		return r
+	}
+	rank := func(f *testFlow) int {
+		idle, minority := now-seenOf(f) >= grace, f.answered == (2*answered <= len(m))
+		switch {
+		case idle && !f.answered:
+			return 0
+		case idle:
+			return 1
+		case !minority:
+			return 2
+		default:
+			return 3
+		}
 	}
 	if len(m) == 0 {
 		return nil
@@ -87,6 +99,30 @@ func (m model) victim(now time.Duration) *testFlow {
 		}
 		return cmp.Compare(seenOf(a), seenOf(b))
 	})
+}
+
+// However many clients come that nobody answers, half of the table stays with the busy flows that are answered. The
+// flood has the other half, so that of clients that come in a burst none evicts another.
+func TestFloodTakesHalfOfTheTable(t *testing.T) {
+	const limit, flood = 100, 10_000
+	table, now := newTable[int, *testFlow](), time.Minute
+	answered := make([]*testFlow, limit)
+	for i := range answered {
+		answered[i] = &testFlow{tracking[int]{key: i}}
+		table.add(answered[i], now)
+		table.answer(answered[i])
+	}
+	for i := range flood {
+		now += grace / (2 * limit)
+		answered[i%limit].touch(now) // so that each is seen twice in the grace
+		if victim := table.evict(now); i < limit/2 && !victim.answered {
+			t.Fatalf("client %d of the flood evicted client %d of the same", i, victim.key-limit)
+		}
+		table.add(&testFlow{tracking[int]{key: limit + i}}, now)
+		if len(table.twoSided) < limit/2 {
+			t.Fatalf("after %d of the flood %d answered flows are left of %d", i+1, len(table.twoSided), limit)
+		}
+	}
 }
 
 func seenOf(f *testFlow) time.Duration { return time.Duration(f.seen.Load()) }
