@@ -76,9 +76,9 @@
 // The kernel tells of an ICMP error once, at the next call on the flow's socket, whichever that is. If it is a send,
 // the datagram in hand has not left, and is sent again, once: the error was about another. If it is a receive, that is
 // all: the next one waits again. Either way the flow lives on, and a backend that comes back gets the next datagram
-// from the port that it knows. When the second try fails too the datagram is dropped; if the cause is neither its size,
-// nor a backend that is down, nor a full queue, the socket is no good any more (its source address may have left the
-// host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
+// from the port that it knows. When the second try fails too the datagram is dropped. If the cause is its size, a
+// backend that is down, a full queue, or the host's packet filter or routes, that is all. Otherwise the socket is no
+// good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
 // never waits for a socket. Errors on the frontend never end the relay: calls that keep failing are made at most ten
 // times a second. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
 // Those that the kernel had no room for are counted too, by the loop (SO_RXQ_OVFL).

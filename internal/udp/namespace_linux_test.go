@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/needroot"
@@ -146,6 +147,50 @@ func testFlowOutlivesItsSourceAddress(t *testing.T, e engine) {
 	// EINVAL or, from newer kernels, ENETUNREACH.
 	if n := told.count(unix.EINVAL) + told.count(unix.ENETUNREACH); n != 1 {
 		t.Errorf("the lost datagram was reported %d times, want once", n)
+	}
+}
+
+// Routes that keep datagrams from the backend for a while cost these, and no flow: it goes on from the same port.
+func TestFlowOutlivesRoutes(t *testing.T) { onEach(t, testFlowOutlivesRoutes) }
+
+func testFlowOutlivesRoutes(t *testing.T, e engine) {
+	const datagrams = 3
+	var told reports
+	host, container := newNamespace(t), newNamespace(t)
+	cable(t, "wire0", host, "198.18.0.1/24", container, "198.18.0.2/24")
+	backend := openIn(t, container, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 2)}, nil)
+	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+	r := e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
+	serveIn(t, host, r)
+	client := openIn(t, host, "udp", nil, net.UDPAddrFromAddrPort(addressOf(frontend)))
+	flow := exchange(t, client, backend, []byte("before"))
+	lost := uint64(0)
+	for _, c := range []struct {
+		name  string
+		kind  int
+		errno unix.Errno
+	}{
+		{"prohibit", unix.RTN_PROHIBIT, unix.EACCES},
+		{"unreachable", unix.RTN_UNREACHABLE, unix.EHOSTUNREACH},
+		{"none", unix.RTN_THROW, unix.ENETUNREACH},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			route := &netlink.Route{Dst: netlink.NewIPNet(net.IPv4(198, 18, 0, 2)), Type: c.kind}
+			must(t, host.Do(func() error { return netlink.RouteAdd(route) }))
+			for range datagrams {
+				send(t, client, []byte("lost"))
+			}
+			lost += datagrams
+			waitFor(t, "drops", func() bool { return r.Stats().Dropped == lost })
+			waitFor(t, "report", func() bool { return told.count(c.errno) > 0 }) // several may go as one block
+			must(t, host.Do(func() error { return netlink.RouteDel(route) }))
+			if from := exchange(t, client, backend, []byte("after")); from != flow {
+				t.Errorf("the flow moved from %v to %v", flow, from)
+			}
+		})
+	}
+	if s := r.Stats(); s.Abandoned != 0 || s.FlowsTotal != 1 {
+		t.Errorf("%v; want one flow, and none abandoned", s)
 	}
 }
 

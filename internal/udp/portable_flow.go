@@ -75,7 +75,7 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 		return nil
 	}
 	r.count.countRefusal(err)
-	if faulty(err) {
+	if faulty(err, r.backend, func() netip.Addr { return sourceOf(f.conn) }) {
 		r.abandon(f)
 	}
 	return err

@@ -1,6 +1,10 @@
 package udp
 
-import "golang.org/x/sys/unix"
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
 
 // direction is one of the two ways.
 type direction int
@@ -115,7 +119,9 @@ func (l *Loop) lose(f *flow, datagrams int, way direction, errno unix.Errno) {
 	err := sysError("sendmmsg", errno)
 	l.count.countDrop(datagrams, err)
 	l.options.Report(way.op(), f.key.client.addrPort(), l.backend, err)
-	f.faulty = f.faulty || way == toBackend && faulty(err)
+	if way == toBackend && !f.faulty {
+		f.faulty = faulty(err, l.backend, func() netip.Addr { return source(int(f.fd)) })
+	}
 }
 
 // countSent counts what has left.

@@ -41,6 +41,19 @@ func encode(backend netip.AddrPort) (family int, address unix.Sockaddr, err erro
 	return unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16(), Port: port, ZoneId: scope}, err
 }
 
+// source is the address that a socket speaks from, the zero one where the kernel does not say.
+func source(fd int) netip.Addr {
+	name, _ := unix.Getsockname(fd)
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(name.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(name.Addr).Unmap()
+	default:
+		return netip.Addr{}
+	}
+}
+
 // familyOf is the address family of a socket.
 func familyOf(fd int) (uint16, error) {
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)

@@ -89,15 +89,3 @@ func (c *counters) countRefusal(err error) bool {
 	c.refused.Add(1)
 	return true
 }
-
-// faulty tells whether a send that failed twice shows that the socket towards the backend is no good any more. Its
-// source address may have left the host. It is fine where the datagram was too large, the backend is down or a queue
-// was full.
-func faulty(err error) bool {
-	for _, passing := range []syscall.Errno{syscall.EMSGSIZE, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ENOBUFS} {
-		if errors.Is(err, passing) {
-			return false
-		}
-	}
-	return true
-}
