@@ -163,6 +163,51 @@ func TestMoby52483StaleRefusalInABatch(t *testing.T) {
 	}
 }
 
+// A message that was received in part is dropped and counted, and those of its batch and of the flows after it reach
+// whom they are for: no buffer is received into before it was sent.
+func TestCutMessageLeavesTheOthersAlone(t *testing.T) {
+	const answers = 3
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, l, kernel := newScripted(t, addressOf(backend), Options{Report: told.add})
+	clients := []*net.UDPConn{dial(t, at(r, "127.0.0.1")), dial(t, at(r, "127.0.0.1"))}
+	var flows []netip.AddrPort
+	for i, client := range clients {
+		send(t, client, []byte("hello"))
+		takeTurns(t, l, func() bool { return r.Stats().DatagramsIn == uint64(i+1) })
+		flows = append(flows, expect(t, backend, []byte("hello")))
+	}
+	for _, f := range l.flows.flows {
+		f.depth.level = 1 // several at once
+	}
+	cut := netip.AddrPort{} // the flow whose first answer is
+	kernel.alter = func(fd int, messages []unix.Mmsghdr) {
+		if fd != l.frontend && !cut.IsValid() && len(messages) == answers {
+			messages[0].Hdr.Flags |= unix.MSG_CTRUNC
+			name, err := unix.Getsockname(fd)
+			must(t, err)
+			cut = netip.AddrPortFrom(flows[0].Addr(), uint16(name.(*unix.SockaddrInet4).Port))
+		}
+	}
+	answer := func(flow, i int) []byte { return fmt.Appendf(nil, "answer %d of flow %d", i, flow) }
+	for flow, to := range flows {
+		for i := range answers {
+			reply(t, backend, answer(flow, i), to)
+		}
+	}
+	takeTurns(t, l, func() bool { return r.Stats().DatagramsOut == uint64(len(flows)*answers-1) })
+	for flow, client := range clients {
+		for i := range answers {
+			if i > 0 || flows[flow] != cut {
+				expect(t, client, answer(flow, i))
+			}
+		}
+	}
+	if s := r.Stats(); s.Dropped != 1 || s.TooLarge != 1 || told.count(errCut) != 1 {
+		t.Errorf("%v; want one dropped, and one report", s)
+	}
+}
+
 // A socket without room costs the datagram in hand, which is counted, and no more: nothing waits, spins or is tried
 // twice.
 func TestNoRoomToSendDropsAndGoesOn(t *testing.T) {

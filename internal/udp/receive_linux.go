@@ -81,6 +81,9 @@ func (l *Loop) receiveReplies(f *flow) {
 		l.countLost(&f.lost, told)
 		l.put(f, i, first+i, told.segment, toClients)
 	}
+	if l.out.buffers < first+n { // one was cut: the buffers after it are taken, and the outbox does not count so far
+		l.flush(l.frontend, toClients)
+	}
 	if n > 0 {
 		f.touch(l.time)
 		if !f.answered {

@@ -16,8 +16,9 @@ type scripted struct {
 	mu             sync.Mutex
 	failReceive    func(fd int) unix.Errno
 	failSend       func(fd int, message *unix.Mmsghdr) unix.Errno
-	most           int // messages that one send takes; zero: all
-	received, sent int // calls
+	alter          func(fd int, messages []unix.Mmsghdr) // what was received
+	most           int                                   // messages that one send takes; zero: all
+	received, sent int                                   // calls
 }
 
 func (s *scripted) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
@@ -29,7 +30,11 @@ func (s *scripted) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 			return 0, errno
 		}
 	}
-	return s.linux.receive(fd, messages)
+	n, errno := s.linux.receive(fd, messages)
+	if s.alter != nil {
+		s.alter(fd, messages[:n])
+	}
+	return n, errno
 }
 
 // send, like the kernel, tells of an error only if it is the first message's.
