@@ -2,8 +2,6 @@ package udp
 
 import (
 	"encoding/binary"
-	"errors"
-	"net"
 	"net/netip"
 	"unsafe"
 
@@ -102,31 +100,3 @@ func appendMessage(b []byte, level, kind int32, data unsafe.Pointer, size int) [
 
 // parseLocal finds the local address in the control messages received with a datagram.
 func parseLocal(control []byte) local { return parseControl(control).asked }
-
-// askForLocal makes the kernel tell the local address of each datagram.
-func askForLocal(frontend *net.UDPConn) error {
-	raw, err := frontend.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = setPktinfo(int(fd)) })
-	return errors.Join(err, failed)
-}
-
-// setPktinfo asks for the local addresses. An IPv6 socket that also takes IPv4 gets both messages for IPv4 datagrams;
-// only IP_PKTINFO then has the address to reply from if the datagram was broadcast.
-func setPktinfo(fd int) error {
-	family, err := familyOf(fd)
-	if err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1); err != nil {
-		return sysError("setsockopt IP_PKTINFO", err)
-	}
-	if family != unix.AF_INET6 {
-		return nil
-	}
-	return sysError("setsockopt IPV6_RECVPKTINFO",
-		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1))
-}

@@ -80,7 +80,7 @@
 // backend that is down, a full queue, or the host's packet filter or routes, that is all. Otherwise the socket is no
 // good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
 // never waits for a socket. Errors on the frontend never end the relay: calls that keep failing are made at most ten
-// times a second. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
+// times a second. An inherited one does not keep its queue of errors (IP_RECVERR), which nobody would read. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
 // Those that the kernel had no room for are counted too, by the loop (SO_RXQ_OVFL).
 //
 // # The portable relay

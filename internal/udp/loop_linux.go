@@ -109,7 +109,7 @@ func (l *Loop) open() (err error) {
 	if l.frontendFamily, err = familyOf(l.frontend); err != nil {
 		return err
 	}
-	if err := setPktinfo(l.frontend); err != nil {
+	if err := readyFrontend(l.frontend); err != nil {
 		return err
 	}
 	tune(l.frontend, frontendBuffer)

@@ -36,8 +36,8 @@ func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Por
 	if backend, err = checkBackend(backend); err != nil {
 		return nil, err
 	}
-	if err := askForLocal(frontend); err != nil {
-		return nil, fmt.Errorf("udp: ask for the local address of datagrams to %v: %w", frontend.LocalAddr(), err)
+	if err := readyPortable(frontend); err != nil {
+		return nil, fmt.Errorf("udp: make the socket of %v ready: %w", frontend.LocalAddr(), err)
 	}
 	r := &Portable{
 		frontend: frontend,
