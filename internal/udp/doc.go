@@ -14,7 +14,8 @@
 // as long as the flow lives. A reply on that socket goes to the flow's client, from the address it asked; on Linux
 // the kernel tells that address with each datagram (IP_PKTINFO, IPV6_RECVPKTINFO) and takes it back with the reply.
 // A link-local IPv6 address is only an address together with its interface, so there the interface is part of the
-// flow. Elsewhere than on Linux replies leave from the address that the kernel chooses.
+// flow. The address may be local by a route only (IPV6_FREEBIND). Elsewhere than on Linux replies leave from the
+// address that the kernel chooses.
 //
 // The state of a flow and what changes it:
 //

@@ -27,6 +27,11 @@ func readyFrontend(fd int) error {
 	if err := setPktinfo(fd, family); err != nil {
 		return err
 	}
+	if family == unix.AF_INET6 {
+		// Lets replies leave from an address that is local by a route only, as IPv4 does anyhow. Where a kernel does not
+		// know it, these are dropped and reported.
+		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+	}
 	return ignoreErrors(fd, family)
 }
 

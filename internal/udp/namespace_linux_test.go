@@ -121,6 +121,36 @@ func testLibnetwork1729ReplyFromGlobalV6Asked(t *testing.T, e engine) {
 	}
 }
 
+// An address asked that no interface has: a route alone makes it the host's.
+func TestReplyFromAddressLocalByRoute(t *testing.T) { onEach(t, testReplyFromAddressLocalByRoute) }
+
+func testReplyFromAddressLocalByRoute(t *testing.T, e engine) {
+	for _, c := range []struct{ name, network, routed, asked string }{
+		{"v4", "udp4", "198.18.5.0/24", "198.18.5.7"},
+		{"v6", "udp6", "fd00:5::/64", "fd00:5::7"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			host := newNamespace(t)
+			_, routed, err := net.ParseCIDR(c.routed)
+			must(t, err)
+			must(t, host.Do(func() error {
+				lo, err := netlink.LinkByName("lo")
+				if err != nil {
+					return err
+				}
+				return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: routed, Type: unix.RTN_LOCAL,
+					Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST})
+			}))
+			backend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+			frontend := openIn(t, host, c.network, &net.UDPAddr{}, nil)
+			r := e.newRelayOn(t, frontend, addressOf(backend), Options{})
+			serveIn(t, host, r)
+			client := openIn(t, host, c.network, nil, net.UDPAddrFromAddrPort(at(r, c.asked)))
+			exchange(t, client, backend, []byte("who is "+c.asked))
+		})
+	}
+}
+
 // The address that a flow speaks to the backend from leaves the host, as when a network is made anew: the flow gives
 // way to one that speaks from the address there is now.
 func TestFlowOutlivesItsSourceAddress(t *testing.T) { onEach(t, testFlowOutlivesItsSourceAddress) }
