@@ -59,7 +59,8 @@
 // A datagram costs no reading of the clock in the loop, and one in the portable relay; the time is stored in its flow.
 // The flows are in two queues by idle time, one-sided and two-sided, that are put right only when somebody asks for the
 // front. That happens when the first flow may be idle, at most eight times per timeout, so a flow is forgotten between
-// one timeout and 9/8 of it after its last datagram. Without flows nothing waits for time to pass, and nothing of an
+// one timeout and 9/8 of it after its last datagram. The loop first reads what is queued, for an eighth of the timeout
+// more at most, so that a process that stood still takes no flow for idle whose datagrams waited. Without flows nothing waits for time to pass, and nothing of an
 // idle port wakes up.
 //
 // # Room

@@ -50,7 +50,7 @@ func (l *Loop) openFlow(key flowKey) (*flow, error) {
 		l.evict()
 	}
 	if l.flows.len() == 0 {
-		l.nextSweep = l.time + l.options.Timeout
+		l.nextSweep, l.sweepBy = l.time+l.options.Timeout, 0
 	}
 	f := &flow{tracking: tracking[flowKey]{key: key}, fd: int32(fd), limits: [...]uint16{maxBlock, maxBlock}}
 	*l.sockets.at(f.fd) = f

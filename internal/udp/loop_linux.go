@@ -53,6 +53,7 @@ type Loop struct {
 	flows     table[flowKey, *flow]
 	sockets   sockets
 	nextSweep time.Duration // when flows may have expired, if there are any
+	sweepBy   time.Duration // when a sweep that was put off is at last; zero: none was
 	busy      bool          // the turn before had events
 	yields    yield.Policy
 	ended     bool
@@ -161,11 +162,12 @@ func (l *Loop) serveTurn() error {
 		l.ready(l.events[i].Fd)
 	}
 	l.flush(l.frontend, toClients)
+	more := n == maxEvents
 	if l.requests {
 		l.requests = false
-		l.receiveRequests()
+		more = l.receiveRequests() || more
 	}
-	l.keepTime(n == 0)
+	l.keepTime(n == 0, more)
 	return nil
 }
 
@@ -218,17 +220,30 @@ func (l *Loop) timeout() int {
 	return int(min(max(wait+time.Millisecond-1, 0)/time.Millisecond, math.MaxInt32))
 }
 
-// keepTime does what had to wait until now.
-func (l *Loop) keepTime(idle bool) {
+// keepTime does what had to wait until now. There may be more to receive than this turn has looked at.
+func (l *Loop) keepTime(idle, more bool) {
 	if idle && l.arena.written {
 		l.arena.trim()
 	}
 	if l.paused && l.time >= l.resume {
 		l.resumeFrontend()
 	}
-	if l.flows.len() > 0 && l.time >= l.nextSweep {
+	if l.flows.len() > 0 && l.time >= l.nextSweep && !l.putOff(more) {
 		l.sweep()
 	}
+}
+
+// putOff tells whether a sweep that is due is to wait for another turn. When the process stood still for long, flows
+// seem idle whose datagrams are only not read yet. Under load that never ends flows are not kept for longer than they
+// may be without it.
+func (l *Loop) putOff(more bool) bool {
+	if !more {
+		return false
+	}
+	if l.sweepBy == 0 {
+		l.sweepBy = l.time + l.options.Timeout/8
+	}
+	return l.time < l.sweepBy
 }
 
 // sweep forgets the flows that have been idle for the timeout.
@@ -237,6 +252,7 @@ func (l *Loop) sweep() {
 		l.count.expired.Add(1)
 		l.closeFlow(f)
 	}
+	l.sweepBy = 0
 	l.nextSweep, _ = l.flows.due(l.time, l.options.Timeout)
 }
 

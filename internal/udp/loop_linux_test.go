@@ -464,6 +464,70 @@ func descriptor(t *testing.T, conn *net.UDPConn) (fd int) {
 	return fd
 }
 
+// A process that stood still for longer than the timeout takes no flow for idle whose datagrams wait in its socket or in
+// the frontend's, even if these are more than one turn takes.
+func TestStandstillExpiresNoFlowWithDatagrams(t *testing.T) {
+	const clients = 2*maxEvents + 1
+	for _, way := range []direction{toBackend, toClients} {
+		t.Run(way.op(), func(t *testing.T) {
+			backend := listen(t, "127.0.0.1")
+			r, l, _ := newScripted(t, addressOf(backend), Options{Timeout: time.Minute})
+			clock := new(clock).set(r)
+			conns, flows := make([]*net.UDPConn, clients), make([]netip.AddrPort, clients)
+			for i := range conns {
+				conns[i] = dial(t, at(r, "127.0.0.1"))
+				send(t, conns[i], []byte("hello"))
+				takeTurns(t, l, func() bool { return r.Stats().DatagramsIn == uint64(i+1) })
+				flows[i] = expect(t, backend, []byte("hello"))
+			}
+			moved := &l.count.datagramsOut
+			if way == toBackend {
+				moved = &l.count.datagramsIn
+			}
+			want := moved.Load() + clients
+			for i := range conns {
+				if way == toBackend {
+					send(t, conns[i], []byte("once more"))
+				} else {
+					reply(t, backend, []byte("answer"), flows[i])
+				}
+			}
+			clock.advance(time.Hour)
+			takeTurns(t, l, func() bool { return moved.Load() == want || r.Stats().Expired > 0 })
+			if s := r.Stats(); s.Expired != 0 || s.FlowsTotal != clients {
+				t.Fatalf("%v; want none expired of %d", s, clients)
+			}
+			clock.advance(time.Hour)
+			send(t, conns[0], []byte("all the others are idle"))
+			takeTurns(t, l, func() bool { return r.Stats().Expired == clients-1 })
+		})
+	}
+}
+
+// Load that never ends does not keep idle flows: the sweep is put off for an eighth of the timeout.
+func TestIdleFlowsExpireUnderLoad(t *testing.T) {
+	const timeout, eighth = 8 * time.Second, time.Second
+	backend := listen(t, "127.0.0.1")
+	r, l, _ := newScripted(t, addressOf(backend), Options{Timeout: timeout})
+	clock := new(clock).set(r)
+	send(t, dial(t, at(r, "127.0.0.1")), []byte("hello"))
+	takeTurns(t, l, func() bool { return r.Stats().DatagramsIn == 1 })
+	busy := dial(t, at(r, "127.0.0.1"))
+	for range 20 * batch {
+		send(t, busy, nil)
+	}
+	for _, c := range []struct {
+		after   time.Duration
+		expired uint64
+	}{{timeout, 0}, {eighth - 1, 0}, {1, 1}, {timeout / 2, 1}} {
+		clock.advance(c.after)
+		must(t, l.serveTurn())
+		if got := r.Stats().Expired; got != c.expired {
+			t.Errorf("at %v: %d expired, want %d", clock.now(), got, c.expired)
+		}
+	}
+}
+
 // An idle loop waits without a limit, whatever it has done before.
 func TestIdleLoopDoesNotTick(t *testing.T) {
 	backend := listen(t, "127.0.0.1")

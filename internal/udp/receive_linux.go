@@ -10,8 +10,8 @@ import (
 // errCut is why a message is not passed on that was received in part.
 var errCut = errors.New("received in part")
 
-// receiveRequests takes a batch of datagrams from clients to the backend.
-func (l *Loop) receiveRequests() {
+// receiveRequests takes a batch of datagrams from clients to the backend, and reports whether there may be more.
+func (l *Loop) receiveRequests() (more bool) {
 	asked := l.depth.ask(l.turn)
 	for i := range asked {
 		l.in.prepare(i, l.arena.buffer(i), true, true)
@@ -29,6 +29,7 @@ func (l *Loop) receiveRequests() {
 		l.forward(i)
 	}
 	l.flushRequests()
+	return n == asked
 }
 
 // forward puts request i into the outbox of its flow. A request of another flow has the outbox sent first: opening a
