@@ -83,7 +83,9 @@
 // good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
 // never waits for a socket. Errors on the frontend never end the relay: calls that keep failing are made at most ten
 // times a second. An inherited one does not keep its queue of errors (IP_RECVERR), which nobody would read. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
-// Those that the kernel had no room for are counted too, by the loop (SO_RXQ_OVFL).
+// Those that the kernel had no room for are counted too, by the loop: with the next datagram (SO_RXQ_OVFL), when the
+// counts are asked for, and when a flow closes (SO_MEMINFO). There are at least as many: the kernel counts a block that
+// it loses as one.
 //
 // # The portable relay
 //

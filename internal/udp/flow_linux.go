@@ -1,6 +1,8 @@
 package udp
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -10,9 +12,9 @@ type flow struct {
 	tracking[flowKey]
 	fd     int32
 	depth  depth
-	wide   bool   // its socket has been made ready for bursts
-	faulty bool   // its socket is of no more use
-	lost   uint32 // datagrams that its socket had no room for, as last told
+	wide   bool          // its socket has been made ready for bursts
+	faulty bool          // its socket is of no more use
+	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
 
 	// limits are the largest datagrams that blocks to the backend, and to the client, are made of. A block that was
 	// refused lowers it.
@@ -93,6 +95,7 @@ func (l *Loop) abandon(f *flow) {
 // closeFlow closes the socket of a flow that has left the table.
 func (l *Loop) closeFlow(f *flow) {
 	*l.sockets.at(f.fd) = nil
+	l.countLostBy(int(f.fd), &f.lost)
 	closeFD(int(f.fd)) // which takes it out of epoll
 	l.count.flows.Store(uint64(l.flows.len()))
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ const (
 )
 
 // Loop carries the datagrams of one published port on one event loop. All of its fields but those after mu, and the
-// counters, belong to the goroutine of Serve.
+// atomic ones, belong to the goroutine of Serve.
 type Loop struct {
 	frontend       int
 	frontendFamily uint16
@@ -46,7 +47,7 @@ type Loop struct {
 	time      time.Duration // when it began
 	depth     depth         // of the frontend
 	requests  bool          // the frontend is ready
-	lost      uint32        // datagrams that the frontend had no room for, as last told
+	lost      atomic.Uint32 // datagrams that the frontend had no room for, as last told; Stats asks, too
 	pace      backoff       // of a frontend that fails
 	paused    bool          // it is not watched for now
 	resume    time.Duration // when to watch it again
@@ -257,7 +258,14 @@ func (l *Loop) sweep() {
 }
 
 // Stats returns the counts.
-func (l *Loop) Stats() Stats { return l.count.read() }
+func (l *Loop) Stats() Stats {
+	l.mu.Lock()
+	if l.wake >= 0 { // the frontend is open
+		l.countLostBy(l.frontend, &l.lost)
+	}
+	l.mu.Unlock()
+	return l.count.read()
+}
 
 // Close ends Serve, closes the frontend and every flow, and returns when that is done.
 func (l *Loop) Close() error {
@@ -307,6 +315,7 @@ func (l *Loop) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.close()
+	l.countLostBy(l.frontend, &l.lost)
 	closeFD(l.frontend)
 	close(l.done)
 }

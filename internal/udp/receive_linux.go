@@ -3,6 +3,7 @@ package udp
 import (
 	"errors"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,11 +107,17 @@ func (l *Loop) put(f *flow, i, buffer, segment int, way direction) {
 	l.out.put(f, l.arena.buffer(buffer)[:size], segment, int(f.limits[way]))
 }
 
-// countLost counts what a socket had no room for since that was told last. The kernel's count wraps around.
-func (l *Loop) countLost(before *uint32, told ancillary) {
+// countLost counts what a socket had no room for, where a datagram told.
+func (l *Loop) countLost(before *atomic.Uint32, told ancillary) {
 	if told.counted {
-		l.count.kernelDropped.Add(uint64(told.lost - *before))
-		*before = told.lost
+		l.count.countLost(before, told.lost)
+	}
+}
+
+// countLostBy counts what a socket had no room for as it knows itself.
+func (l *Loop) countLostBy(fd int, before *atomic.Uint32) {
+	if lost, counted := lostBy(fd); counted {
+		l.count.countLost(before, lost)
 	}
 }
 

@@ -27,7 +27,7 @@ type Stats struct {
 
 	Dropped       uint64 // datagrams received, from either side, and not sent on
 	TooLarge      uint64 // of these, the ones larger than what the other side can carry
-	KernelDropped uint64 // datagrams never received, because a socket had no room: the relay was too slow
+	KernelDropped uint64 // at least so many were never received: a socket had no room, the relay was too slow
 	Retried       uint64 // sends that needed the second try
 	Refused       uint64 // times an ICMP answer said that nobody listens at the backend
 }
@@ -70,6 +70,21 @@ func (c *counters) read() Stats {
 		KernelDropped: c.kernelDropped.Load(),
 		Retried:       c.retried.Load(),
 		Refused:       c.refused.Load(),
+	}
+}
+
+// countLost counts what a socket had no room for since that was told last. The kernel's count wraps around, and a
+// datagram that has waited tells an older one than the socket itself.
+func (c *counters) countLost(before *atomic.Uint32, now uint32) {
+	for {
+		last := before.Load()
+		if int32(now-last) <= 0 {
+			return
+		}
+		if before.CompareAndSwap(last, now) {
+			c.kernelDropped.Add(uint64(now - last))
+			return
+		}
 	}
 }
 
