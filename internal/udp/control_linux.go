@@ -97,6 +97,3 @@ func appendMessage(b []byte, level, kind int32, data unsafe.Pointer, size int) [
 	}
 	return b
 }
-
-// parseLocal finds the local address in the control messages received with a datagram.
-func parseLocal(control []byte) local { return parseControl(control).asked }

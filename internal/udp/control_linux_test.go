@@ -191,7 +191,7 @@ func FuzzParseControl(f *testing.F) {
 		if again := parseControl(stale[:len(control)]); again != got {
 			t.Errorf("%v with stale bytes behind, %v without", again, got)
 		}
-		if found := parseLocal(got.asked.control()); found != got.asked {
+		if found := parseControl(got.asked.control()).asked; found != got.asked {
 			t.Errorf("%v comes back as %v", got.asked, found)
 		}
 		if got.asked.ifindex != 0 && !netip.AddrFrom16(got.asked.addr).IsLinkLocalUnicast() {

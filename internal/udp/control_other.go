@@ -5,6 +5,13 @@ package udp
 // controlSpace is none: replies leave from the address the kernel chooses.
 const controlSpace = 0
 
-func parseLocal([]byte) local { return local{} }
+// ancillary is what the kernel tells with a datagram: nothing here.
+type ancillary struct {
+	asked   local
+	lost    uint32
+	counted bool
+}
+
+func parseControl([]byte) ancillary { return ancillary{} }
 
 func (local) control() []byte { return nil }

@@ -83,7 +83,7 @@
 // good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
 // never waits for a socket. Errors on the frontend never end the relay: calls that keep failing are made at most ten
 // times a second. An inherited one does not keep its queue of errors (IP_RECVERR), which nobody would read. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
-// Those that the kernel had no room for are counted too, by the loop: with the next datagram (SO_RXQ_OVFL), when the
+// Those that the kernel had no room for are counted too, on Linux: with the next datagram (SO_RXQ_OVFL), when the
 // counts are asked for, and when a flow closes (SO_MEMINFO). There are at least as many: the kernel counts a block that
 // it loses as one.
 //
@@ -93,4 +93,6 @@
 // 6 kB in the process (BenchmarkIdleFlow) and 2.8 kB in the kernel (Slab in /proc/meminfo, kernel 6.18), and two calls
 // of read per wake-up, the second to learn that there is no more: as many as net makes. Elsewhere than on Linux each
 // flow has a buffer of its own. The frontend has one, of which only the pages that datagrams reached are in memory.
+// On Linux the sockets have as much room as the loop's: the frontend from the start, a flow's once it had several
+// datagrams at a time.
 package udp

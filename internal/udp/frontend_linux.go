@@ -14,7 +14,10 @@ func readyPortable(frontend *net.UDPConn) error {
 		return err
 	}
 	var failed error
-	err = raw.Control(func(fd uintptr) { failed = readyFrontend(int(fd)) })
+	err = raw.Control(func(fd uintptr) {
+		failed = readyFrontend(int(fd))
+		tuneSingle(int(fd), frontendBuffer)
+	})
 	return errors.Join(err, failed)
 }
 

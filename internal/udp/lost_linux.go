@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"net"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,4 +18,14 @@ func lostBy(fd int) (lost uint32, counted bool) {
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	return info[memDrops], errno == 0 && size == uint32(unsafe.Sizeof(info))
+}
+
+// lostByConn is lostBy of a socket of net's. One that is closed does not say.
+func lostByConn(conn *net.UDPConn) (lost uint32, counted bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	err = raw.Control(func(fd uintptr) { lost, counted = lostBy(int(fd)) })
+	return lost, counted && err == nil
 }

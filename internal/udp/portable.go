@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type Portable struct {
 	options  Options
 	now      func() time.Duration // stopwatch
 	count    counters
+	lost     atomic.Uint32 // datagrams that the frontend had no room for, as last told
 
 	mu      sync.Mutex    // guards flows; held for a few steps, never across a system call
 	flows   portableTable // empty, and staying so, once done is closed and shutdown has had mu
@@ -63,7 +65,11 @@ func (r *Portable) Serve() error {
 		switch {
 		case err == nil:
 			pace.reset()
-			r.forward(datagram[:n], portableKey{client: client, asked: parseLocal(control[:controlLen])})
+			told := parseControl(control[:controlLen])
+			if told.counted {
+				r.count.countLost(&r.lost, told.lost)
+			}
+			r.forward(datagram[:n], portableKey{client: client, asked: told.asked})
 		case r.closed():
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -81,13 +87,14 @@ func (r *Portable) Close() error { return r.close() }
 
 func (r *Portable) shutdown() error {
 	close(r.done)
+	r.countLostBy(r.frontend, &r.lost)
 	err := r.frontend.Close()
 	r.mu.Lock()
 	r.sweeper.Stop()
 	flows := r.flows.drain()
 	r.mu.Unlock()
 	for _, f := range flows {
-		f.close()
+		r.closeFlow(f)
 	}
 	r.readers.Wait()
 	return err
@@ -111,9 +118,17 @@ func (r *Portable) fail(op string, client netip.AddrPort, err error) {
 
 // Stats returns the counts.
 func (r *Portable) Stats() Stats {
+	r.countLostBy(r.frontend, &r.lost)
 	s := r.count.read()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Flows = uint64(r.flows.len())
 	return s
+}
+
+// countLostBy counts what a socket had no room for since that was told last.
+func (r *Portable) countLostBy(conn *net.UDPConn, before *atomic.Uint32) {
+	if lost, counted := lostByConn(conn); counted {
+		r.count.countLost(before, lost)
+	}
 }

@@ -71,7 +71,7 @@ func (r *Portable) evict() bool {
 		return false
 	}
 	r.count.evicted.Add(1)
-	f.close()
+	r.closeFlow(f)
 	return true
 }
 
@@ -112,7 +112,7 @@ func (r *Portable) sweep() {
 	r.mu.Unlock()
 	r.count.expired.Add(uint64(len(idle)))
 	for _, f := range idle {
-		f.close()
+		r.closeFlow(f)
 	}
 }
 
@@ -124,5 +124,11 @@ func (r *Portable) abandon(f *portableFlow) {
 	if had {
 		r.count.abandoned.Add(1)
 	}
+	r.closeFlow(f)
+}
+
+// closeFlow closes the socket of a flow that has left the table.
+func (r *Portable) closeFlow(f *portableFlow) {
+	r.countLostBy(f.conn, &f.lost)
 	f.close()
 }

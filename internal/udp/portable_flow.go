@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 )
 
 // portableKey is what makes a flow: who asked, and which of our addresses. The same client port asking two addresses
@@ -19,9 +20,10 @@ type portableTable = table[portableKey, *portableFlow]
 // from it.
 type portableFlow struct {
 	tracking[portableKey]
-	conn    *net.UDPConn // connected to the backend
-	inbox   *inbox       // how conn is read
-	control []byte       // control message that makes replies leave from key.asked
+	conn    *net.UDPConn  // connected to the backend
+	inbox   *inbox        // how conn is read
+	control []byte        // control message that makes replies leave from key.asked
+	lost    atomic.Uint32 // datagrams that conn had no room for, as last told
 }
 
 // newPortableFlow owns conn, also when it fails.

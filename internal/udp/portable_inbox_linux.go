@@ -21,6 +21,8 @@ type inbox struct {
 	buffer *[maxDatagram]byte
 	n      int
 	err    error
+	burst  bool // it has not waited since the datagram before
+	wide   bool // the socket has been made ready for bursts
 }
 
 func newInbox(conn *net.UDPConn) (*inbox, error) {
@@ -58,8 +60,14 @@ func (in *inbox) read(fd uintptr) bool {
 	}
 	if errors.Is(in.err, unix.EAGAIN) {
 		in.release()
+		in.burst = false
 		return false
 	}
+	if in.burst && !in.wide { // as late as this: most flows never have several at a time
+		in.wide = true
+		tuneSingle(int(fd), flowBuffer)
+	}
+	in.burst = true
 	return true
 }
 

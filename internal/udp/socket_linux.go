@@ -22,6 +22,11 @@ const (
 // net.core.rmem_max the last takes CAP_NET_ADMIN.
 func tune(fd, buffer int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	tuneSingle(fd, buffer)
+}
+
+// tuneSingle is tune for a socket of which datagrams are received one by one.
+func tuneSingle(fd, buffer int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
