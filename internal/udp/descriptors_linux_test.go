@@ -154,3 +154,16 @@ func testTableFitsDescriptorLimit(t *testing.T, e engine) {
 		t.Errorf("at most %d flows with %d descriptors, want three quarters", got, limit)
 	}
 }
+
+// Whether the source of a flow's socket has left the host cannot be told without a descriptor. The flow gives its own.
+func TestOutOfDescriptorsOutdatedFlowGoes(t *testing.T) {
+	backend := addressOf(listen(t, "127.0.0.1"))
+	source := backend.Addr()
+	if outdated(source, backend) {
+		t.Error("outdated, with a descriptor")
+	}
+	limitDescriptors(t, 0)
+	if !outdated(source, backend) {
+		t.Error("not outdated, without a descriptor")
+	}
+}
