@@ -48,11 +48,12 @@
 // # Blocks
 //
 // The kernel can be given several datagrams for one destination as one block, to be cut only where it is received or
-// leaves the host (UDP_SEGMENT), and can hand them to a program in the same form (UDP_GRO). The frontend takes blocks, and
-// a flow's socket does once it had several datagrams at a time. A block passes as the block it came as. Single datagrams
-// that come one after the other, of one flow and of the same size but for the last, are made one. A block that is refused
-// (the device cannot do it, or its datagrams are larger than the device's packets) is sent datagram by datagram, and
-// the flow learns not to make such blocks. Empty datagrams are never part of one: there they would be nothing.
+// leaves the host (UDP_SEGMENT), and can hand them to a program in the same form (UDP_GRO). The frontend takes blocks,
+// and a flow's socket does once it had several datagrams at a time. A block passes as the block it came as. Single
+// datagrams that come one after the other, of one flow and of the same size but for the last, are made one. A block
+// that is refused (the device cannot do it, or its datagrams are larger than the device's packets) is sent datagram by
+// datagram, and the flow learns not to make such blocks. Empty datagrams are never part of one: there they would be
+// nothing.
 //
 // # Time
 //
@@ -60,8 +61,8 @@
 // The flows are in two queues by idle time, one-sided and two-sided, that are put right only when somebody asks for the
 // front. That happens when the first flow may be idle, at most eight times per timeout, so a flow is forgotten between
 // one timeout and 9/8 of it after its last datagram. The loop first reads what is queued, for an eighth of the timeout
-// more at most, so that a process that stood still takes no flow for idle whose datagrams waited. Without flows nothing waits for time to pass, and nothing of an
-// idle port wakes up.
+// more at most, so that a process that stood still takes no flow for idle whose datagrams waited. Without flows nothing
+// waits for time to pass, and nothing of an idle port wakes up.
 //
 // # Room
 //
@@ -80,12 +81,13 @@
 // all: the next one waits again. Either way the flow lives on, and a backend that comes back gets the next datagram
 // from the port that it knows. When the second try fails too the datagram is dropped. If the cause is its size, a
 // backend that is down, a full queue, or the host's packet filter or routes, that is all. Otherwise the socket is no
-// good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop
-// never waits for a socket. Errors on the frontend never end the relay: calls that keep failing are made at most ten
-// times a second. An inherited one does not keep its queue of errors (IP_RECVERR), which nobody would read. All failures are reported, and every datagram that was received is counted as relayed or as dropped.
-// Those that the kernel had no room for are counted too, on Linux: with the next datagram (SO_RXQ_OVFL), when the
-// counts are asked for, and when a flow closes (SO_MEMINFO). There are at least as many: the kernel counts a block that
-// it loses as one.
+// good any more (its source address may have left the host) and the flow is abandoned. Where a socket has no room to
+// send, the datagram is dropped, as UDP does: the loop never waits for a socket. Errors on the frontend never end the
+// relay: calls that keep failing are made at most ten times a second. An inherited one does not keep its queue of
+// errors (IP_RECVERR), which nobody would read. All failures are reported, and every datagram that was received is
+// counted as relayed or as dropped. Those that the kernel had no room for are counted too, on Linux: with the next
+// datagram (SO_RXQ_OVFL), when the counts are asked for, and when a flow closes (SO_MEMINFO). There are at least as
+// many: the kernel counts a block that it loses as one.
 //
 // # The portable relay
 //
