@@ -74,7 +74,7 @@
 //	pss-, private-, kernel-kB/port, threads/port   of one idle proxy among as many
 //	machine-kB/port         growth of the memory of all processes that is no file's, and of the kernel's, from
 //	                        /proc/meminfo
-//	p99-us/first-quarter, -/last-quarter   of the connections of churn, in the order of their ends
+//	first-, last-quarter-p99-us   of the connections of churn, in the order of their ends
 //	opened, failed-%        connections of churn within its time, and those of them that were reset or ended early
 //	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
 //

@@ -136,7 +136,7 @@ func crr() Work {
 func churn(count int) Work {
 	return Work{
 		Name: fmt.Sprintf("churn/conns=%d", count),
-		Units: append(answerUnits("conn"), Unit{"p99-us/first-quarter", false}, Unit{"p99-us/last-quarter", false},
+		Units: append(answerUnits("conn"), Unit{"first-quarter-p99-us", false}, Unit{"last-quarter-p99-us", false},
 			Unit{"opened", true}, Unit{"failed-%", false}),
 		Kind:     messages,
 		Protocol: tcp,

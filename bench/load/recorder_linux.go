@@ -68,7 +68,7 @@ func (c *recorder) percentiles(v values) {
 func (c *recorder) quarters(v values) {
 	n := len(c.latencies) / 4
 	for name, part := range map[string][]time.Duration{
-		"p99-us/first-quarter": c.latencies[:n], "p99-us/last-quarter": c.latencies[len(c.latencies)-n:],
+		"first-quarter-p99-us": c.latencies[:n], "last-quarter-p99-us": c.latencies[len(c.latencies)-n:],
 	} {
 		if n > 0 {
 			v[name] = usage.In(time.Microsecond, stats.Percentile(slices.Sorted(slices.Values(part)), 99))
