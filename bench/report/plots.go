@@ -47,7 +47,7 @@ func drawPlots(dir string, results []bench.Result) ([]plotFile, error) {
 }
 
 func save(p *plot.Plot, path string) error {
-	canvas := vgsvg.New(26*vg.Centimeter, 12*vg.Centimeter)
+	canvas := vgsvg.New(29*vg.Centimeter, 12*vg.Centimeter)
 	p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
 	p.Draw(draw.New(canvas))
 	file, err := os.Create(path)
