@@ -151,19 +151,24 @@ func testReplyFromAddressLocalByRoute(t *testing.T, e engine) {
 	}
 }
 
+// overWire relays from the loopback of a namespace, the host, over its interface wire0 with 198.18.0.1.
+func overWire(t *testing.T, e engine, told *reports) (host *netlab.Namespace, r *rig, backend, client *net.UDPConn) {
+	host, container := newNamespace(t), newNamespace(t)
+	cable(t, "wire0", host, "198.18.0.1/24", container, "198.18.0.2/24")
+	backend = openIn(t, container, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 2)}, nil)
+	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+	r = e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
+	serveIn(t, host, r)
+	return host, r, backend, openIn(t, host, "udp", nil, net.UDPAddrFromAddrPort(addressOf(frontend)))
+}
+
 // The address that a flow speaks to the backend from leaves the host, as when a network is made anew: the flow gives
 // way to one that speaks from the address there is now.
 func TestFlowOutlivesItsSourceAddress(t *testing.T) { onEach(t, testFlowOutlivesItsSourceAddress) }
 
 func testFlowOutlivesItsSourceAddress(t *testing.T, e engine) {
 	var told reports
-	host, container := newNamespace(t), newNamespace(t)
-	cable(t, "wire0", host, "198.18.0.1/24", container, "198.18.0.2/24")
-	backend := openIn(t, container, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 2)}, nil)
-	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
-	r := e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
-	serveIn(t, host, r)
-	client := openIn(t, host, "udp", nil, net.UDPAddrFromAddrPort(addressOf(frontend)))
+	host, r, backend, client := overWire(t, e, &told)
 	exchange(t, client, backend, []byte("before"))
 
 	must(t, host.RemoveAddress("wire0", netip.MustParsePrefix("198.18.0.1/24")))
@@ -186,13 +191,7 @@ func TestFlowOutlivesRoutes(t *testing.T) { onEach(t, testFlowOutlivesRoutes) }
 func testFlowOutlivesRoutes(t *testing.T, e engine) {
 	const datagrams = 3
 	var told reports
-	host, container := newNamespace(t), newNamespace(t)
-	cable(t, "wire0", host, "198.18.0.1/24", container, "198.18.0.2/24")
-	backend := openIn(t, container, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 2)}, nil)
-	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
-	r := e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
-	serveIn(t, host, r)
-	client := openIn(t, host, "udp", nil, net.UDPAddrFromAddrPort(addressOf(frontend)))
+	host, r, backend, client := overWire(t, e, &told)
 	flow := exchange(t, client, backend, []byte("before"))
 	lost := uint64(0)
 	for _, c := range []struct {
