@@ -24,8 +24,8 @@
 // client connected to 198.18.1.2, and the host forwards the packets: what the machine can do, and the check that client
 // and server are not what is measured. No namespace has a way out.
 //
-// The client has 64,512 source ports, so that the search for a free one is not what is measured. The host has the kernel's
-// usual 28,232: that search is the proxy's, and an operator's trouble (moby#47537, the work churn).
+// The client has 64,512 source ports, so that the search for a free one is not what is measured. The host has the
+// kernel's usual 28,232: that search is the proxy's, and an operator's trouble (moby#47537, the work churn).
 //
 // TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to. Over a veth
 // there is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
@@ -35,8 +35,8 @@
 //
 // Ours ("splice", "fallback" and "udp") and the references ("docker-proxy" and "goref", its algorithm built with this
 // Go) are started as dockerd starts them. What users pick instead comes from Debian's packages ("make bench" installs
-// them): HAProxy with and without splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed has a row
-// that says so, and so has what a program cannot do.
+// them): HAProxy with and without splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed
+// has a row that says so, and so has what a program cannot do.
 //
 // Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
 // and a new client (see the load command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
@@ -87,7 +87,7 @@
 // and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
 // docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy fares
 // worse against. A work says of itself that client and server bound it when direct is not well above every proxy: the
-// differences between proxies are larger than they look there. A run in which direct moved by more
-// than 15% between rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs
-// processes took that are not the benchmark's. Nothing here passes or fails.
+// differences between proxies are larger than they look there. A run in which direct moved by more than 15% between
+// rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs processes took that
+// are not the benchmark's. Nothing here passes or fails.
 package bench

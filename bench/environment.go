@@ -37,12 +37,13 @@ func (e Environment) Head(proxies []Proxy) string {
 
 // Foot is what is known after them.
 func (e Environment) Foot(rounds int) string {
-	verdict := fmt.Sprintf("quiet: direct moved by up to %.0f%% between rounds", 100*e.Noise)
+	moved := fmt.Sprintf("direct moved by up to %.0f%% between rounds", 100*e.Noise)
+	verdict := "quiet: " + moved
 	switch {
 	case rounds < 2:
 		verdict = "one round does not tell how noisy the machine is"
 	case e.Noise > NoiseLimit:
-		verdict = strings.Replace(verdict, "quiet", "NOISY", 1)
+		verdict = "NOISY: " + moved
 	}
 	return fmt.Sprintf("\nload average after: %s\n%s\n", e.LoadAfter, verdict)
 }

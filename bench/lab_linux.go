@@ -24,8 +24,11 @@ var (
 // firstFrontend is the port of the first proxy, and the others follow.
 const firstFrontend = 700
 
-// Settings of every namespace of a lab, by their path under /proc/sys/net.
-var settings = []struct{ path, value string }{
+// setting is of a namespace; the path is below /proc/sys/net.
+type setting struct{ path, value string }
+
+// settings are those of every namespace of a lab.
+var settings = []setting{
 	// The kernel's default, whatever this machine has been set to. Package doc says why it matters.
 	{"ipv4/tcp_congestion_control", CongestionControl},
 	// Servers that refuse to be root have the ports that the others have.
@@ -65,7 +68,7 @@ func newLab(dir string, environment []string) (l *lab, err error) {
 
 // Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search for a
 // free one would be what is measured. The host has the usual ones: that search is the proxy's.
-var manyPorts = struct{ path, value string }{"ipv4/ip_local_port_range", "1024 65535"}
+var manyPorts = setting{"ipv4/ip_local_port_range", "1024 65535"}
 
 func newNamespace() (*netlab.Namespace, error) {
 	n, err := netlab.New()

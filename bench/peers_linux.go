@@ -26,8 +26,8 @@ const mixesUp = "gives datagrams of one client to another"
 var peerNames = []string{"haproxy", "haproxy-splice", "nginx", "systemd-socket-proxyd", "socat"}
 
 var peersByName = map[string]peer{
-	// Left to itself (splice-auto) HAProxy never splices here; made to, it has 1.7 times the throughput of streams and
-	// 0.8 times the rate of small messages. So it has two rows.
+	// Left to itself (splice-auto) HAProxy never splices here. Made to, it has up to 2.2 times the throughput of streams,
+	// and down to 0.76 of the rate of small messages (bench/results/2026-11-22-6.18.44). So it has two rows.
 	"haproxy":        haproxy("option splice-auto"),
 	"haproxy-splice": haproxy("option splice-request", "option splice-response"),
 	"nginx": {

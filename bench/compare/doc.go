@@ -3,5 +3,6 @@
 //
 //	go run ./bench/compare -work pingpong,crr bin/before bin/portsplice
 //
-// TCP runs on the engine that the builds choose by themselves. It is what to run before claiming a gain; "make compare" installs benchstat.
+// TCP runs on the engine that the builds choose by themselves. It is what to run before claiming a gain; "make compare"
+// installs benchstat.
 package main

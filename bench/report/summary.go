@@ -33,9 +33,6 @@ var columns = []struct {
 	{"other", nil},
 }
 
-// bestPeer is the title of the column behind those.
-const bestPeer = "best peer"
-
 // summary is the table of the project's README: ratios to the reference alone, in bold where we lose.
 func summary(r bench.Report, dir string) string {
 	var b strings.Builder
@@ -47,13 +44,14 @@ func summary(r bench.Report, dir string) string {
 	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to docker-proxy or its algorithm on the current Go, unit by unit to\n"+
 		"the one that we fare worse against; medians of %d alternating rounds. Below 1 is better but for rates, and what we lose\n"+
 		"is in bold. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
-		"our ratio to it in the unit that counts most: the rate, or else kernel memory or start-up.%s\n"+
-		"[The report](%s) has the figures with ranges, a direct connection and the portable engine.\n\n", e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
+		"our ratio to it in the unit that counts most: the rate, or else kernel memory.%s\n"+
+		"[The report](%s) has the figures with ranges, a direct connection and the portable engine.\n\n",
+		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
 	b.WriteString("| work |")
 	for _, c := range columns {
 		b.WriteString(" " + c.title + " |")
 	}
-	b.WriteString(" " + bestPeer + " |\n|" + strings.Repeat("---|", 2+len(columns)) + "\n")
+	b.WriteString(" best peer |\n|" + strings.Repeat("---|", 2+len(columns)) + "\n")
 	for _, result := range r.Results() {
 		for _, p := range result.Proxies {
 			if slices.Contains(engines, p.Name) && result.Work.Fits(p) {
