@@ -1,0 +1,50 @@
+// Package eventloop is what TCP, UDP and SCTP wait on: epoll, a queue of streams that want to go on, deadlines, and as
+// many loops as the load needs. What a protocol does with an event is its own; when it does it is decided here.
+//
+//	group, err := eventloop.New(eventloop.Options{})
+//	...
+//	handle, err := group.First().Listen(fd, unix.EPOLLIN, listener) // listener.Ready is called for events
+//	...
+//	group.Close()
+//
+// # A turn
+//
+// A loop is one goroutine that takes turns. The order in a turn is the fairness between what it carries:
+//
+//	look      epoll_wait; it waits only if no stream is in the queue and no deadline has passed
+//	urgent    events of what was registered by Listen, and the tasks of other goroutines
+//	events    all others: each handler does a bounded amount, and puts what would take long into the queue
+//	turn end  what handlers put off until all events of the turn were heard (AtTurnEnd)
+//	deadlines if one has passed and the queues were looked at since
+//	stream    one slice of the stream at the head of the queue
+//
+// So a new connection or a small message waits for one slice of one stream at most, whatever the number of streams. The
+// queue is in user space: a stream that goes on costs no epoll_ctl. A stream keeps the head of the queue while it says
+// Again, so that it may follow its destination until that is full; between its slices the loop looks for events.
+//
+// # Handles
+//
+// Epoll's data of a descriptor is the index of a slot and the slot's generation. The index is dense, so the table is as
+// large as the number of registered descriptors, not as the largest of their numbers. The generation is raised when
+// a slot is given back: an event that is left in the batch that gave it back finds another generation and is dropped.
+//
+// # Time
+//
+// The clock is never believed before the queues. When a process stood still (SIGSTOP, a frozen cgroup, a suspended
+// machine), deadlines have passed for which the answer is in a socket already. So a deadline that has passed is only noted
+// at first; the loop looks for events without waiting; and the deadline is acted on once a look that began after the
+// clock was read has left nothing behind. Under load that never ends it is acted on after the time overrun all the
+// same. Now is read once in a turn at most, and only if somebody asks.
+//
+// # Load
+//
+// A loop is busy while it is not blocked in epoll_wait. A group begins with one loop. One that is busy nearly always gives
+// a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
+// GOMAXPROCS. Work is counted by handler, in events and slices, so that it is load that is shared and not connections:
+// one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
+// Movers; they are moved in steps, in the run queue. When fewer loops could carry the whole load with ease, the last one
+// gives its handlers away and ends, with its thread.
+//
+// The first loop is never ended. It has no thread of its own while nothing is expected of it: then it waits in Go's
+// poller, and an idle port costs no thread.
+package eventloop

@@ -1,0 +1,170 @@
+package eventloop
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options are the settings of a Group. The zero value is useful.
+type Options struct {
+	Min int // loops at least; zero means one
+	Max int // loops at most; zero means GOMAXPROCS, as it is when another loop is wanted
+}
+
+// Group is one loop or several that share a load. Its methods may be called from any goroutine.
+type Group struct {
+	options Options
+	begun   time.Time // the loops' clocks count from here
+	held    atomic.Bool
+
+	mu      sync.Mutex
+	loops   atomic.Pointer[[]*Loop] // replaced as a whole, under mu; the first is always there
+	leaving []*Loop                 // they end when they have given their handlers away
+	closed  bool
+}
+
+// New makes a group, whose first loop waits for something to do.
+func New(o Options) (*Group, error) {
+	g := &Group{options: o, begun: time.Now()}
+	first, err := newLoop(g, 0)
+	if err != nil {
+		return nil, err
+	}
+	g.loops.Store(&[]*Loop{first})
+	for range o.Min - 1 {
+		g.grow()
+	}
+	return g, nil
+}
+
+// clock is the time since the group's start.
+func (g *Group) clock() time.Duration { return time.Since(g.begun) }
+
+// First gives the loop that is always there.
+func (g *Group) First() *Loop { return g.all()[0] }
+
+// Len is how many loops there are now.
+func (g *Group) Len() int { return len(g.all()) }
+
+func (g *Group) all() []*Loop { return *g.loops.Load() }
+
+// Place gives the loop for a new connection that was taken on the loop on: the one with the least to do. Connections
+// that were placed since a loop's load was found out count for one percent each.
+func (l *Loop) Place() *Loop {
+	all := l.group.all()
+	if len(all) == 1 {
+		return all[0]
+	}
+	to, least := l, l.pressure()
+	for _, other := range all {
+		if p := other.pressure(); p < least {
+			to, least = other, p
+		}
+	}
+	to.load.placed.Add(1)
+	return to
+}
+
+func (l *Loop) pressure() int32 { return l.load.percent.Load() + l.load.placed.Load() }
+
+// Least gives the loop with the least to do, for what is there to stay.
+func (g *Group) Least() *Loop { return g.First().Place() }
+
+// least gives the one of the others with the least to do, nil if there are none.
+func (g *Group) least(but *Loop) (least *Loop) {
+	for _, l := range g.all() {
+		if l != but && (least == nil || l.pressure() < least.pressure()) {
+			least = l
+		}
+	}
+	return least
+}
+
+// Hold keeps the group from starting and ending loops, and from moving handlers, by itself. It is for tests.
+func (g *Group) Hold() { g.held.Store(true) }
+
+// Grow starts another loop. It gives nil when the group is closed, or no descriptor is left. It is for tests; a group
+// that needs another loop starts one by itself.
+func (g *Group) Grow() *Loop { return g.grow() }
+
+func (g *Group) grow() *Loop {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	had := g.all()
+	l, err := newLoop(g, len(had))
+	if err != nil { // no descriptors: those that are there go on
+		return nil
+	}
+	l.mu.Lock()
+	l.start()
+	l.mu.Unlock()
+	loops := append(append([]*Loop(nil), had...), l)
+	g.loops.Store(&loops)
+	return l
+}
+
+// mayGrow says whether there may be one loop more.
+func (g *Group) mayGrow() bool {
+	most := g.options.Max
+	if most == 0 {
+		most = runtime.GOMAXPROCS(0)
+	}
+	return g.Len() < most
+}
+
+// easy says whether the loop is the last and could be done without.
+func (g *Group) easy(l *Loop) bool {
+	all := g.all()
+	if len(all) <= max(1, g.options.Min) || all[len(all)-1] != l {
+		return false
+	}
+	sum := int32(0)
+	for _, other := range all {
+		sum += other.load.percent.Load()
+	}
+	return int(sum) <= easyPercent*(len(all)-1)
+}
+
+// Shrink ends the last loop, if it is not the first, once its handlers are on others. It is for tests.
+func (g *Group) Shrink() {
+	all := g.all()
+	if last := all[len(all)-1]; len(all) > 1 {
+		last.Post(last.retire)
+	}
+}
+
+// leave takes a loop out of those that new handlers come to.
+func (g *Group) leave(l *Loop) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := g.all()
+	if g.closed || len(all) == 1 || all[len(all)-1] != l {
+		return false
+	}
+	loops := all[: len(all)-1 : len(all)-1]
+	g.loops.Store(&loops)
+	g.leaving = append(slices.DeleteFunc(g.leaving, (*Loop).hasEnded), l)
+	return true
+}
+
+// Close ends the loops, and returns when they have ended. What their handlers hold is for their owners to close before,
+// or by AtEnd.
+func (g *Group) Close() {
+	g.mu.Lock()
+	first := !g.closed
+	g.closed = true
+	loops := append(append([]*Loop(nil), g.leaving...), g.all()...)
+	g.mu.Unlock()
+	for _, l := range loops {
+		if first {
+			l.Post(func() { l.ended = true })
+		}
+		<-l.done
+	}
+}

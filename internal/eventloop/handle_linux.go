@@ -1,0 +1,93 @@
+package eventloop
+
+// Handler takes the events of a descriptor, on the loop that the descriptor is registered with.
+type Handler interface{ Ready(events uint32) }
+
+// Handle is a descriptor's registration with a loop. The zero Handle is none.
+type Handle struct{ index, generation uint32 }
+
+// Registered says whether the handle is one.
+func (h Handle) Registered() bool { return h.generation != 0 }
+
+// sharedIndex marks the index of a slot in the table that other goroutines may register with.
+const sharedIndex = 1 << 31
+
+func (h Handle) shared() bool { return h.index&sharedIndex != 0 }
+
+// unshared is the handle as the table of shared ones knows it.
+func (h Handle) unshared() Handle { return Handle{h.index &^ sharedIndex, h.generation} }
+
+// slot leads from a handle to its handler.
+type slot struct {
+	handler    Handler // nil while the slot is free
+	generation uint32  // of the handle that is good now
+	work       uint32  // events and slices since they were last counted
+}
+
+// table is a loop's slots. They are made in blocks, so that nothing is copied as they become more, and free ones are used
+// first. Its zero value is empty.
+type table struct {
+	blocks []*[slotBlock]slot
+	free   []uint32
+	end    uint32 // the index after the last slot that was ever used
+	used   int
+}
+
+const slotBlock = 256
+
+// take gives a handler a slot.
+func (t *table) take(h Handler) Handle {
+	var index uint32
+	if n := len(t.free); n > 0 {
+		index = t.free[n-1]
+		t.free = t.free[:n-1]
+	} else {
+		index = t.end
+		t.end++
+		if int(index/slotBlock) == len(t.blocks) {
+			t.blocks = append(t.blocks, new([slotBlock]slot))
+		}
+	}
+	s := t.at(index)
+	s.handler, s.work = h, 0
+	if s.generation == 0 {
+		s.generation = 1
+	}
+	t.used++
+	return Handle{index, s.generation}
+}
+
+// takeShared is take for the table of shared handles.
+func (t *table) takeShared(h Handler) Handle {
+	handle := t.take(h)
+	handle.index |= sharedIndex
+	return handle
+}
+
+// give takes a handle's slot back, if it is still the handle's.
+func (t *table) give(h Handle) {
+	s := t.find(h)
+	if s == nil {
+		return
+	}
+	s.handler = nil
+	if s.generation++; s.generation == 0 { // the zero Handle is none
+		s.generation = 1
+	}
+	t.free = append(t.free, h.index)
+	t.used--
+}
+
+// find gives the slot of a handle, nil if it has been given back.
+func (t *table) find(h Handle) *slot {
+	if h.index >= t.end {
+		return nil
+	}
+	if s := t.at(h.index); s.generation == h.generation && s.handler != nil {
+		return s
+	}
+	return nil
+}
+
+// at gives the slot with an index that was used.
+func (t *table) at(index uint32) *slot { return &t.blocks[index/slotBlock][index%slotBlock] }

@@ -1,0 +1,162 @@
+package eventloop
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// loadWindow is how often a loop's load is found out.
+	loadWindow = 50 * time.Millisecond
+
+	// Of a loop whose waits are short, one turn in sampledTurns has the clock read: three times, 0.1 us.
+	sampledTurns = 16
+	shortWait    = 100 * time.Microsecond
+
+	// A loop is saturated from busyPercent on, and then another may be started for it. It also gives work to one that
+	// is there if that has so much less to do, and it has itself more than half of what it could.
+	busyPercent   = 85
+	halfPercent   = 50
+	unevenPercent = 30
+	sustained     = 2 // windows in a row
+
+	// One loop fewer would do with ease if the load of all were below easyPercent for each of the others.
+	easyPercent = 60
+	easyFor     = 40 // windows in a row
+
+	// shareAgain is how long a loop that had nothing to share waits before it looks again.
+	shareAgain = time.Second
+)
+
+// load is how busy a loop is: the share of time that it is not blocked in epoll_wait. Time that its thread waits for
+// a CPU counts as busy if there was something to do; CPU time alone would hide it.
+type load struct {
+	percent atomic.Int32 // in the last window
+	placed  atomic.Int32 // connections that were placed here since
+
+	skip         int  // turns until the next that is sampled
+	sampled      bool // this turn is
+	began, woke  time.Duration
+	waited       time.Duration // in the sampled turns of this window
+	worked       time.Duration
+	since        time.Duration // when the window began
+	busy, easy   int           // windows in a row
+	nextShare    time.Duration
+	sharing      bool // a share is under way
+	retiring     bool
+	retiringTick Timer
+}
+
+// begin is called before a turn looks for events.
+func (o *load) begin(g *Group) {
+	if o.sampled = o.skip == 0; o.sampled {
+		o.began = g.clock()
+		return
+	}
+	o.skip--
+}
+
+// looked is called after it. It gives the time if it has read it.
+func (o *load) looked(g *Group) (now time.Duration, read bool) {
+	if o.sampled {
+		o.woke = g.clock()
+	}
+	return o.woke, o.sampled
+}
+
+// measure is called at the end of a turn.
+func (l *Loop) measure() {
+	o := &l.load
+	if !o.sampled {
+		return
+	}
+	now := l.group.clock()
+	o.waited += o.woke - o.began
+	o.worked += now - o.woke
+	if o.woke-o.began < shortWait {
+		o.skip = sampledTurns - 1
+	}
+	if now-o.since < loadWindow {
+		return
+	}
+	percent := int32(100 * o.worked / max(o.waited+o.worked, 1))
+	o.since, o.waited, o.worked = now, 0, 0
+	o.percent.Store(percent)
+	o.placed.Store(0)
+	l.balance(percent, now)
+}
+
+// balance acts on the load of a window: it gives work away, or ends the loop.
+func (l *Loop) balance(percent int32, now time.Duration) {
+	o := &l.load
+	if l.group.held.Load() || o.retiring {
+		return
+	}
+	if percent < halfPercent {
+		o.busy = 0
+	} else if o.busy++; o.busy == 1 {
+		l.slots.clearWork() // what is counted from now on is of the windows that decide
+	} else if o.busy >= sustained && !o.sharing && now >= o.nextShare {
+		o.busy = 0
+		if !l.relieve(percent) {
+			o.nextShare = now + shareAgain
+		}
+	}
+	if !l.group.easy(l) {
+		o.easy = 0
+	} else if o.easy++; o.easy >= easyFor {
+		o.easy = 0
+		l.retire()
+	}
+}
+
+// relieve gives a part of the loop's work to one that has less to do, or to a new one. It reports false when that
+// cannot be done, or would bring nothing.
+func (l *Loop) relieve(percent int32) bool {
+	to := l.group.least(l)
+	spare := int32(0)
+	if to != nil {
+		spare = to.load.percent.Load()
+	}
+	switch {
+	case to != nil && percent-spare >= unevenPercent:
+	case percent >= busyPercent && l.group.mayGrow():
+		to, spare = nil, 0
+	default:
+		return false
+	}
+	all := l.slots.work(^uint32(0))
+	want := uint32(uint64(all) * uint64(percent-spare) / uint64(2*percent))
+	if l.slots.work(want) < all/16 { // one handler has it all, or none can be moved
+		return false
+	}
+	if to == nil {
+		if to = l.group.grow(); to == nil {
+			return false
+		}
+	}
+	l.load.sharing = true
+	l.Enqueue(&share{loop: l, to: to, want: want})
+	return true
+}
+
+// clearWork begins to count the handlers' work.
+func (t *table) clearWork() {
+	for i := range t.end {
+		t.at(i).work = 0
+	}
+}
+
+// work is the sum of the work of all handlers, or, with a limit, of those Movers that have no more than that each.
+func (t *table) work(limit uint32) (sum uint32) {
+	for i := range t.end {
+		s := t.at(i)
+		if limit != ^uint32(0) {
+			if _, ok := s.handler.(Mover); !ok || s.work > limit {
+				continue
+			}
+		}
+		sum += s.work
+	}
+	return sum
+}

@@ -1,0 +1,112 @@
+package eventloop
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// readyFunc is a handler.
+type readyFunc func(events uint32)
+
+func (f readyFunc) Ready(events uint32) { f(events) }
+
+// ringFunc is a ringer.
+type ringFunc func()
+
+func (f ringFunc) Ring(time.Duration) { f() }
+
+// runFunc is a runner.
+type runFunc struct{ run func() Verdict }
+
+func (f *runFunc) Run() Verdict { return f.run() }
+
+// idleLoop is a loop that nobody runs: the test takes its turns.
+func idleLoop(t *testing.T) *Loop {
+	t.Helper()
+	l := newGroup(t, Options{}).First()
+	l.running = true
+	t.Cleanup(func() { go l.run() }) // which ends: it is closed next
+	return l
+}
+
+func newGroup(t *testing.T, o Options) *Group {
+	t.Helper()
+	g, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// event gives a descriptor that is readable after each call of ready.
+func event(t *testing.T) (fd int, ready func()) {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeFD(fd) })
+	return fd, func() {
+		if _, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+const edge = unix.EPOLLIN | unix.EPOLLET
+
+// watch has a loop note a name when the descriptor that it makes is ready.
+func watch(t *testing.T, l *Loop, h func()) (ready func()) {
+	t.Helper()
+	fd, ready := event(t)
+	if _, err := l.Watch(fd, edge, readyFunc(func(uint32) { h() })); err != nil {
+		t.Fatal(err)
+	}
+	return ready
+}
+
+// A turn hears what brings new work, then the others, then those that waited for the end of its events; then one slice of
+// one stream, however many wait.
+func TestOrderOfATurn(t *testing.T) {
+	l := idleLoop(t)
+	var order []string
+	note := func(what string) func() { return func() { order = append(order, what) } }
+	small := watch(t, l, func() {
+		note("small")()
+		l.AtTurnEnd(turnEnd(note("turn end")))
+	})
+	fd, listener := event(t)
+	if _, err := l.Listen(fd, edge, readyFunc(func(uint32) { note("listener")() })); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "second"} {
+		slices := 0
+		l.Enqueue(&runFunc{func() Verdict {
+			note(name)()
+			if slices++; slices == 2 {
+				return Next
+			}
+			return Again
+		}})
+	}
+	small()
+	listener()
+	for range 3 {
+		l.turn()
+	}
+	l.Post(note("task"))
+	small()
+	l.turn()
+	want := []string{"listener", "small", "turn end", "first", "first", "second", "task", "small", "turn end", "second"}
+	if !slices.Equal(order, want) {
+		t.Errorf("order %q, want %q", order, want)
+	}
+}
+
+type turnEnd func()
+
+func (f turnEnd) TurnEnd() { f() }

@@ -1,0 +1,82 @@
+package eventloop
+
+// Verdict says how a Runner goes on.
+type Verdict uint8
+
+const (
+	Done  Verdict = iota // it leaves the queue
+	Again                // it keeps its place at the head
+	Next                 // it goes to the end of the queue
+)
+
+// Runner is what a loop's queue holds: a stream that has more to move. Run does one slice of it; how long that takes is
+// how long everybody else waits.
+type Runner interface{ Run() Verdict }
+
+// queue is the runners that want to go on, in the order of their turns. Its zero value is empty.
+type queue struct {
+	runners []Runner // a ring; nil where a runner was taken out
+	head    int
+	length  int
+}
+
+func (q *queue) push(r Runner) {
+	if q.length == len(q.runners) {
+		grown := make([]Runner, max(16, 2*len(q.runners)))
+		for i := range q.length {
+			grown[i] = q.runners[(q.head+i)%len(q.runners)]
+		}
+		q.runners, q.head = grown, 0
+	}
+	q.runners[(q.head+q.length)%len(q.runners)] = r
+	q.length++
+}
+
+// pop takes the head out.
+func (q *queue) pop() {
+	q.runners[q.head] = nil
+	q.head = (q.head + 1) % len(q.runners)
+	q.length--
+}
+
+// first gives the runner whose turn it is, nil if there is none.
+func (q *queue) first() Runner {
+	for q.length > 0 {
+		if r := q.runners[q.head]; r != nil {
+			return r
+		}
+		q.pop()
+	}
+	return nil
+}
+
+// remove takes a runner out, wherever it is.
+func (q *queue) remove(r Runner) {
+	for i := range q.length {
+		if place := &q.runners[(q.head+i)%len(q.runners)]; *place == r {
+			*place = nil
+			return
+		}
+	}
+}
+
+// Enqueue puts a runner at the end of the loop's queue. It is not in the queue already.
+func (l *Loop) Enqueue(r Runner) { l.queue.push(r) }
+
+// Dequeue takes a runner out of the queue, if it is there. It must not be called by the runner's own Run.
+func (l *Loop) Dequeue(r Runner) { l.queue.remove(r) }
+
+// runSlice does one slice of the runner whose turn it is.
+func (l *Loop) runSlice() {
+	r := l.queue.first()
+	if r == nil {
+		return
+	}
+	switch r.Run() {
+	case Done:
+		l.queue.pop()
+	case Next:
+		l.queue.pop()
+		l.queue.push(r)
+	}
+}

@@ -1,0 +1,105 @@
+package eventloop
+
+import "time"
+
+// Mover is a handler that can go to another loop, with all its descriptors. Move is called on the loop that it is on,
+// and reports false when it cannot go now. It posts to the other loop what has it arrive there; when Post reports
+// false, that loop has ended, and the handler stays.
+type Mover interface {
+	Handler
+	Move(to *Loop) bool
+}
+
+// A share is a step of lookStep handlers at the most, and of moveStep moves: a move takes a few microseconds.
+const (
+	lookStep = 1024
+	moveStep = 32
+)
+
+// share is a runner that gives Movers to another loop.
+type share struct {
+	loop, to *Loop
+	want     uint32 // how much work to give
+	at       uint32 // the next slot
+}
+
+// Run does a step.
+func (s *share) Run() Verdict {
+	t := &s.loop.slots
+	for looked, moved := 0, 0; s.at < t.end && looked < lookStep && moved < moveStep; looked++ {
+		slot := t.at(s.at)
+		s.at++
+		work := slot.work
+		if work == 0 || work > s.want {
+			continue
+		}
+		if m, ok := slot.handler.(Mover); ok && m.Move(s.to) {
+			s.want -= work
+			moved++
+		}
+	}
+	if s.at < t.end {
+		return Next
+	}
+	s.loop.load.sharing = false
+	return Done
+}
+
+// retireTick is how often a loop that ends looks whether the handlers that could not go before can go now.
+const retireTick = 10 * time.Millisecond
+
+// GiveAway moves all Movers to another loop, in steps.
+func (l *Loop) GiveAway(to *Loop) { l.Enqueue(&giveAway{loop: l, to: func() *Loop { return to }}) }
+
+// retire ends the loop once it has given all its handlers away.
+func (l *Loop) retire() {
+	if !l.group.leave(l) {
+		return
+	}
+	l.load.retiring = true
+	l.Ring(0)
+}
+
+// Ring has a loop that ends look after the handlers that are left.
+func (l *Loop) Ring(time.Duration) {
+	l.Enqueue(&giveAway{loop: l, to: func() *Loop { return l.group.least(l) }, last: true})
+}
+
+// giveAway is a runner that moves all Movers.
+type giveAway struct {
+	loop *Loop
+	to   func() *Loop
+	at   uint32
+	last bool // the loop is to end
+}
+
+// Run does a step.
+func (g *giveAway) Run() Verdict {
+	l := g.loop
+	for looked, moved := 0, 0; g.at < l.slots.end && looked < lookStep && moved < moveStep; looked++ {
+		slot := l.slots.at(g.at)
+		g.at++
+		if m, ok := slot.handler.(Mover); ok && m.Move(g.to()) {
+			moved++
+		}
+	}
+	switch {
+	case g.at < l.slots.end:
+		return Next
+	case !g.last || l.end():
+		return Done
+	}
+	l.SetTimer(&l.load.retiringTick, l, l.group.clock()+retireTick)
+	return Done
+}
+
+// end ends the loop, unless it still has something to do.
+func (l *Loop) end() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.slots.used > 0 || l.shared.used > 1 || len(l.tasks) > 0 { // the one shared handler is the loop's own
+		return false
+	}
+	l.ended = true
+	return true
+}
