@@ -1,93 +1,295 @@
 package splice
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
-	"slices"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// Backlog is how many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
-const Backlog = 4096
+const (
+	// acceptBatch is how many connections a listener takes before those that are there have their turn. It begins with
+	// one, so that a connection that comes alone costs no call to learn that there is no other, and doubles while more
+	// wait.
+	acceptBatch = 64
 
-// acceptor is a published port on one of the loops: every loop accepts for itself.
-type acceptor struct {
-	loop    *loop
-	port    *Port
-	sources sourcePorts
+	// A listener that cannot accept tries again after acceptPause, and later and later up to acceptPauseLonger. While it
+	// is descriptors or memory that have run out it stays at the former, because they come back.
+	acceptPause       = 10 * time.Millisecond
+	acceptPauseLonger = time.Second
+)
+
+// listener is the socket of a port. It accepts on the first loop of the group, wherever the connections go then. Its
+// lock is taken once for each batch, and is what lets Port.Close end it from any goroutine without a round over loops.
+type listener struct {
+	port   *Port
+	loop   *eventloop.Loop
+	errors atomic.Uint64 // calls of accept that failed, or that could not be made
+	closed atomic.Bool
+
+	mu     sync.Mutex
+	fd     int
+	handle eventloop.Handle
+
+	// What follows belongs to the loop.
+	batch  int // how many the next event takes
+	timer  eventloop.Timer
+	pause  time.Duration // the last one
+	scarce time.Duration // since when descriptors or memory have been missing; zero: they are not
 }
 
-// listenEvents: of the loops that wait, the kernel wakes one for a connection (epoll_ctl(2)).
-const listenEvents = unix.EPOLLIN | unix.EPOLLEXCLUSIVE
+// accepted is a connection that was taken, and a socket for its backend.
+type accepted struct {
+	front, back int
+	errno       unix.Errno // why there is no socket for the backend, and never will be
+	client      netip.AddrPort
+}
 
-// ready takes one connection. Level-triggered epoll comes back for the next, so that a burst of connections and
-// the traffic of those that exist take turns.
-func (a *acceptor) ready(uint32) {
-	// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
-	// both legs. Until then it waits there.
-	back, err := a.port.backendSocket(a.loop.kernel)
+// open makes the socket what the loop needs and begins to accept.
+func (ln *listener) open(p *Port, fd int) error {
+	ln.port, ln.fd, ln.batch, ln.loop = p, fd, 1, p.engine.group.First()
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return sysError("fcntl", err)
+	}
+	ln.setOptions(p.settings.Load().KeepAlive)
+	if err := listen(fd); err != nil {
+		return err
+	}
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	var err error
+	ln.handle, err = ln.loop.Listen(fd, unix.EPOLLIN, ln)
+	return err
+}
+
+// setOptions sets what connections inherit.
+func (ln *listener) setOptions(k net.KeepAliveConfig) { setTCPOptions(ln.fd, k) }
+
+// listen has a socket listen. One that does already keeps its queue, unless the kernel would make it longer: whoever
+// opened it may have chosen its length.
+func listen(fd int) error {
+	longest := maxBacklog()
+	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
+		return sysError("getsockopt SO_ACCEPTCONN", err)
+	} else if listens != 0 {
+		// The length is tcpi_sacked of a socket that listens (tcp_get_info in net/ipv4/tcp.c).
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || int(info.Sacked) >= longest {
+			return nil
+		}
+	}
+	return sysError("listen", unix.Listen(fd, longest))
+}
+
+// maxBacklog is the longest queue that the kernel gives; more is cut to it anyhow.
+func maxBacklog() int {
+	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		a.pause(err)
-		return
+		return unix.SOMAXCONN
 	}
-	from := &a.loop.addresses[0]
-	front, errno := a.loop.kernel.accept(a.port.fd, from)
-	if errno != 0 {
-		closeFD(back)
-		a.acceptFailed(errno)
-		return
-	}
-	a.loop.stats.accepted.Add(1)
-	a.dial(front, back, addrPort(from))
+	return n
 }
 
-// acceptFailed sorts what accept(2) can answer.
-func (a *acceptor) acceptFailed(errno unix.Errno) {
+// close ends the listener. Clients that wait to be accepted are reset by the kernel.
+func (ln *listener) close() {
+	ln.closed.Store(true)
+	ln.unlisten()
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	closeFD(ln.fd)
+	ln.fd = -1
+}
+
+// Ready takes a batch of connections.
+func (ln *listener) Ready(uint32) {
+	l := ln.port.engine.on(ln.loop)
+	n, err := ln.take(l)
+	for _, c := range l.taken[:n] {
+		ln.port.place(l, c)
+	}
+	switch {
+	case err != nil:
+		ln.failed(err)
+	case n == ln.batch:
+		ln.batch = min(2*ln.batch, acceptBatch)
+	default:
+		ln.batch = max(1, n)
+	}
+	if n > 0 && err == nil {
+		ln.pause, ln.scarce = 0, 0
+	}
+}
+
+// take accepts up to a batch. The error is why it could not go on.
+func (ln *listener) take(l *loop) (n int, err error) {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if !ln.handle.Registered() {
+		return 0, nil
+	}
+	s, from := ln.port.settings.Load(), &l.addresses[0]
+	for n < ln.batch {
+		// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
+		// both legs. Until then it waits there.
+		back, errno := s.socket(l.kernel)
+		if scarce(errno) {
+			return n, sysError("socket", errno)
+		}
+		front, refused := l.kernel.accept(ln.fd, from)
+		if refused != 0 {
+			if errno == 0 {
+				closeFD(back)
+			}
+			if refused == unix.EAGAIN { // nobody is left
+				return n, nil
+			}
+			return n, sysError("accept4", refused)
+		}
+		l.taken[n] = accepted{front: front, back: back, errno: errno, client: addrPort(from)}
+		n++
+	}
+	return n, nil
+}
+
+// scarce says whether something has run out that comes back, for the process or the machine.
+func scarce(errno unix.Errno) bool {
 	switch errno {
-	case unix.EAGAIN: // somebody else was faster
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+		return true
+	}
+	return false
+}
+
+// failed sorts why a batch ended early.
+func (ln *listener) failed(err error) {
+	ln.errors.Add(1)
+	ln.port.report("accept", netip.AddrPort{}, err)
+	var errno unix.Errno
+	errors.As(err, &errno)
+	switch errno {
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
 		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH:
 		// The error is of this one connection, which is gone (accept(2), "Error handling").
-		a.loop.stats.acceptErrors.Add(1)
-		a.loop.options.Report("accept", netip.AddrPort{}, a.port.backend, sysError("accept4", errno))
-	default:
-		// Descriptors or memory have run out, for the process or the machine, or a sandbox forbids it.
-		a.pause(sysError("accept4", errno))
+		return
+	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK: // it does not listen any more
+		ln.unlisten()
+		ln.port.ended <- fmt.Errorf("splice: listener: %w", err)
+		return
+	}
+	ln.rest(scarce(errno))
+}
+
+// rest leaves the listener alone for a while, so that what cannot be served now does not spin the loop. Clients wait in
+// the kernel's queue.
+func (ln *listener) rest(comesBack bool) {
+	ln.unlisten() // events that cannot be masked would spin it too
+	now := ln.loop.Now()
+	if !comesBack {
+		ln.pause = min(max(2*ln.pause, acceptPause), acceptPauseLonger)
+	} else if ln.pause = acceptPause; ln.scarce == 0 {
+		ln.scarce = now
+	}
+	ln.loop.SetTimer(&ln.timer, ln, now+ln.pause)
+}
+
+// unlisten has the listener get no events for now.
+func (ln *listener) unlisten() {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.handle.Registered() {
+		ln.loop.Unlisten(ln.handle, ln.fd)
+		ln.handle = eventloop.Handle{}
 	}
 }
 
-// pause leaves the listener alone until the next tick, so that what cannot be served now does not spin the loop.
-// Clients wait in the kernel's queue.
-func (a *acceptor) pause(err error) {
-	a.loop.stats.acceptErrors.Add(1)
-	a.loop.options.Report("accept", netip.AddrPort{}, a.port.backend, err)
-	a.loop.unwatch(a.port.fd) // events that cannot be masked would spin it too
-	a.loop.paused = append(a.loop.paused, a)
-}
-
-// resumePaused watches the listeners again that paused.
-func (l *loop) resumePaused() {
-	l.paused = slices.DeleteFunc(l.paused, func(a *acceptor) bool {
-		return l.watch(a.port.fd, listenEvents, a) == nil
-	})
-}
-
-// addPort begins to accept for a port.
-func (l *loop) addPort(p *Port) error {
-	return l.watch(p.fd, listenEvents, &acceptor{loop: l, port: p, sources: sourcePorts{seed: l.number}})
-}
-
-// removePort stops accepting for a port. Connections that exist go on.
-func (l *loop) removePort(p *Port) {
-	ofPort := func(a *acceptor) bool { return a.port == p }
-	paused := slices.ContainsFunc(l.paused, ofPort)
-	l.paused = slices.DeleteFunc(l.paused, ofPort)
-	a, known := l.slots.at(p.fd).handler.(*acceptor)
-	if !known || a.port != p {
-		return // a loop that is about to end has done so
+// Ring tries again. Clients that have waited for as long as a dial may take are not kept any longer: what is missing
+// may be held by connections that wait for these, as when a backend leads back to its own port.
+func (ln *listener) Ring(now time.Duration) {
+	if ln.scarce != 0 && now-ln.scarce >= ln.port.settings.Load().DialTimeout {
+		ln.shed()
 	}
-	if !paused {
-		l.unwatch(p.fd)
+	ln.mu.Lock()
+	if ln.fd < 0 {
+		ln.mu.Unlock()
+		return
 	}
-	l.forget(p.fd)
+	var err error
+	ln.handle, err = ln.loop.Listen(ln.fd, unix.EPOLLIN, ln)
+	ln.mu.Unlock()
+	if err != nil {
+		ln.failed(err)
+	}
+}
+
+// shed resets clients that wait, by a descriptor that is kept for this.
+func (ln *listener) shed() {
+	err := sysError("accept4", unix.EMFILE)
+	for range acceptBatch {
+		ln.mu.Lock()
+		front, client := -1, netip.AddrPort{}
+		if ln.fd >= 0 {
+			front, client = ln.port.engine.reserve.accept(ln.port.engine.kernel, ln.fd)
+		}
+		ln.mu.Unlock()
+		if front < 0 {
+			return
+		}
+		ln.errors.Add(1)
+		ln.port.report("accept", client, err)
+	}
+}
+
+// reserve is a descriptor that is only held so that there is one when all have run out.
+type reserve struct {
+	mu sync.Mutex
+	fd int
+}
+
+func newReserve() reserve { return reserve{fd: openReserve()} }
+
+func openReserve() int {
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1 // without it clients wait for longer
+	}
+	return fd
+}
+
+// accept takes a client out of a listener's queue and resets it. It gives a number below zero when there was none.
+func (r *reserve) accept(k kernel, listener int) (front int, client netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd >= 0 {
+		closeFD(r.fd)
+	}
+	var from unix.RawSockaddrAny
+	front, errno := k.accept(listener, &from)
+	if errno == 0 {
+		setLinger(front, true)
+		closeFD(front)
+	} else {
+		front = -1
+	}
+	r.fd = openReserve()
+	return front, addrPort(&from)
+}
+
+func (r *reserve) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd >= 0 {
+		closeFD(r.fd)
+		r.fd = -1
+	}
 }

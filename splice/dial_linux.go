@@ -2,7 +2,6 @@ package splice
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -14,117 +13,175 @@ import (
 // listens there.
 var errSelfConnect = errors.New("nobody listens: the connection had reached itself")
 
-// setTCPOptions makes small messages leave at once and a vanished peer be noticed. Connections inherit the
+// tcpRTOMax is TCP_RTO_MAX_MS (include/uapi/linux/tcp.h), since Linux 6.15.
+const tcpRTOMax = 44
+
+// setTCPOptions makes small messages leave at once and a peer be noticed that has vanished. Connections inherit the
 // options of the listener that they were accepted on.
-func setTCPOptions(fd int, k net.KeepAliveConfig) error {
+//
+// Keepalive is not sent while data is under way. Then it is retransmissions that find nobody, 15 of them (tcp_retries2),
+// at up to two minutes from each other: a quarter of an hour. Bounded to the keepalive's interval they take as long as
+// keepalive does. (TCP_USER_TIMEOUT would end a connection whose peer answers but does not read for so long, such as a
+// container that is paused: tcp_probe_timer in net/ipv4/tcp_timer.c.)
+//
+// All of this is better to have than not, and no kernel or sandbox that refuses a part of it, as WSL and gVisor do, is a
+// reason not to serve a client.
+func setTCPOptions(fd int, k net.KeepAliveConfig) {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
+		{unix.IPPROTO_TCP, tcpRTOMax, min(1000*seconds(k.Interval), 120_000)}, // as much as the kernel takes
 	} {
-		err := unix.SetsockoptInt(fd, o.level, o.name, o.value)
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOPROTOOPT) {
-			return fmt.Errorf("setsockopt: %w", err) // an MPTCP socket of an older kernel knows fewer options
-		}
+		_ = unix.SetsockoptInt(fd, o.level, o.name, o.value)
 	}
-	return nil
 }
 
 // seconds rounds up: zero is no time that the kernel would take.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
-// backendSocket opens a socket for a connection to the backend.
-func (p *Port) backendSocket(k kernel) (int, error) {
-	fd, errno := k.socket(p.address.family)
-	if errno != 0 {
-		return -1, sysError("socket", errno)
+// socket opens a socket for a connection to the backend.
+func (s *settings) socket(k kernel) (int, unix.Errno) {
+	fd, errno := k.socket(s.address.family)
+	if errno == 0 {
+		setTCPOptions(fd, s.KeepAlive)
 	}
-	if err := setTCPOptions(fd, p.engine.options.KeepAlive); err != nil {
-		closeFD(fd)
-		return -1, err
-	}
-	return fd, nil
+	return fd, errno
 }
 
-// dial makes a pair of an accepted connection and an unconnected socket, and starts to connect.
-func (a *acceptor) dial(front, back int, client netip.AddrPort) {
-	now := a.loop.now()
-	back, connected, err := a.connect(back, now)
-	pr := newPair(a.loop, a.port, front, back, client)
+// place gives a connection to the loop that has the least to do.
+func (p *Port) place(l *loop, c accepted) {
+	to := l.Place()
+	if to != l.Loop && p.send(to, func(there *loop) { there.dial(p, c) }) {
+		return
+	}
+	l.dial(p, c)
+}
+
+// dial makes a pair of an accepted connection and starts to connect its backend.
+func (l *loop) dial(port *Port, c accepted) {
+	p := &pair{settings: port.settings.Load(), client: c.client, failed: neither}
+	p.legs[front].fd, p.legs[back].fd = int32(c.front), int32(c.back)
+	l.share(port).add(p)
+	add(&p.share.count.accepted, 1)
+	if port.aborted.Load() {
+		p.reset()
+		return
+	}
+	if c.errno != 0 {
+		p.dialFailed(sysError("socket", c.errno))
+		return
+	}
+	connected, err := p.connect()
 	switch {
 	case err != nil:
-		pr.dialFailed(err)
+		p.dialFailed(err)
 	case connected:
-		pr.dialed()
+		p.dialed()
 	default:
-		pr.deadline = now + a.loop.options.DialTimeout
-		a.loop.dialing.add(pr)
-		pr.settle()
+		l.SetTimer(&p.timer, p, l.Now()+p.settings.DialTimeout)
+		if err := p.watch(); err != nil {
+			p.unwatchable(err)
+		}
 	}
 }
 
-// connect starts to connect fd, or another socket in its place, and gives the one.
-func (a *acceptor) connect(fd int, now time.Duration) (socket int, connected bool, err error) {
-	if !a.sources.use(now) || !a.sources.bind(fd, a.port.address.family) {
-		connected, err = startConnect(fd, &a.port.address)
-		return fd, connected, err
+// maxTries bounds the source ports that are tried for one connection.
+const maxTries = 8
+
+// connect starts to connect the backend's leg. While there are very many connections it chooses the source port itself,
+// and so it does when the kernel has found none.
+func (p *pair) connect() (connected bool, err error) {
+	l, s, lg := p.share.loop, p.settings, &p.legs[back]
+	bound := s.sources.Dial()
+	for range maxTries {
+		fd := int(lg.fd)
+		bound = bound && p.bind(fd)
+		if bound {
+			add(&p.share.count.sourcePorts, 1)
+		}
+		connected, err := l.start(fd, &s.address)
+		if !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return connected, err
+		}
+		if !bound { // the kernel has found no port
+			s.sources.Exhausted()
+		}
+		// Or the port's connection still lives, or its TIME_WAIT may not be taken over. A socket that was bound stays
+		// bound, so another takes its place.
+		bound = true
+		closeFD(fd)
+		next, errno := s.socket(l.kernel)
+		if lg.fd = int32(next); errno != 0 {
+			lg.fd = -1
+			return false, sysError("socket", errno)
+		}
 	}
-	connected, err = startConnect(fd, &a.port.address)
-	if !errors.Is(err, unix.EADDRNOTAVAIL) {
-		a.loop.stats.sourcePorts.Add(1)
-		return fd, connected, err
-	}
-	// The port's connection still lives, or its TIME_WAIT may not be taken over. A bound socket stays bound, so
-	// the kernel chooses for a new one.
-	closeFD(fd)
-	if fd, err = a.port.backendSocket(a.loop.kernel); err != nil {
-		return -1, false, err
-	}
-	connected, err = startConnect(fd, &a.port.address)
-	return fd, connected, err
+	return l.start(int(lg.fd), &s.address) // the kernel may have one, after all
 }
 
-// startConnect starts to connect. A backend on this host answers while connect(2) runs, but a non-blocking connect
-// says EINPROGRESS all the same: a second call tells, and spares a short connection a turn of the loop and five calls.
-func startConnect(fd int, to *sockaddr) (connected bool, err error) {
-	errno := connect(fd, to)
-	if errno == unix.EINPROGRESS {
-		errno = connect(fd, to)
+// bind binds a socket to the port that has rested longest. It reports false when no port of a few was to be had: the
+// kernel is to choose then.
+func (p *pair) bind(fd int) bool {
+	l, s := p.share.loop, p.settings
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) != nil {
+		return false
 	}
-	switch errno {
+	for range maxTries {
+		port := s.sources.Port()
+		if port == 0 {
+			return false
+		}
+		if address := anyAddress(s.address.family, port); l.kernel.bind(fd, &address) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// start starts to connect. A backend on this host answers while connect(2) runs, but a non-blocking connect says
+// EINPROGRESS all the same: to ask spares a short connection a turn of the loop. (A second connect(2) would tell, too, but
+// takes the error of a backend that has sent something and reset since.)
+func (l *loop) start(fd int, to *sockaddr) (connected bool, err error) {
+	switch errno := l.kernel.connect(fd, to); errno {
 	case 0, unix.EISCONN:
 		return true, nil
-	case unix.EALREADY, unix.EINTR: // after EINTR too, the connection is being established
-		return false, nil
+	case unix.EINPROGRESS, unix.EALREADY, unix.EINTR: // after EINTR too, the connection is being established
+		return l.kernel.getpeername(fd, &l.addresses[0]) == 0, nil
+	default:
+		return false, sysError("connect", errno)
 	}
-	return false, sysError("connect", errno)
 }
 
 // dialReady takes an event of a pair whose backend is not connected yet.
-func (p *pair) dialReady(lg *leg, events uint32) {
-	if lg == &p.front {
+func (p *pair) dialReady(s side, events uint32) {
+	l := p.share.loop
+	if s == front {
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 { // the client has reset
-			p.loop.stats.aborted.Add(1)
+			add(&p.share.count.aborted, 1)
 			p.close()
 		}
 		return
 	}
-	errno := pendingError(p.back.fd)
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
+		return
+	}
+	errno := l.kernel.pendingError(int(p.legs[back].fd))
 	if errno != 0 && errno != unix.ECONNRESET && errno != unix.EPIPE {
 		p.dialFailed(sysError("connect", errno))
 		return
 	}
-	p.leave()
+	l.StopTimer(&p.timer)
 	if errno == 0 {
 		p.dialed()
 		return
 	}
 	// It was connected, and has reset already; what it sent before is still to be had.
-	p.connected = true
-	p.fail(&p.back, errno)
-	p.run(&p.down)
+	p.state = relaying
+	p.fail(back, errno)
+	p.read(back, true)
 	p.settle()
 }
 
@@ -134,27 +191,32 @@ func (p *pair) dialed() {
 		p.dialFailed(errSelfConnect)
 		return
 	}
-	p.connected = true
-	p.run(&p.up) // a client has mostly sent its request by now
+	p.state = relaying
+	if err := p.watch(); err != nil {
+		p.unwatchable(err)
+		return
+	}
+	p.read(front, true) // a client has mostly sent its request by now
 	p.settle()
 }
 
 // dialFailed resets the client: a clean end would tell it that somebody had listened.
 func (p *pair) dialFailed(err error) {
-	p.loop.stats.dialErrors.Add(1)
-	p.loop.options.Report("dial", p.client, p.port.backend, err)
-	p.front.reset()
+	add(&p.share.count.dialErrors, 1)
+	p.settings.Report("dial", p.client, p.settings.backend, err)
+	p.legs[front].reset(p.share.loop)
 	p.close()
 }
 
 // connectedToItself is asked where it can happen: when the backend's address is one of this host's own.
 func (p *pair) connectedToItself() bool {
-	if !p.port.local() {
+	if !p.settings.local() {
 		return false
 	}
-	own, peer := &p.loop.addresses[0], &p.loop.addresses[1]
+	l, fd := p.share.loop, int(p.legs[back].fd)
+	own, peer := &l.addresses[0], &l.addresses[1]
 	*own, *peer = unix.RawSockaddrAny{}, unix.RawSockaddrAny{}
-	return getsockname(p.back.fd, own) == 0 && getpeername(p.back.fd, peer) == 0 && *own == *peer
+	return getsockname(fd, own) == 0 && l.kernel.getpeername(fd, peer) == 0 && *own == *peer
 }
 
 // isLocal says whether an address is one of this host's own: only those can be bound to.
@@ -168,5 +230,5 @@ func isLocal(a netip.Addr) bool {
 		return true // checking in vain costs little
 	}
 	defer closeFD(fd)
-	return bind(fd, &address) == 0
+	return linux{}.bind(fd, &address) == 0
 }

@@ -4,216 +4,175 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
-	"slices"
 	"sync"
+	"sync/atomic"
 
-	"golang.org/x/sys/unix"
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// errClosed is what a closed engine answers.
-var errClosed = errors.New("splice: the engine is closed")
+// errClosed is what a closed engine or port answers.
+var errClosed = errors.New("splice: closed")
 
 // Engine relays any number of ports on its event loops. Its methods may be called from any goroutine.
 type Engine struct {
 	options Options
+	group   *eventloop.Group
+	shared  bool // the group is somebody else's
+	kernel  kernel
+	reserve reserve
+	pipes   atomic.Uint64 // open now
 
-	// mu is never taken on a loop's goroutine: whoever holds it may be waiting for a loop.
-	mu      sync.Mutex
-	loops   []*loop // the first lives as long as the engine; none once it is closed
-	running bool    // the first loop has been started
-	ports   []*Port
-	retired Stats // the counters of loops that have ended
-	helpers sync.WaitGroup
+	mu     sync.Mutex
+	closed bool
+	ports  map[*Port]struct{} // that are open, or have connections
+	loops  map[*eventloop.Loop]*loop
+	past   Stats // what ports have counted that are no more
 }
 
-// Port is a published port: a listener and the backend that its connections go to.
-type Port struct {
-	engine  *Engine
-	fd      int // the listening socket
-	backend netip.AddrPort
-	address sockaddr    // the backend's, for connect
-	local   func() bool // says whether the backend's address is one of this host's; the first connection asks
-}
-
-// New starts an engine with no ports. When the kernel or a sandbox does not allow what it needs, the error wraps
-// errors.ErrUnsupported.
+// New starts an engine with no ports. The options are those of its ports, unless they have their own. When the kernel
+// or a sandbox does not allow what it needs, the error wraps errors.ErrUnsupported.
 func New(o Options) (*Engine, error) {
-	if err := Supported(); err != nil {
-		return nil, err
-	}
-	e := &Engine{options: o.withDefaults()}
-	first, err := newLoop(0, e.options)
+	group, err := eventloop.New(eventloop.Options{})
 	if err != nil {
 		return nil, unsupported("event loop", err)
 	}
-	first.overload = e.later(e.grow)
-	e.loops = []*loop{first}
+	e, err := On(group, o)
+	if err != nil {
+		group.Close()
+		return nil, err
+	}
+	e.shared = false
 	return e, nil
 }
 
-// run starts the first loop. That is put off until it has a port, so that the port is served without waiting for a
-// thread: half a millisecond of the 2.5 from exec to ready.
-func (e *Engine) run() {
-	e.running = true
-	go e.loops[0].run()
+// On is New on event loops that carry other protocols, too. It is for this module.
+func On(group *eventloop.Group, o Options) (*Engine, error) {
+	if err := Supported(); err != nil {
+		return nil, err
+	}
+	return &Engine{
+		options: o,
+		group:   group,
+		shared:  true,
+		kernel:  linux{},
+		reserve: newReserve(),
+		ports:   make(map[*Port]struct{}),
+		loops:   make(map[*eventloop.Loop]*loop),
+	}, nil
 }
 
 // Add serves the port that listener stands for: a bound TCP (or MPTCP) socket, listening already or not. The
 // engine owns the descriptor from then on, also when Add fails.
 func (e *Engine) Add(listener int, backend netip.AddrPort) (*Port, error) {
-	p := &Port{engine: e, fd: listener, backend: backend}
-	if err := p.prepare(); err != nil {
-		closeFD(listener)
-		return nil, fmt.Errorf("splice: listener: %w", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.accept(p); err != nil {
+	return e.AddWith(listener, backend, e.options)
+}
+
+// AddWith is Add for a port with options of its own.
+func (e *Engine) AddWith(listener int, backend netip.AddrPort, o Options) (*Port, error) {
+	p, err := e.add(listener, backend, o)
+	if err != nil {
 		closeFD(listener)
 		return nil, err
 	}
-	e.ports = append(e.ports, p)
 	return p, nil
 }
 
-// accept has every loop accept for the port; e.mu is held.
-func (e *Engine) accept(p *Port) error {
-	switch {
-	case len(e.loops) == 0:
-		return errClosed
-	case !e.running:
-		err := e.loops[0].addPort(p)
-		e.run()
-		return err
-	}
-	for i, l := range e.loops {
-		var err error
-		if l.do(func() { err = l.addPort(p) }); err != nil {
-			for _, had := range e.loops[:i] {
-				had.do(func() { had.removePort(p) })
-			}
-			return err
-		}
-	}
-	return nil
-}
-
-// prepare makes the listener what the loops need.
-func (p *Port) prepare() error {
-	var err error
-	if p.address, err = newSockaddr(p.backend); err != nil {
-		return err
-	}
-	if p.backend.Port() == 0 {
-		return fmt.Errorf("%v is not an address and port to connect to", p.backend)
-	}
-	p.local = sync.OnceValue(func() bool { return isLocal(p.backend.Addr()) })
-	if err := unix.SetNonblock(p.fd, true); err != nil {
-		return fmt.Errorf("fcntl: %w", err)
-	}
-	if err := setTCPOptions(p.fd, p.engine.options.KeepAlive); err != nil {
-		return err
-	}
-	// On a socket that listens already this sets the backlog.
-	if err := unix.Listen(p.fd, Backlog); err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	return nil
-}
-
-// Close stops accepting on the port and closes its listener. Connections that exist go on.
-func (p *Port) Close() error {
-	e := p.engine
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	at := slices.Index(e.ports, p)
-	if at < 0 {
-		return nil
-	}
-	e.ports = slices.Delete(e.ports, at, at+1)
-	for _, l := range e.loops {
-		l.do(func() { l.removePort(p) })
-	}
-	closeFD(p.fd)
-	return nil
-}
-
-// grow starts another loop beside one that is saturated, if the process may use another CPU.
-func (e *Engine) grow(busy *loop) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	number := len(e.loops)
-	if number == 0 || number >= runtime.GOMAXPROCS(0) || !slices.Contains(e.loops, busy) {
-		return
-	}
-	l, err := newLoop(number, e.options)
+func (e *Engine) add(listener int, backend netip.AddrPort, o Options) (*Port, error) {
+	s, err := newSettings(backend, o)
 	if err != nil {
-		e.options.Report("start another event loop", netip.AddrPort{}, netip.AddrPort{}, err)
-		return
+		return nil, fmt.Errorf("splice: backend: %w", err)
 	}
-	l.overload, l.idle = e.later(e.grow), e.later(e.retire)
-	go l.run()
-	for _, p := range e.ports {
-		l.do(func() { err = errors.Join(err, l.addPort(p)) })
-	}
-	if err != nil { // it still takes over connections
-		e.options.Report("accept on another event loop", netip.AddrPort{}, netip.AddrPort{}, err)
-	}
-	e.loops = append(e.loops, l)
-	busy.do(func() { busy.share(l) })
-}
-
-// retire ends a loop that has little to do; the first takes its connections over.
-func (e *Engine) retire(quiet *loop) {
-	e.mu.Lock()
-	if slices.Contains(e.loops, quiet) {
-		quiet.do(func() { quiet.heir = e.loops[0] })
-	}
-	e.mu.Unlock()
-	<-quiet.done
+	p := &Port{engine: e, ended: make(chan error, 1)}
+	p.settings.Store(s)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if at := slices.Index(e.loops, quiet); at >= 0 { // not closed meanwhile
-		e.loops = slices.Delete(e.loops, at, at+1)
-		e.retired = e.retired.plus(quiet.counted())
+	if e.closed {
+		err = errClosed
+	} else if err = p.listener.open(p, listener); err != nil {
+		err = fmt.Errorf("splice: listener: %w", err)
+	}
+	if err != nil {
+		s.sources.Release()
+		return nil, err
+	}
+	e.ports[p] = struct{}{}
+	return p, nil
+}
+
+// on gives what the engine keeps for an event loop. It is called on the loop's goroutine.
+func (e *Engine) on(el *eventloop.Loop) *loop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.loops[el]
+	if l == nil {
+		l = newLoop(e, el)
+		e.loops[el] = l
+		el.AtEnd(func() {
+			l.end()
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			delete(e.loops, el)
+		})
+	}
+	return l
+}
+
+// forget keeps a port's counters only.
+func (e *Engine) forget(p *Port, past Stats) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, known := e.ports[p]; known {
+		delete(e.ports, p)
+		e.past = e.past.plus(past)
 	}
 }
 
-// later gives a function that runs f in the background: the loops call it, and must not wait.
-func (e *Engine) later(f func(*loop)) func(*loop) {
-	return func(l *loop) { e.helpers.Go(func() { f(l) }) }
+// open gives the ports, and the counters of those that are no more.
+func (e *Engine) open() (ports []*Port, past Stats) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.ports {
+		ports = append(ports, p)
+	}
+	return ports, e.past
 }
 
-// Stats reads the counters.
+// Stats reads the counters, of all ports.
 func (e *Engine) Stats() Stats {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	sum := e.retired
-	for _, l := range e.loops {
-		sum = sum.plus(l.counted())
+	ports, sum := e.open()
+	for _, p := range ports {
+		sum = sum.plus(p.Stats())
 	}
-	sum.Loops = uint64(len(e.loops))
+	sum.Loops, sum.Pipes = uint64(e.group.Len()), e.pipes.Load()
 	return sum
 }
 
-// Close closes all ports and connections and returns when the loops have ended. What was in flight is lost.
+// Close closes all ports and resets their connections, and returns when that is done. What was in flight is lost. It must
+// not be called from Options.Report.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	if len(e.loops) > 0 && !e.running {
-		e.run()
-	}
-	loops, ports := e.loops, e.ports
-	e.loops, e.ports = nil, nil
-	for _, l := range slices.Backward(loops) { // the heir of the others last: it may be owed connections
-		l.do(func() { l.ended = true })
-		<-l.done
-		e.retired = e.retired.plus(l.counted())
-	}
-	for _, p := range ports {
-		closeFD(p.fd)
-	}
+	first := !e.closed
+	e.closed = true
 	e.mu.Unlock()
-	e.helpers.Wait()
+	ports, _ := e.open()
+	for _, p := range ports {
+		_ = p.Abort() // which cannot fail
+	}
+	if !e.shared {
+		e.group.Close()
+	} else {
+		e.mu.Lock()
+		var loops []*loop
+		for _, l := range e.loops {
+			loops = append(loops, l)
+		}
+		e.mu.Unlock()
+		for _, l := range loops {
+			l.Do(l.end)
+		}
+	}
+	if first {
+		e.reserve.close()
+	}
 	return nil
 }

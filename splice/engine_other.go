@@ -26,6 +26,9 @@ func New(Options) (*Engine, error) { return nil, errNotLinux }
 // Add returns an error that wraps errors.ErrUnsupported.
 func (*Engine) Add(int, netip.AddrPort) (*Port, error) { return nil, errNotLinux }
 
+// AddWith returns an error that wraps errors.ErrUnsupported.
+func (*Engine) AddWith(int, netip.AddrPort, Options) (*Port, error) { return nil, errNotLinux }
+
 // Stats returns zero counters.
 func (*Engine) Stats() Stats { return Stats{} }
 
@@ -34,3 +37,21 @@ func (*Engine) Close() error { return nil }
 
 // Close does nothing.
 func (*Port) Close() error { return nil }
+
+// Abort does nothing.
+func (*Port) Abort() error { return nil }
+
+// Ended gives a channel on which nothing is received.
+func (*Port) Ended() <-chan error { return nil }
+
+// SetBackend returns an error that wraps errors.ErrUnsupported.
+func (*Port) SetBackend(netip.AddrPort) error { return errNotLinux }
+
+// SetOptions returns an error that wraps errors.ErrUnsupported.
+func (*Port) SetOptions(Options) error { return errNotLinux }
+
+// Backend returns no address.
+func (*Port) Backend() netip.AddrPort { return netip.AddrPort{} }
+
+// Stats returns zero counters.
+func (*Port) Stats() Stats { return Stats{} }

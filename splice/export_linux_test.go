@@ -1,11 +1,13 @@
 package splice
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+)
 
 // FailAccepts has the next calls of accept(2) fail. The engine has no port yet.
-func (e *Engine) FailAccepts(errnos []unix.Errno) {
-	e.loops[0].kernel = &failingAccepts{errnos: errnos}
-}
+func (e *Engine) FailAccepts(errnos []unix.Errno) { e.kernel = &failingAccepts{errnos: errnos} }
 
 type failingAccepts struct {
 	linux
@@ -22,7 +24,7 @@ func (f *failingAccepts) accept(listener int, from *unix.RawSockaddrAny) (int, u
 }
 
 // FailPipes has every call of pipe2(2) fail. The engine has no port yet.
-func (e *Engine) FailPipes(errno unix.Errno) { e.loops[0].kernel = failingPipes{errno: errno} }
+func (e *Engine) FailPipes(errno unix.Errno) { e.kernel = failingPipes{errno: errno} }
 
 type failingPipes struct {
 	linux
@@ -33,40 +35,38 @@ func (f failingPipes) pipe() (r, w int, errno unix.Errno) { return -1, -1, f.err
 
 // Legs gives the descriptors of all legs, for tests that look at their sockets.
 func (e *Engine) Legs() (fds []int) {
-	for _, l := range e.loops {
-		l.do(func() {
-			for s := range l.slots.all() {
-				if lg, ok := s.handler.(*leg); ok {
-					fds = append(fds, lg.fd)
-				}
+	for _, l := range e.all() {
+		l.Do(func() {
+			for p := range l.pairs() {
+				fds = append(fds, int(p.legs[front].fd), int(p.legs[back].fd))
 			}
 		})
 	}
 	return fds
 }
 
-// Grow starts another loop, as if the last one had been saturated.
-func (e *Engine) Grow() {
-	e.grow(e.lastLoop())
-	e.Hold()
-}
+// Group gives the event loops.
+func (e *Engine) Group() *eventloop.Group { return e.group }
 
-// Hold keeps the last loop from being started or ended by its load.
-func (e *Engine) Hold() {
-	l := e.lastLoop()
-	l.do(func() {
-		l.overload = func(*loop) {}
-		if l.idle != nil {
-			l.idle = l.overload
-		}
-	})
-}
-
-// Retire ends the last loop, as if it had had little to do.
-func (e *Engine) Retire() { e.retire(e.lastLoop()) }
-
-func (e *Engine) lastLoop() *loop {
+// all gives what the engine keeps for each loop.
+func (e *Engine) all() (loops []*loop) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.loops[len(e.loops)-1]
+	for _, l := range e.loops {
+		loops = append(loops, l)
+	}
+	return loops
+}
+
+// pairs yields the pairs on a loop, of all ports.
+func (l *loop) pairs() func(yield func(*pair) bool) {
+	return func(yield func(*pair) bool) {
+		for _, s := range l.shares {
+			for p := s.first; p != nil; p = p.next {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
 }

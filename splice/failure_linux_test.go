@@ -38,10 +38,10 @@ func TestFailureAmidASplice(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			const source, destination = -1, -2
-			l := &loop{kernel: &brokenPipe{source: source, takes: test.takes}, options: Options{Policy: Always}}
-			defer l.pipes.close()
+			l := newLoop(&Engine{kernel: &brokenPipe{source: source, takes: test.takes}}, group(t).First())
+			defer func() { l.pipes.trim(len(l.pipes.free)) }()
 			var p pump
-			if v := p.turn(l, source, destination); v != destinationFailed || p.errno != test.want {
+			if v := p.step(&share{loop: l}, way{src: source, dst: destination, policy: Always}, sliceBytes); v != destinationFailed || p.errno != test.want {
 				t.Errorf("verdict %d and %v, want %d and %v", v, p.errno, destinationFailed, test.want)
 			}
 		})
@@ -56,12 +56,11 @@ func TestWhatIsReported(t *testing.T) {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
 			reports := 0
 			o := Options{Report: func(string, netip.AddrPort, netip.AddrPort, error) { reports++ }}
-			l := testLoop(t, o, linux{})
-			defer func() { l.ended = true; l.run() }()
-			pr, _ := join(t, l)
-			pr.fail(&pr.front, errno)
-			if reports != want || l.stats.aborted.Load() != 1 {
-				t.Errorf("%d reports and %d aborted, want %d and 1", reports, l.stats.aborted.Load(), want)
+			l, port := testLoop(t, o, linux{})
+			p, _ := join(t, l, port)
+			l.Do(func() { p.fail(front, errno) })
+			if aborted := port.Stats().Aborted; reports != want || aborted != 1 {
+				t.Errorf("%d reports and %d aborted, want %d and 1", reports, aborted, want)
 			}
 		})
 	}

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
 // kernel is what a loop asks of the operating system and what may fail in more ways than a test can bring about.
@@ -26,6 +28,16 @@ type kernel interface {
 	splice(from, to, n int) (int, unix.Errno)
 	// shutdown ends the write side of fd.
 	shutdown(fd int) unix.Errno
+	// bind binds fd to an address.
+	bind(fd int, to *sockaddr) unix.Errno
+	// connect starts a connection; EINPROGRESS is the usual answer.
+	connect(fd int, to *sockaddr) unix.Errno
+	// getpeername writes the address of the socket's peer to a. Before a connection exists it is ENOTCONN.
+	getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno
+	// pendingError takes the error that fd has waiting; zero when there is none.
+	pendingError(fd int) unix.Errno
+	// watch registers fd with a loop's epoll.
+	watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error)
 }
 
 // linux is the real kernel. Its calls do not block, so they go by RawSyscall, which spares the Go scheduler's
@@ -97,14 +109,12 @@ func (linux) accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
 	}
 }
 
-// connect starts a connection to the address in to; EINPROGRESS is the usual answer.
-func connect(fd int, to *sockaddr) unix.Errno {
+func (linux) connect(fd int, to *sockaddr) unix.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.size))
 	return errno
 }
 
-// bind binds fd to an address.
-func bind(fd int, to *sockaddr) unix.Errno {
+func (linux) bind(fd int, to *sockaddr) unix.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.size))
 	return errno
 }
@@ -112,8 +122,9 @@ func bind(fd int, to *sockaddr) unix.Errno {
 // getsockname writes the socket's own address to a.
 func getsockname(fd int, a *unix.RawSockaddrAny) unix.Errno { return name(unix.SYS_GETSOCKNAME, fd, a) }
 
-// getpeername writes the address of the socket's peer to a.
-func getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno { return name(unix.SYS_GETPEERNAME, fd, a) }
+func (linux) getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno {
+	return name(unix.SYS_GETPEERNAME, fd, a)
+}
 
 func name(call uintptr, fd int, a *unix.RawSockaddrAny) unix.Errno {
 	size := uint32(unix.SizeofSockaddrAny)
@@ -131,8 +142,11 @@ func unacknowledged(fd int) int {
 	return n
 }
 
-// pendingError takes the error that fd has waiting; zero when there is none.
-func pendingError(fd int) unix.Errno {
+func (linux) watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error) {
+	return on.Watch(fd, events, h)
+}
+
+func (linux) pendingError(fd int) unix.Errno {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return unix.EBADF
@@ -140,12 +154,15 @@ func pendingError(fd int) unix.Errno {
 	return unix.Errno(n)
 }
 
-// closeWithReset closes fd so that its peer sees a reset: with a linger time of zero, close(2) throws away
-// what is unsent and sends RST instead of FIN (socket(7)).
-func closeWithReset(fd int) {
+// setLinger has the kernel reset a socket that is closed, by whatever closes it, or end it in order: with a linger time of
+// zero, close(2) throws away what is unsent and sends RST instead of FIN (socket(7)).
+func setLinger(fd int, abrupt bool) {
+	var linger unix.Linger
+	if abrupt {
+		linger.Onoff = 1
+	}
 	// If the option fails, the socket is past the states in which a reset could be sent.
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	closeFD(fd)
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger)
 }
 
 // closeFD closes a descriptor that the engine owns. On Linux the descriptor is gone whatever close(2) answers,
@@ -153,4 +170,4 @@ func closeWithReset(fd int) {
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // sysError names the call that failed.
-func sysError(call string, errno unix.Errno) error { return os.NewSyscallError(call, errno) }
+func sysError(call string, errno error) error { return os.NewSyscallError(call, errno) }

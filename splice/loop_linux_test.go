@@ -2,73 +2,60 @@ package splice
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// onReady is a handler of events.
-type onReady func()
-
-func (f onReady) ready(uint32) { f() }
-
-// testLoop is a loop that nobody runs yet. The test runs it to its end, or closes what it has.
-func testLoop(t *testing.T, o Options, k kernel) *loop {
+// group gives loops that nobody has started.
+func group(t *testing.T) *eventloop.Group {
 	t.Helper()
-	l, err := newLoop(0, o.withDefaults())
+	g, err := eventloop.New(eventloop.Options{})
 	rig.Must(t, err)
-	l.kernel = k
-	l.overload = func(*loop) {}
-	return l
+	t.Cleanup(g.Close)
+	return g
 }
 
-// TestEventOfAnEarlierDescriptor: two descriptors are ready, and whoever is served first closes the other, whose number
-// goes to a new one. The event of the old one is still in the batch, and must not reach the new one's handler.
-func TestEventOfAnEarlierDescriptor(t *testing.T) {
-	l := testLoop(t, Options{}, linux{})
-	quiet := pipeWith(t, "")
-	ready := [2]int{pipeWith(t, "x"), pipeWith(t, "x")}
-	for i, fd := range ready {
-		other := ready[1-i]
-		rig.Must(t, l.watch(fd, unix.EPOLLIN, onReady(func() {
-			l.forget(other)
-			rig.Check(t, unix.Dup3(quiet, other, unix.O_CLOEXEC))
-			rig.Check(t, l.watch(other, unix.EPOLLIN, onReady(func() { t.Error("an event reached the wrong handler") })))
-			l.ended = true // after this batch
-		})))
-	}
-	l.run()
-}
-
-// pipeWith is the read end of a pipe that holds content.
-func pipeWith(t *testing.T, content string) int {
+// testLoop is a loop with a port, whose goroutine is idle: what a test does to its pairs it does by on.
+func testLoop(t *testing.T, o Options, k kernel) (*loop, *Port) {
 	t.Helper()
-	var ends [2]int
-	rig.Must(t, unix.Pipe2(ends[:], unix.O_CLOEXEC))
-	t.Cleanup(func() { closeFD(ends[0]); closeFD(ends[1]) })
-	_, err := unix.Write(ends[1], []byte(content))
+	e, err := New(o)
 	rig.Must(t, err)
-	return ends[0]
+	e.kernel = k
+	e.group.Hold() // the pairs stay on it
+	t.Cleanup(func() { rig.Check(t, e.Close()) })
+	fd, _ := rig.Bind(t, rig.Loopback)
+	p, err := e.Add(fd, netip.MustParseAddrPort("127.0.0.1:1"))
+	rig.Must(t, err)
+	var l *loop
+	e.group.First().Do(func() { l = e.on(e.group.First()) })
+	return l, p
 }
 
 // ends are what is on both sides of a pair.
 type ends struct{ client, backend *net.TCPConn }
 
-// join makes a pair on a loop that does not run, and gives what is on both sides of it.
-func join(t *testing.T, l *loop) (*pair, ends) {
+// join makes a pair, and gives what is on both sides of it.
+func join(t *testing.T, l *loop, port *Port) (*pair, ends) {
 	t.Helper()
 	var e ends
-	var front, back int
-	e.client, front = connection(t)
-	e.backend, back = connection(t)
-	p := newPair(l, &Port{}, front, back, netip.AddrPort{})
-	p.connected = true
-	p.settle()
+	p := &pair{settings: port.settings.Load(), state: relaying, failed: neither}
+	for s, peer := range []**net.TCPConn{&e.client, &e.backend} {
+		conn, fd := connection(t)
+		*peer, p.legs[s].fd = conn, int32(fd)
+	}
+	l.Do(func() {
+		l.share(port).add(p)
+		rig.Check(t, p.watch())
+	})
 	return p, e
 }
 
@@ -80,7 +67,7 @@ func connection(t *testing.T) (*net.TCPConn, int) {
 	conn, err := l.AcceptTCP()
 	rig.Must(t, err)
 	fd := rig.Take(t, conn)
-	rig.Must(t, conn.Close())
+	rig.Must(t, errors.Join(conn.Close(), unix.SetNonblock(fd, true)))
 	return peer, fd
 }
 
@@ -92,28 +79,34 @@ func TestFlushEndsWhenAcknowledged(t *testing.T) {
 		read bool // the backend does
 	}{{"acknowledged", true}, {"too late", false}} {
 		t.Run(test.name, func(t *testing.T) {
-			l := testLoop(t, Options{}, linux{})
-			defer func() { l.ended = true; l.run() }()
-			p, ends := join(t, l)
-			waiting := fill(t, p.back.fd)
+			l, port := testLoop(t, Options{}, linux{})
+			p, ends := join(t, l, port)
+			fd := int(p.legs[back].fd)
+			waiting := fill(t, fd)
 			rig.Must(t, ends.client.SetLinger(0))
 			rig.Must(t, ends.client.Close())
-			p.ready(&p.front, unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP)
-			begin := p.deadline - flushTimeout
-			p.checkFlush(begin + tick)
-			if l.stats.active.Load() != 1 {
-				t.Fatal("the pair ended with bytes that the backend has not taken")
-			}
-			if !test.read {
-				p.checkFlush(begin + flushTimeout)
-			} else {
+			rig.Until(t, "the pair is flushing", func() (is bool) {
+				l.Do(func() { is = p.state == flushing })
+				return is
+			})
+			if test.read {
 				_, err := io.CopyN(io.Discard, ends.backend, waiting)
 				rig.Must(t, err)
-				rig.Until(t, "the backend has acknowledged", func() bool { return unacknowledged(p.back.fd) == 0 })
-				p.checkFlush(begin + 2*tick)
+			} else {
+				l.Do(func() {
+					p.Ring(p.deadline - 1)
+					if p.state != flushing {
+						t.Error("the pair ended with bytes that the backend has not taken")
+					}
+					p.Ring(p.deadline)
+					if p.state != closed {
+						t.Error("the pair has not ended when its time was over")
+					}
+				})
 			}
-			if l.stats.active.Load() != 0 {
-				t.Error("the pair has not ended")
+			rig.Until(t, "the pair ends", func() bool { return port.Stats().Active == 0 })
+			if _, err := io.Copy(io.Discard, ends.backend); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the backend read %v, want a reset", err)
 			}
 		})
 	}
@@ -134,8 +127,8 @@ func fill(t *testing.T, fd int) (written int64) {
 	}
 }
 
-// TestBlockedPairIsQuiet: a pair whose client does not read gets no events, whatever its backend does, because there is
-// nothing to be done about them.
+// TestBlockedPairIsQuiet: a pair whose client does not read gets no events in the end, whatever its backend does, because
+// there is nothing to be done about them: not of what is level-triggered, nor because epoll is asked to look anew.
 func TestBlockedPairIsQuiet(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -144,55 +137,69 @@ func TestBlockedPairIsQuiet(t *testing.T) {
 		{"the source has more", func(ends) error { return nil }},
 		{"the source has ended", func(e ends) error { return e.backend.CloseWrite() }},
 		{"both have ended", func(e ends) error { return errors.Join(e.client.CloseWrite(), e.backend.CloseWrite()) }},
+		{"the source has closed", func(e ends) error { return errors.Join(e.client.CloseWrite(), e.backend.Close()) }},
 		{"the source has reset", func(e ends) error { return errors.Join(e.backend.SetLinger(0), e.backend.Close()) }},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			l := testLoop(t, Options{}, linux{})
-			p, ends := join(t, l)
-			fill(t, p.front.fd)
-			_, err := ends.backend.Write(make([]byte, copySize+1)) // as much as a pump holds, and more
-			rig.Must(t, errors.Join(err, test.then(ends)))
-			go l.run()
-			defer func() {
-				l.do(func() { l.ended = true })
-				<-l.done
-			}()
-			rig.Until(t, "no leg is ready in 100 turns of the loop", func() bool { return events(l, p, 100) == 0 })
-			l.do(func() {
-				if !p.down.holding() || l.stats.active.Load() != 1 {
-					t.Error("the pair is not blocked")
-				}
+		for _, policy := range []Policy{Never, Always} {
+			t.Run(fmt.Sprint(test.name, " ", policy), func(t *testing.T) {
+				k := &countingKernel{}
+				l, port := testLoop(t, Options{Policy: policy}, k)
+				p, ends := join(t, l, port)
+				// As much as a pump holds, and more.
+				go func() { _, _ = ends.backend.Write(make([]byte, 16<<20)) }() // until the test ends
+				rig.Until(t, "the pair is blocked", func() (is bool) {
+					l.Do(func() { is = p.pumps[back].state == holding })
+					return is
+				})
+				rig.Must(t, test.then(ends))
+				rig.Until(t, "no leg is ready in 100 turns of the loop", func() bool {
+					before := k.events.Load()
+					for range 100 {
+						l.Do(func() {})
+					}
+					return k.events.Load() == before
+				})
+				l.Do(func() {
+					if p.pumps[back].state != holding || p.state == closed {
+						t.Error("the pair is not blocked any more")
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
-// events counts how often the legs of a pair are found ready within some turns of the loop.
-func events(l *loop, p *pair, turns int) (n int) {
-	lead := func(to func(*leg) handler) {
-		l.do(func() {
-			for _, lg := range []*leg{&p.front, &p.back} {
-				if lg.fd >= 0 {
-					l.slots.at(lg.fd).handler = to(lg)
-				}
-			}
-		})
-	}
-	lead(func(lg *leg) handler { return counter{lg, &n} })
-	for range turns {
-		l.do(func() {})
-	}
-	lead(func(lg *leg) handler { return lg })
-	return n
+// countingKernel counts the events of legs.
+type countingKernel struct {
+	linux
+	events atomic.Int64
 }
 
-// counter counts the events of a leg.
-type counter struct {
-	*leg
-	n *int
+func (c *countingKernel) watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error) {
+	return c.linux.watch(on, fd, events, counted{h, c})
 }
 
-func (c counter) ready(events uint32) {
-	*c.n++
-	c.leg.ready(events)
+type counted struct {
+	eventloop.Handler
+	by *countingKernel
+}
+
+func (c counted) Ready(events uint32) {
+	c.by.events.Add(1)
+	c.Handler.Ready(events)
+}
+
+// TestChunksFit: a message that waits holds a buffer of its own size, not one of a stream's.
+func TestChunksFit(t *testing.T) {
+	var pool chunkPool
+	for _, test := range []struct{ bytes, want int }{{1, 2 << 10}, {1500, 2 << 10}, {2049, 16 << 10}, {copySize, copySize}} {
+		chunk := pool.keep(make([]byte, test.bytes))
+		if len(chunk) != test.bytes || cap(chunk) != test.want {
+			t.Errorf("%d bytes are kept in %d of %d, want %d", test.bytes, len(chunk), cap(chunk), test.want)
+		}
+		pool.put(chunk)
+		if again := pool.keep(make([]byte, test.bytes)); &again[0] != &chunk[0] {
+			t.Errorf("a chunk of %d bytes is not lent again", test.want)
+		}
+	}
 }

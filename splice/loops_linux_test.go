@@ -19,7 +19,7 @@ func TestLoopsComeAndGo(t *testing.T) {
 	listener, addr := rig.Bind(t, rig.Loopback)
 	_, err := e.Add(listener, greeter(t, "hello"))
 	rig.Must(t, err)
-	e.Hold()
+	e.Group().Hold()
 	stop := make(chan struct{})
 	var traffic sync.WaitGroup
 	for i := range connections {
@@ -44,13 +44,16 @@ func TestLoopsComeAndGo(t *testing.T) {
 		})
 	}
 	for range changes {
-		e.Grow()
-		e.Grow()
+		first := e.Group().First()
+		for range 2 {
+			other := e.Group().Grow()
+			first.Do(func() { first.GiveAway(other) })
+		}
 		wantLoops(t, e, 3)
 		rig.Check(t, greeted(t, addr, "hello").Close()) // new connections are served meanwhile
-		e.Retire()
-		e.Retire()
-		wantLoops(t, e, 1)
+		e.Group().Shrink()
+		e.Group().Shrink()
+		rig.Until(t, "one loop is left", func() bool { return e.Stats().Loops == 1 })
 	}
 	close(stop)
 	traffic.Wait()

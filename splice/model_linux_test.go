@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
 // The pump is run against a kernel that plays every schedule of short reads, short writes, EAGAIN, end of file and
@@ -149,7 +151,7 @@ func (s *script) shutdown(fd int) unix.Errno {
 }
 
 // play runs one schedule to its end.
-func play(t *testing.T, decide decisions) {
+func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 	content := make([]byte, decide(3)*200_000+decide(1000))
 	for i := range content {
 		content[i] = byte(i * 7 >> 3)
@@ -159,24 +161,43 @@ func play(t *testing.T, decide decisions) {
 		s.ending = unix.ECONNRESET
 	}
 	garbage := bytes.Repeat([]byte{0xa5}, copySize)
-	l := &loop{kernel: s, buf: make([]byte, copySize)}
-	l.options.Policy = []Policy{Adaptive, Adaptive, Always, Never}[decide(4)]
-	defer l.pipes.close()
-	if decide(4) == 0 {
-		l.pipes.open.Store(maxPipes) // no pipe is to be had
-		defer l.pipes.open.Store(0)
+	engine := &Engine{kernel: s}
+	l := newLoop(engine, on)
+	defer l.end()
+	beyond := decide(4) == 0 // no pipe is to be had
+	if beyond {
+		engine.pipes.Store(maxPipes)
 	}
-	p := &pump{cut: decide(5) == 0, last: decide(3) == 0}
-	for turns := 0; !p.over; turns++ {
-		if turns > 100_000 {
+	w := way{
+		src: scriptedSource, dst: scriptedDestination,
+		policy: []Policy{Adaptive, Adaptive, Always, Never}[decide(4)],
+		cut:    decide(5) == 0, last: decide(3) == 0,
+	}
+	p, part := &pump{}, &share{loop: l}
+	for steps := 0; p.state != over; steps++ {
+		if steps > 100_000 {
 			t.Fatal("the pump makes no progress")
 		}
-		v := p.turn(l, scriptedSource, scriptedDestination)
-		copy(l.buf, garbage) // what the pump holds between turns may not live here
-		s.check(p, v, content)
+		var v verdict
+		if p.state == holding {
+			if v = p.drain(part, w.dst); v == more {
+				p.state = empty
+				continue
+			}
+		} else {
+			v = p.step(part, w, sliceBytes)
+		}
+		if v == awaitDestination {
+			p.state = holding
+		}
+		copy(l.buffer, garbage) // what the pump holds between steps may not live here
+		s.check(p, v, w, content)
 	}
-	lent := int(l.pipes.open.Load()) - len(l.pipes.free)
-	if lent != 0 && lent != maxPipes {
+	open := int(engine.pipes.Load())
+	if beyond {
+		open -= maxPipes
+	}
+	if lent := open - len(l.pipes.free); lent != 0 {
 		t.Errorf("%d pipes were not given back", lent)
 	}
 	for _, free := range l.pipes.free {
@@ -186,8 +207,11 @@ func play(t *testing.T, decide decisions) {
 	}
 }
 
+// holds says whether bytes wait in the pump.
+func (p *pump) holds() bool { return p.piped > 0 || len(p.rest) > int(p.sent) }
+
 // check compares the pump's verdict with what the scripted kernel saw.
-func (s *script) check(p *pump, v verdict, content []byte) {
+func (s *script) check(p *pump, v verdict, w way, content []byte) {
 	t := s.t
 	if end := s.checked + len(s.received); end > len(content) || !bytes.Equal(content[s.checked:end], s.received) {
 		t.Fatalf("bytes arrived changed or out of order after %d", s.checked)
@@ -195,20 +219,20 @@ func (s *script) check(p *pump, v verdict, content []byte) {
 	s.checked += len(s.received)
 	s.received = s.received[:0]
 	switch v {
-	case awaitSource:
-		if p.holding() || s.inFlight != 0 || s.ended {
+	case more, drained, awaitSource:
+		if p.holds() || s.inFlight != 0 || s.ended && v == awaitSource {
 			t.Fatalf("waits for the source with %d bytes held, the source ended: %v", s.inFlight, s.ended)
 		}
 	case awaitDestination:
-		if !p.holding() || !s.blocked || s.inFlight == 0 {
+		if !p.holds() || !s.blocked || s.inFlight == 0 {
 			t.Fatalf("waits for the destination with %d bytes held, it blocked: %v", s.inFlight, s.blocked)
 		}
 	case finished:
-		if s.shut == p.last || s.checked != len(content) || s.ending != 0 || p.cut {
-			t.Fatalf("finished with %d of %d bytes, shut down: %v, cut: %v", s.checked, len(content), s.shut, p.cut)
+		if s.shut == w.last || s.checked != len(content) || s.ending != 0 || w.cut {
+			t.Fatalf("finished with %d of %d bytes, shut down: %v, cut: %v", s.checked, len(content), s.shut, w.cut)
 		}
 	case sourceFailed:
-		if s.shut || s.checked != len(content) || s.ending == 0 && !p.cut {
+		if s.shut || s.checked != len(content) || s.ending == 0 && !w.cut {
 			t.Fatalf("the source failed after %d of %d bytes, shut down: %v", s.checked, len(content), s.shut)
 		}
 	case destinationFailed:
@@ -216,8 +240,8 @@ func (s *script) check(p *pump, v verdict, content []byte) {
 			t.Fatal("the destination failed, but it did not")
 		}
 	}
-	if over := v == finished || v == sourceFailed || v == destinationFailed; over != p.over {
-		t.Fatalf("verdict %d, but over is %v", v, p.over)
+	if ended := v == finished || v == sourceFailed || v == destinationFailed; ended != (p.state == over) {
+		t.Fatalf("verdict %d in state %d", v, p.state)
 	}
 }
 
@@ -226,8 +250,9 @@ func TestPumpAgainstModel(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
+	on := group(t).First()
 	for range schedules {
-		play(t, random.IntN)
+		play(t, on, random.IntN)
 	}
 }
 
@@ -236,7 +261,7 @@ func FuzzPump(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0}, 64))
 	f.Add([]byte("\x02\x10\x01\x02\x03\x03\x05\x05\x04\x04\x02\x10\x30\x00\x01\x02\x03"))
 	f.Fuzz(func(t *testing.T, choices []byte) {
-		play(t, func(n int) int {
+		play(t, group(t).First(), func(n int) int {
 			if len(choices) == 0 {
 				return n - 1
 			}

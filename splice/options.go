@@ -22,7 +22,7 @@ const (
 	Never
 )
 
-// Options are the settings of an Engine. The zero value is useful.
+// Options are the settings of a Port. The zero value is useful.
 type Options struct {
 	// DialTimeout bounds the time from accept to an established backend connection.
 	// Zero means DefaultDialTimeout.
@@ -30,15 +30,18 @@ type Options struct {
 
 	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
 	// probes without an answer, each Interval after the one before. It is always on, and durations are rounded up to
-	// seconds. Zero fields mean what the Go standard library sets: 15 s, 9 probes, 15 s.
+	// seconds. Zero fields mean what the Go standard library sets: 15 s, 9 probes, 15 s. While data is under way the
+	// kernel does not probe but retransmits; since Linux 6.15 it does so every Interval at least, 15 times, which takes
+	// about as long (before, a quarter of an hour). A peer that answers but does not read is never given up.
 	KeepAlive net.KeepAliveConfig
 
 	// Policy says when bytes go through splice(2).
 	Policy Policy
 
 	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
-	// backend, and the cause. What peers do of their own (a reset) is no failure. It is called on the event loop and
-	// must not block. Nil: failures are only counted.
+	// backend, and the cause. A reset by a peer is not a failure. It is called on the event loop of the connection, so on
+	// several at once, and must not block. No lock is held: it may ask for Stats, and may close ports. Nil: failures are
+	// only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 }
 
@@ -60,17 +63,17 @@ func orDefault[T time.Duration | int](value, standard T) T {
 	return value
 }
 
-// Stats are the counters of an Engine since its start.
+// Stats are the counters of a Port, or of all ports that an Engine ever had.
 type Stats struct {
-	Loops        uint64 // event loops now
+	Loops        uint64 // event loops now (of an Engine)
 	Accepted     uint64 // connections accepted
 	Active       uint64 // pairs that exist now
-	AcceptErrors uint64 // calls of accept that failed
+	AcceptErrors uint64 // calls of accept that failed, and clients that were reset because descriptors had run out
 	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
 	Spliced      uint64 // bytes that reached a destination by splice(2)
 	Copied       uint64 // bytes that reached a destination by send(2)
-	Pipes        uint64 // pipes open now
+	Pipes        uint64 // pipes open now (of an Engine)
 	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
 	SourcePorts  uint64 // dials from a source port of our choice, because there were very many (moby#47537)
 }

@@ -5,116 +5,259 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// flushTimeout bounds the wait, when one leg has failed, for the other's peer to acknowledge what was delivered
-// before: a reset throws away what is still in the socket.
-const flushTimeout = 5 * time.Second
+const (
+	// flushTimeout bounds the wait, when one leg has failed, for the other's peer to acknowledge what was delivered
+	// before: a reset throws away what is still in the socket.
+	flushTimeout = 5 * time.Second
 
-// pair is a connection through the proxy. Its states are explained in the package documentation.
+	// How often it is looked whether that has happened, at first and later: thousands of connections may be aborted at
+	// once, to a backend that does not read.
+	flushLook      = 10 * time.Millisecond
+	flushLookLater = 10 * flushLook
+)
+
+// side is one of the two sides of a pair.
+type side uint8
+
+const (
+	front side = iota // the client's
+	back              // the backend's
+	neither
+)
+
+// other is the opposite side.
+func (s side) other() side { return front + back - s }
+
+// pairState is where a pair is in its life. The drawing is in the package documentation.
+type pairState uint8
+
+const (
+	dialing  pairState = iota // the backend is being connected; the client is not read
+	relaying                  // both pumps run
+	parting                   // a leg was reset after its end had come: what it sent is complete, and is passed on
+	aborting                  // a leg has failed: what it delivered before is passed on, for flushTimeout at the most
+	flushing                  // nothing is left to pass on; the survivor's peer has not acknowledged all of it yet
+	lost                      // both legs have failed
+	closed
+)
+
+// pair is a connection through the proxy.
 type pair struct {
-	loop        *loop
-	port        *Port
-	client      netip.AddrPort
-	front, back leg
-	up, down    pump // frontend to backend, and back
-	connected   bool // the backend is
-	failed      *leg // the leg that failed first; nil unless aborting
-	lost        bool // the other failed too
+	share    *share
+	settings *settings // of the port, when the pair was made
+	client   netip.AddrPort
+	legs     [2]leg
+	pumps    [2]pump // each reads the leg of its side and writes to the other
+	state    pairState
+	failed   side // whose leg failed first
+	timer    eventloop.Timer
+	deadline time.Duration // of the flush, on the loop's clock
 
-	deadline       time.Duration // of the dial or the flush, since the loop's start
-	list           *pairList     // the list that the pair is in
-	previous, next *pair
+	previous, next *pair // in its share
 }
 
-// newPair takes both descriptors.
-func newPair(l *loop, p *Port, front, back int, client netip.AddrPort) *pair {
-	pr := &pair{loop: l, port: p, client: client}
-	pr.front = leg{pair: pr, fd: front}
-	pr.back = leg{pair: pr, fd: back}
-	l.stats.active.Add(1)
-	return pr
+// leg is one side of a pair: a connected socket.
+type leg struct {
+	fd     int32 // -1 once closed
+	abrupt bool  // the kernel is to reset it when it is closed, also by the end of the process
+	handle eventloop.Handle
 }
 
-// from is the pump that reads the leg.
-func (p *pair) from(lg *leg) *pump {
-	if lg == &p.front {
-		return &p.up
+// legEvents are what a leg is watched for, from its registration to its end, so that no change of state costs a system
+// call. Epoll tells changes only (EPOLLET); that room is there is one only after a write has found none.
+const legEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLET
+
+// frontLeg and backLeg are a pair as the handler of a leg's events.
+type (
+	frontLeg pair
+	backLeg  pair
+)
+
+// Ready takes an event of the client's leg.
+func (f *frontLeg) Ready(events uint32) { (*pair)(f).ready(front, events) }
+
+// Ready takes an event of the backend's leg.
+func (b *backLeg) Ready(events uint32) { (*pair)(b).ready(back, events) }
+
+// upStream and downStream are a pair as the runner of a pump that has more to move.
+type (
+	upStream   pair
+	downStream pair
+)
+
+// Run does a slice of what the client sends.
+func (u *upStream) Run() eventloop.Verdict { return (*pair)(u).slice(front) }
+
+// Run does a slice of what the backend sends.
+func (d *downStream) Run() eventloop.Verdict { return (*pair)(d).slice(back) }
+
+func (p *pair) runner(s side) eventloop.Runner {
+	if s == front {
+		return (*upStream)(p)
 	}
-	return &p.down
+	return (*downStream)(p)
 }
 
-// to is the pump that writes to the leg.
-func (p *pair) to(lg *leg) *pump { return p.from(p.other(lg)) }
-
-func (p *pair) other(lg *leg) *leg {
-	if lg == &p.front {
-		return &p.back
+// watch registers both legs. Epoll tells what is there already.
+func (p *pair) watch() error {
+	for s, handler := range [...]eventloop.Handler{(*frontLeg)(p), (*backLeg)(p)} {
+		lg := &p.legs[s]
+		if lg.fd < 0 || lg.handle.Registered() {
+			continue
+		}
+		var err error
+		if lg.handle, err = p.share.loop.kernel.watch(p.share.loop.Loop, int(lg.fd), legEvents, handler); err != nil {
+			return err
+		}
 	}
-	return &p.front
+	return nil
 }
 
 // ready takes an event of one of the legs.
-func (p *pair) ready(lg *leg, events uint32) {
-	if !p.connected {
-		p.dialReady(lg, events)
+func (p *pair) ready(s side, events uint32) {
+	if p.state == dialing {
+		p.dialReady(s, events)
 		return
 	}
+	p.share.loop.hear(p)
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
-	if ended != 0 {
-		if errno := lg.lastError(events); errno != 0 {
-			p.fail(lg, errno)
+	if events&unix.EPOLLERR != 0 { // a hang-up without an error is no failure: both directions have ended in order
+		if errno := p.share.loop.kernel.pendingError(int(p.legs[s].fd)); errno != 0 {
+			p.fail(s, errno)
 		}
 	}
-	if out := p.from(lg); events&inEvents|ended != 0 && out.wants() {
-		out.exhaust = events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
-		p.run(out)
+	if events&unix.EPOLLPRI != 0 {
+		// Splice stops at TCP's urgent mark, and then answers as if the source were empty or had ended (tcp_splice_read
+		// in net/ipv4/tcp.c). Recv goes on.
+		p.pumps[s].mode = copyOnly
 	}
-	if in := p.to(lg); events&unix.EPOLLOUT|ended != 0 && in.holding() {
-		p.run(in)
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI)|ended != 0 && p.pumps[s].state == empty {
+		// What is beside bytes makes no event of its own after them: it is read until there is nothing.
+		p.read(s, events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0)
+	}
+	if events&unix.EPOLLOUT|ended != 0 && p.pumps[s.other()].state == holding {
+		p.resume(s.other())
 	}
 	p.settle()
 }
 
-// run gives a pump its turn.
-func (p *pair) run(pm *pump) {
-	src, dst, other := &p.front, &p.back, &p.down
-	if pm == &p.down {
-		src, dst, other = dst, src, &p.up
+// way is between which sockets a side's pump moves bytes.
+func (p *pair) way(s side) way {
+	return way{
+		src:    int(p.legs[s].fd),
+		dst:    int(p.legs[s.other()].fd),
+		policy: p.share.port.settings.Load().Policy,
+		last:   p.pumps[s.other()].state == over && p.failed == neither,
+		cut:    p.state == aborting && p.failed == s,
 	}
-	pm.last = other.over && p.failed == nil
-	switch pm.turn(p.loop, src.fd, dst.fd) {
+}
+
+// read has an empty pump move what is small. What is not goes to the queue; so does, if nobody else is there, whatever
+// comes on a connection that streams, because it is mostly more than can be known here.
+func (p *pair) read(s side, exhaust bool) {
+	pm, w, l := &p.pumps[s], p.way(s), p.share.loop
+	for pm.moved = 0; ; {
+		if pm.moved >= smallTurn || !l.Queued() && pm.splices(w.policy) {
+			pm.state = queued
+			l.Enqueue(p.runner(s))
+			return
+		}
+		v := pm.step(p.share, w, smallTurn)
+		if v == more || v == drained && exhaust {
+			continue
+		}
+		p.took(s, v)
+		return
+	}
+}
+
+// resume has a pump that holds bytes go on. Its source has made events meanwhile that nobody has heard.
+func (p *pair) resume(s side) {
+	pm := &p.pumps[s]
+	if v := pm.drain(p.share, int(p.legs[s.other()].fd)); v != more {
+		p.took(s, v)
+		return
+	}
+	pm.state = empty
+	p.read(s, true)
+}
+
+// slice is a stream's part of a turn.
+func (p *pair) slice(s side) eventloop.Verdict {
+	pm := &p.pumps[s]
+	if pm.state != queued { // the pair has been closed
+		return eventloop.Done
+	}
+	w := p.way(s)
+	v := more
+	before := pm.moved
+	for (v == more || v == drained) && pm.moved-before < sliceBytes {
+		v = pm.step(p.share, w, sliceBytes)
+		if pm.mode == splicing { // one pipe is a slice
+			break
+		}
+	}
+	p.share.loop.Charge(p.legs[front].handle, 1+uint32(pm.moved-before)/(32<<10))
+	switch {
+	case v != more && v != drained:
+		p.took(s, v)
+		p.settle()
+		return eventloop.Done
+	case pm.moved < turnBytes:
+		return eventloop.Again
+	}
+	pm.moved = 0
+	return eventloop.Next
+}
+
+// took brings a pump's state in line with how its step ended.
+func (p *pair) took(s side, v verdict) {
+	pm := &p.pumps[s]
+	switch v {
+	case awaitSource, drained:
+		pm.state = empty
+	case awaitDestination:
+		pm.state = holding
 	case sourceFailed:
-		p.fail(src, pm.errno)
+		p.fail(s, pm.errno)
 	case destinationFailed:
 		errno := pm.errno
 		if errno == unix.ENOTCONN { // from shutdown, which does not say why
-			errno = pendingError(dst.fd)
+			errno = p.share.loop.kernel.pendingError(int(p.legs[s.other()].fd))
 		}
-		p.fail(dst, errno)
+		p.fail(s.other(), errno)
 	}
 }
 
 // fail begins to abort the pair: nothing more goes to the leg that failed, and what it delivered goes on to the
 // other.
-func (p *pair) fail(lg *leg, errno unix.Errno) {
+func (p *pair) fail(s side, errno unix.Errno) {
 	switch p.failed {
-	case nil:
-		p.failed = lg
-		p.to(lg).abandon(p.loop)
-		p.loop.stats.aborted.Add(1)
-		if !ofPeer(errno) { // what peers do is not worth a line
-			p.loop.options.Report("relay", p.client, p.port.backend, errno)
-		}
-		// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
-		// sent is complete.
-		if errno != unix.EPIPE {
-			p.from(lg).cut = true
-			p.beginFlush()
-		}
-	case p.other(lg):
-		p.lost = true
+	case s:
+		return
+	case s.other():
+		p.state = lost
+		return
 	}
+	p.failed = s
+	p.pumps[s.other()].abandon(p.share.loop)
+	add(&p.share.count.aborted, 1)
+	if !ofPeer(errno) { // what peers do is not worth a line
+		p.settings.Report("relay", p.client, p.settings.backend, errno)
+	}
+	// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
+	// sent is complete.
+	if errno == unix.EPIPE {
+		p.state = parting
+		return
+	}
+	p.state = aborting
+	p.deadline = p.share.loop.Now() + flushTimeout
+	p.share.loop.SetTimer(&p.timer, p, p.deadline)
 }
 
 // ofPeer says whether errno is how a peer's reset is told. ENOTCONN: from an MPTCP socket.
@@ -122,96 +265,146 @@ func ofPeer(errno unix.Errno) bool {
 	return errno == unix.ECONNRESET || errno == unix.EPIPE || errno == unix.ENOTCONN
 }
 
-// beginFlush limits the time that the pair has left.
-func (p *pair) beginFlush() {
-	if p.list == nil {
-		p.deadline = p.loop.now() + flushTimeout
-		p.loop.aborting.add(p)
-	}
-}
-
-// settle brings the pair's registration, or its end, in line with the state of its pumps.
+// settle brings the pair in line with the state of its pumps.
 func (p *pair) settle() {
+	bothOver := p.pumps[front].state == over && p.pumps[back].state == over
 	switch {
-	case p.lost: // nobody is left to deliver to
-		p.resetBoth()
-	case p.failed != nil && p.up.over && p.down.over:
-		p.flush()
-	case p.up.over && p.down.over:
+	case p.state == closed || p.state == dialing:
+	case p.state == lost: // nobody is left to deliver to
+		p.reset()
+	case !bothOver:
+		p.guard(front)
+		p.guard(back)
+	case p.failed == neither:
 		p.close()
-	default:
-		if p.watch(&p.front) != nil || p.watch(&p.back) != nil {
-			// No memory, or no watches left, for epoll.
-			p.loop.stats.aborted.Add(1)
-			p.resetBoth()
-		}
+	case p.state != flushing:
+		p.flush()
 	}
 }
 
-// watch watches a leg for what its pumps wait for. A pump that holds bytes will look at its source by itself; epoll, asked
-// to look anew, would tell its hang-up anew too, again and again.
-func (p *pair) watch(lg *leg) error {
-	out := p.from(lg)
-	return lg.watchFor(p.interest(lg), out.unread && out.wants())
-}
-
-// interest is what the leg is to be watched for.
-func (p *pair) interest(lg *leg) uint32 {
-	if !p.connected {
-		if lg == &p.back {
-			return unix.EPOLLOUT
-		}
-		return 0
+// guard has the kernel reset a leg that is in the middle of something when the process ends: what it has got must not
+// look complete. A leg is, while bytes for it wait here, and while it is sent a stream.
+func (p *pair) guard(s side) {
+	in := &p.pumps[s.other()]
+	busy := in.state == holding || in.state != over && in.mode == splicing
+	if lg := &p.legs[s]; lg.abrupt != busy && lg.fd >= 0 {
+		lg.abrupt = busy
+		setLinger(int(lg.fd), busy)
 	}
-	var events uint32
-	if p.from(lg).wants() {
-		events |= inEvents
-	}
-	if p.to(lg).holding() {
-		events |= unix.EPOLLOUT
-	}
-	return events
 }
 
 // flush closes the failed leg, and resets the other once its peer has what was delivered.
 func (p *pair) flush() {
-	survivor := p.other(p.failed)
-	p.failed.reset()
-	if survivor.fd < 0 || unacknowledged(survivor.fd) == 0 {
-		p.resetBoth()
-		return
+	if p.state != aborting {
+		p.deadline = p.share.loop.Now() + flushTimeout
 	}
-	if survivor.watchFor(0, false) != nil {
-		p.resetBoth()
-		return
-	}
-	p.beginFlush()
+	p.state = flushing
+	p.legs[p.failed].reset(p.share.loop)
+	p.Ring(p.share.loop.Now())
 }
 
-// checkFlush ends an abort when it is complete or has taken too long. After a while it looks at every tenth tick
-// only: thousands of connections may be aborted at once, to a backend that does not read.
-func (p *pair) checkFlush(now time.Duration) {
-	const often = 10 * tick
-	switch age := now - (p.deadline - flushTimeout); {
-	case age >= flushTimeout:
-		p.resetBoth()
-	case age < often || now/tick%10 == 0:
-		p.settle()
+// Ring is called when a time is over: that of a dial, or of an abort.
+func (p *pair) Ring(now time.Duration) {
+	switch {
+	case p.state == dialing:
+		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
+	case p.state != flushing || now >= p.deadline || unacknowledged(int(p.legs[p.failed.other()].fd)) == 0:
+		p.reset()
+	default:
+		look := flushLook
+		if now-(p.deadline-flushTimeout) >= flushLookLater {
+			look = flushLookLater
+		}
+		p.share.loop.SetTimer(&p.timer, p, min(now+look, p.deadline))
 	}
 }
 
-func (p *pair) resetBoth() {
-	p.front.reset()
-	p.back.reset()
+// reset ends the pair so that both peers see a reset.
+func (p *pair) reset() {
+	p.legs[front].reset(p.share.loop)
+	p.legs[back].reset(p.share.loop)
 	p.close()
 }
 
 // close ends the pair: its legs, unless they are closed already, and what its pumps hold.
 func (p *pair) close() {
-	p.leave()
-	p.up.abandon(p.loop)
-	p.down.abandon(p.loop)
-	p.front.close()
-	p.back.close()
-	p.loop.stats.active.Add(^uint64(0))
+	l := p.share.loop
+	p.state = closed
+	l.StopTimer(&p.timer)
+	for s := range p.legs {
+		p.pumps[s].abandon(l)
+		p.legs[s].close(l)
+	}
+	p.share.remove(p)
+}
+
+// close ends a leg in the ordinary way.
+func (lg *leg) close(l *loop) {
+	if lg.fd < 0 {
+		return
+	}
+	if lg.abrupt {
+		setLinger(int(lg.fd), false)
+	}
+	lg.end(l)
+}
+
+// reset ends a leg so that its peer sees a reset.
+func (lg *leg) reset(l *loop) {
+	if lg.fd < 0 {
+		return
+	}
+	if !lg.abrupt {
+		setLinger(int(lg.fd), true)
+	}
+	lg.end(l)
+}
+
+func (lg *leg) end(l *loop) {
+	l.Forget(lg.handle)
+	closeFD(int(lg.fd))
+	lg.fd, lg.handle = -1, eventloop.Handle{}
+}
+
+// Move hands the pair to another loop, with what its pumps hold, if it waits for no time to pass.
+func (f *frontLeg) Move(to *eventloop.Loop) bool {
+	p := (*pair)(f)
+	from := p.share.loop
+	if p.state != relaying && p.state != parting || p.timer.Set() {
+		return false
+	}
+	for s := range p.legs {
+		if lg := &p.legs[s]; lg.fd >= 0 {
+			from.Unwatch(lg.handle, int(lg.fd))
+			lg.handle = eventloop.Handle{}
+		}
+		if pm := &p.pumps[s]; pm.state == queued {
+			from.Dequeue(p.runner(side(s)))
+			pm.state = empty // epoll looks anew where the pair arrives
+		}
+	}
+	port := p.share.port
+	p.share.remove(p)
+	if port.send(to, p.arrive) { // it may be there already
+		return true
+	}
+	p.arrive(from)
+	return false
+}
+
+// arrive has the pair go on, on a loop that it was not on.
+func (p *pair) arrive(l *loop) {
+	l.share(p.share.port).add(p)
+	if p.share.port.aborted.Load() {
+		p.reset()
+	} else if err := p.watch(); err != nil {
+		p.unwatchable(err)
+	}
+}
+
+// unwatchable ends a pair that epoll has no memory or no watches left for.
+func (p *pair) unwatchable(err error) {
+	add(&p.share.count.aborted, 1)
+	p.settings.Report("relay", p.client, p.settings.backend, err)
+	p.reset()
 }

@@ -2,8 +2,11 @@ package splice
 
 import (
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
 // pipeSize is what a pipe is made to take. Each page of a socket's data takes a slot, so this is how much one splice
@@ -16,38 +19,43 @@ const pipeSize = 512 << 10
 // (pipe(7)) a user's pipes cannot be made larger, and then new ones have one or two slots.
 const minPipeSize = 64 << 10
 
-// maxPipes bounds the pipes of a loop: two descriptors each and, when full, pipeSize of kernel memory. Pumps beyond it
+// maxPipes bounds the pipes of an engine: two descriptors each and, when full, pipeSize of kernel memory. Pumps beyond it
 // go on copying.
-const maxPipes = 256
+const maxPipes = 512
 
-// maxFreePipes is how many empty pipes are kept for the next pump that streams.
-const maxFreePipes = 8
+// trimAfter is how long a pipe is kept that nobody needs. It is far longer than the pauses of a stream.
+const trimAfter = time.Second
 
 // pipe is what splice(2) moves bytes through. Whoever holds it owns both descriptors.
 type pipe struct{ r, w, size int }
 
 // pipePool lends pipes to the pumps of one loop. On entry and exit of its methods, free pipes are empty.
 type pipePool struct {
-	free []*pipe
-	open atomic.Uint64 // pipes that exist, lent ones included; read from anywhere
+	loop   *eventloop.Loop
+	free   []*pipe
+	unused int            // the fewest that were free since the last trim
+	open   *atomic.Uint64 // pipes of the engine, lent ones included
+	timer  eventloop.Timer
 }
 
 // get lends an empty pipe, or nil when there is none to be had: the bound is reached, or descriptors or the user's
-// pages have run out.
+// pages have run out. The one that was used last is the first to be lent again: its pages are in the CPU's caches.
 func (p *pipePool) get(k kernel) *pipe {
 	if n := len(p.free); n > 0 {
 		last := p.free[n-1]
 		p.free = p.free[:n-1]
+		p.unused = min(p.unused, n-1)
 		return last
 	}
-	if p.open.Load() >= maxPipes {
+	if p.open.Add(1) > maxPipes {
+		p.open.Add(^uint64(0))
 		return nil
 	}
 	r, w, errno := k.pipe()
 	if errno != 0 {
+		p.open.Add(^uint64(0))
 		return nil
 	}
-	p.open.Add(1)
 	fresh := &pipe{r: r, w: w}
 	_, _ = unix.FcntlInt(uintptr(fresh.w), unix.F_SETPIPE_SZ, pipeSize) // what came of it is read back
 	size, err := unix.FcntlInt(uintptr(fresh.w), unix.F_GETPIPE_SZ, 0)
@@ -61,11 +69,27 @@ func (p *pipePool) get(k kernel) *pipe {
 
 // put takes back a pipe that is empty.
 func (p *pipePool) put(empty *pipe) {
-	if len(p.free) >= maxFreePipes {
-		p.destroy(empty)
-		return
-	}
 	p.free = append(p.free, empty)
+	if !p.timer.Set() {
+		p.unused = len(p.free)
+		p.loop.SetTimer(&p.timer, p, p.loop.Now()+trimAfter)
+	}
+}
+
+// Ring closes the pipes that nobody has needed since it rang last.
+func (p *pipePool) Ring(now time.Duration) {
+	p.trim(p.unused)
+	if p.unused = len(p.free); p.unused > 0 {
+		p.loop.SetTimer(&p.timer, p, now+trimAfter)
+	}
+}
+
+// trim closes n free pipes, of those that were used longest ago.
+func (p *pipePool) trim(n int) {
+	for _, unused := range p.free[:n] {
+		p.destroy(unused)
+	}
+	p.free = append(p.free[:0], p.free[n:]...)
 }
 
 // destroy closes a pipe, with the bytes that it may hold.
@@ -73,12 +97,4 @@ func (p *pipePool) destroy(used *pipe) {
 	closeFD(used.r)
 	closeFD(used.w)
 	p.open.Add(^uint64(0))
-}
-
-// close closes the free pipes. Lent ones are their pumps' to destroy.
-func (p *pipePool) close() {
-	for _, free := range p.free {
-		p.destroy(free)
-	}
-	p.free = nil
 }

@@ -10,7 +10,8 @@ import (
 
 // TestPipesAreBounded lends as many pipes as there may be, and no more until one is given back.
 func TestPipesAreBounded(t *testing.T) {
-	var pool pipePool
+	e := &Engine{kernel: linux{}}
+	pool := &newLoop(e, group(t).First()).pipes
 	lent := make([]*pipe, maxPipes)
 	for i := range lent {
 		if lent[i] = pool.get(linux{}); lent[i] == nil {
@@ -28,12 +29,38 @@ func TestPipesAreBounded(t *testing.T) {
 	for _, p := range lent {
 		pool.put(p)
 	}
-	if len(pool.free) != maxFreePipes || pool.open.Load() != maxFreePipes {
-		t.Errorf("%d pipes are kept and %d open, want %d", len(pool.free), pool.open.Load(), maxFreePipes)
-	}
-	pool.close()
-	if open := pool.open.Load(); open != 0 {
+	pool.trim(len(pool.free))
+	if open := e.pipes.Load(); open != 0 {
 		t.Errorf("%d pipes are open at the end", open)
+	}
+	pool.loop.StopTimer(&pool.timer)
+}
+
+// TestPipesAreKeptWhileTheyAreUsed: what was needed since the pool was looked at last is kept, and the rest is closed.
+func TestPipesAreKeptWhileTheyAreUsed(t *testing.T) {
+	e := &Engine{kernel: linux{}}
+	pool := &newLoop(e, group(t).First()).pipes
+	use := func(n int) {
+		var lent []*pipe
+		for range n {
+			lent = append(lent, pool.get(linux{}))
+		}
+		for _, p := range lent {
+			pool.put(p)
+		}
+	}
+	use(64)
+	for _, test := range []struct{ used, kept int }{{64, 64}, {64, 64}, {3, 3}, {1, 1}, {0, 0}} {
+		pool.Ring(0)
+		use(test.used)
+		pool.Ring(0)
+		if open := int(e.pipes.Load()); open != test.kept || len(pool.free) != test.kept {
+			t.Errorf("%d pipes are open and %d free after %d were used, want %d", open, len(pool.free), test.used, test.kept)
+		}
+	}
+	pool.loop.StopTimer(&pool.timer)
+	if pool.Ring(0); pool.timer.Set() {
+		t.Error("an empty pool waits for time to pass")
 	}
 }
 

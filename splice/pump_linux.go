@@ -6,9 +6,16 @@ const (
 	// copySize is the loop's shared buffer and so the most that one recv takes.
 	copySize = 64 << 10
 
-	// turnBytes is what a pump may take from its source before others have their turn: one pipe. With 8 bulk flows a
-	// turn of 2 MiB had 0.77 of the throughput of io.Copy where one pipe had 0.91 (pipes of 1 MiB, one loop).
-	turnBytes = pipeSize
+	// smallTurn is what a pump may move at an event before it goes to the queue.
+	smallTurn = copySize
+
+	// A slice of a stream is what everybody else on the loop waits for: a pipe, or as many copied bytes.
+	sliceBytes = pipeSize
+
+	// turnBytes is what a stream may move, while its source has more and its destination takes it, before the next
+	// one has its turn. It is more than a receiver's window: a flow that runs until it blocks leaves the work of its
+	// acknowledgements to its peers (docs/performance.md has the measurement).
+	turnBytes = 8 << 20
 
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
 	// many in a row that were smaller. Below that, copying wins: with 64 clients and 64 B, recv and send made
@@ -17,211 +24,226 @@ const (
 	streamAfter = 3
 )
 
-// verdict is how a turn of a pump ended.
+// pumpState is what a pump waits for. The drawing is in the package documentation.
+type pumpState uint8
+
+const (
+	empty   pumpState = iota // it holds nothing: an event of the source has it read
+	queued                   // it holds nothing and is in the loop's queue, because the source has more
+	holding                  // it holds bytes: an event of the destination has it write
+	over                     // it moves nothing any more
+)
+
+// pumpMode is how a pump moves bytes.
+type pumpMode uint8
+
+const (
+	copying  pumpMode = iota
+	splicing          // it streams
+	copyOnly          // the kernel does not splice these sockets, or stops at TCP's urgent mark
+)
+
+// verdict is how a step of a pump ended.
 type verdict uint8
 
 const (
-	awaitSource       verdict = iota // the pump is empty: go on when the source is readable
-	awaitDestination                 // the pump holds bytes: go on when the destination is writable
+	more              verdict = iota // the source may have more
+	drained                          // a short read: the source has nothing more, if it has not said otherwise
+	awaitSource                      // the source has nothing
+	awaitDestination                 // the pump holds bytes that the destination does not take
 	finished                         // end of file was passed on
 	sourceFailed                     // what the source delivered before has left
 	destinationFailed                // what the pump held is lost
 )
 
-// pump moves the bytes of one direction. Its zero value is ready, empty and copying. The states are explained
-// in the package documentation.
+// pump moves the bytes of one direction. Its zero value is ready.
 type pump struct {
-	held    []byte     // bytes read and not yet sent, in the loop's shared buffer or in chunk
-	chunk   *chunk     // where held lives between turns; nil otherwise
-	pipe    *pipe      // held by the pump only while bytes are in it
-	errno   unix.Errno // why the last turn failed
-	piped   int32      // bytes in pipe
-	streak  uint8      // reads in a row that speak for changing between copying and splicing
-	streams bool       // splicing rather than copying
-	refused bool       // the kernel does not splice these sockets
-	eof     bool       // the source has ended
-	exhaust bool       // the source has said more than that there are bytes: read until it has nothing
-	unread  bool       // the last turn may have left something in the source
-	over    bool       // the last turn returned finished or a failure, or the pump was abandoned
+	pipe  *pipe  // while bytes are in it
+	rest  []byte // a chunk of the loop's with copied bytes that wait
+	sent  int32  // bytes of rest that wait no longer
+	piped int32  // bytes in pipe
+	moved int32  // bytes of this turn
+	errno unix.Errno
+	state pumpState
+	mode  pumpMode
+	// streak is how many reads in a row speak for changing between copying and splicing.
+	streak uint8
+}
 
-	// last says that the other direction has ended: the pair is about to be closed, which passes the end of file on
-	// too.
-	last bool
+// way is between which sockets a pump moves bytes, and how.
+type way struct {
+	src, dst int
+	policy   Policy
+	last     bool // the other direction has ended: the pair is about to be closed, which passes the end of file on too
 
-	// cut says that the source's connection is known to have failed. The kernel reports an error once and end
-	// of file after it, so that end of file from here on is the failure, not an orderly end.
+	// cut says that the source's connection is known to have failed. The kernel reports an error once and end of file
+	// after it, so that end of file from here on is the failure, not an orderly end.
 	cut bool
 }
 
-// holding says whether bytes wait for the destination.
-func (p *pump) holding() bool { return len(p.held) > 0 || p.piped > 0 }
-
-// wants says whether the pump would read if the source had something.
-func (p *pump) wants() bool { return !p.over && !p.eof && !p.holding() }
-
-// turn moves bytes from src to dst until one of them blocks, the source has given a short read, or turnBytes
-// have passed.
-func (p *pump) turn(l *loop, src, dst int) verdict {
-	short := false
-	p.unread = false
-	for budget := turnBytes; ; {
-		if errno := p.drain(l, dst); errno != 0 {
-			return p.fail(l, destinationFailed, errno)
-		}
-		switch {
-		case p.holding():
-			p.keep(l)
-			return awaitDestination
-		case p.eof:
-			return p.finish(l, dst)
-		case short:
-			return awaitSource
-		case budget <= 0:
-			l.load.backlog, p.unread = true, true
-			return awaitSource
-		}
-		n, asked, errno := p.fill(l, src)
-		switch {
-		case errno == unix.EAGAIN:
-			return awaitSource
-		case errno != 0:
-			return p.fail(l, sourceFailed, errno)
-		case n == 0 && p.cut:
-			return p.fail(l, sourceFailed, unix.ECONNRESET)
-		case n == 0:
-			p.eof = true
-		}
-		// After a short read there is nothing to be had, and asking would cost a call to hear EAGAIN. What comes
-		// later makes an event. A pipe, though, may be full of small fragments.
-		short = n < asked && !p.exhaust
-		p.unread = p.piped > 0 && short
-		budget -= n
-		p.observe(n)
-	}
-}
-
-// fill reads once from src into the empty pump: n of asked bytes.
-func (p *pump) fill(l *loop, src int) (n, asked int, errno unix.Errno) {
-	if p.splices(l) {
-		if n, errno, ok := p.fillPipe(l, src); ok {
-			return n, pipeSize, errno
-		}
-	}
-	n, errno = l.kernel.recv(src, l.buf)
-	p.held = l.buf[:n]
-	return n, len(l.buf), errno
-}
-
 // splices says whether the next read is to be a splice.
-func (p *pump) splices(l *loop) bool {
-	switch l.options.Policy {
+func (p *pump) splices(policy Policy) bool {
+	switch policy {
 	case Always:
-		return !p.refused
+		return p.mode != copyOnly
 	case Never:
 		return false
 	default:
-		return p.streams && !p.refused
+		return p.mode == splicing
 	}
 }
 
-// fillPipe splices once from src. It reports !ok when the pump must copy instead; no byte has moved then.
-func (p *pump) fillPipe(l *loop, src int) (n int, errno unix.Errno, ok bool) {
+// step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the
+// destination takes it.
+func (p *pump) step(s *share, w way, most int) verdict {
+	if p.splices(w.policy) {
+		if v, ok := p.spliceStep(s, w, most); ok {
+			return v
+		}
+	}
+	l := s.loop
+	n, errno := l.kernel.recv(w.src, l.buffer)
+	switch {
+	case errno == unix.EAGAIN:
+		return awaitSource
+	case errno != 0:
+		return p.fail(l, sourceFailed, errno)
+	case n == 0:
+		return p.end(l, w)
+	}
+	p.observe(n)
+	if v := p.send(s, w.dst, l.buffer[:n]); v != more {
+		return v
+	}
+	// After a short read there is nothing to be had, and asking would cost a call to hear EAGAIN.
+	if n < len(l.buffer) {
+		return drained
+	}
+	return more
+}
+
+// spliceStep is step by splice(2). It reports !ok when the pump must copy instead; no byte has moved then.
+func (p *pump) spliceStep(s *share, w way, most int) (v verdict, ok bool) {
+	l := s.loop
 	pipe := l.pipes.get(l.kernel)
 	if pipe == nil {
-		l.stats.pipesRefused.Add(1)
-		p.streams, p.streak = false, 0
-		return 0, 0, false
+		add(&s.count.pipesRefused, 1)
+		p.mode, p.streak = copying, 0
+		return 0, false
 	}
-	n, errno = l.kernel.splice(src, pipe.w, pipe.size)
+	n, errno := l.kernel.splice(w.src, pipe.w, min(pipe.size, most))
 	if n > 0 {
 		p.pipe, p.piped = pipe, int32(n)
-		return n, 0, true
+		p.observe(n)
+		return p.drain(s, w.dst), true // a short splice says nothing: a pipe may be full of small fragments
 	}
 	l.pipes.put(pipe)
 	switch errno {
-	case 0, unix.EAGAIN:
-		// Splice stops at TCP's urgent mark, and then answers as if the source were empty or had ended
-		// (tcp_splice_read in net/ipv4/tcp.c). Only recv can tell.
-		return 0, 0, false
+	case unix.EAGAIN:
+		return awaitSource, true
+	case 0:
+		return 0, false // the end, which recv can tell from an urgent mark
 	case unix.EINVAL, unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP:
 		// A kernel or sandbox without splice on this kind of socket says so on the first call.
-		p.refused = true
-		return 0, 0, false
+		p.mode = copyOnly
+		return 0, false
 	}
-	return 0, errno, true
+	return p.fail(l, sourceFailed, errno), true
 }
 
-// observe takes a read of n bytes as evidence for or against streaming. An end of file says nothing.
+// observe takes a read of n bytes as evidence for or against streaming.
 func (p *pump) observe(n int) {
+	p.moved += int32(n)
 	switch {
-	case n == 0:
-	case (n >= largeRead) == p.streams:
+	case p.mode == copyOnly:
+	case (n >= largeRead) == (p.mode == splicing):
 		p.streak = 0
 	case p.streak+1 < streamAfter:
 		p.streak++
 	default:
-		p.streams, p.streak = !p.streams, 0
+		p.mode, p.streak = splicing-p.mode, 0
 	}
 }
 
-// drain writes what the pump holds until all has left or dst would block.
-func (p *pump) drain(l *loop, dst int) unix.Errno {
+// drain writes what the pump holds: more when all has left.
+func (p *pump) drain(s *share, dst int) verdict {
+	if p.pipe == nil {
+		return p.sendRest(s, dst)
+	}
+	l := s.loop
 	for part := false; p.piped > 0; part = true {
 		n, errno := l.kernel.splice(p.pipe.r, dst, int(p.piped))
-		if part && errno == unix.EPIPE {
+		switch {
+		case errno == unix.EAGAIN:
+			return awaitDestination
+		case errno == unix.EPIPE && part:
 			// The splice before had met the failure, after a part, and dropped its cause (splice_to_socket in
 			// fs/splice.c). For all that is known what dst sent is not complete.
-			return unix.ECONNRESET
-		}
-		if errno != 0 {
-			return blocked(errno)
+			return p.fail(l, destinationFailed, unix.ECONNRESET)
+		case errno != 0:
+			return p.fail(l, destinationFailed, errno)
 		}
 		p.piped -= int32(n)
-		l.stats.spliced.Add(uint64(n))
+		add(&s.count.spliced, n)
 	}
-	if p.pipe != nil {
-		l.pipes.put(p.pipe)
-		p.pipe = nil
+	l.pipes.put(p.pipe)
+	p.pipe = nil
+	return more
+}
+
+// send writes what has just been read, and keeps what the destination does not take: the loop's buffer is overwritten by
+// the next pump.
+func (p *pump) send(s *share, dst int, b []byte) verdict {
+	sent, errno := write(s, dst, b)
+	switch errno {
+	case 0:
+		return more
+	case unix.EAGAIN:
+		p.rest, p.sent = s.loop.chunks.keep(b[sent:]), 0
+		return awaitDestination
 	}
-	for len(p.held) > 0 {
-		n, errno := l.kernel.send(dst, p.held)
+	return p.fail(s.loop, destinationFailed, errno)
+}
+
+// sendRest writes what send has kept.
+func (p *pump) sendRest(s *share, dst int) verdict {
+	sent, errno := write(s, dst, p.rest[p.sent:])
+	p.sent += int32(sent)
+	switch errno {
+	case 0:
+		s.loop.chunks.put(p.rest)
+		p.rest = nil
+		return more
+	case unix.EAGAIN:
+		return awaitDestination
+	}
+	return p.fail(s.loop, destinationFailed, errno)
+}
+
+// write sends all of b, unless it cannot.
+func write(s *share, dst int, b []byte) (sent int, errno unix.Errno) {
+	for sent < len(b) {
+		n, errno := s.loop.kernel.send(dst, b[sent:])
 		if errno != 0 {
-			return blocked(errno)
+			return sent, errno
 		}
-		p.held = p.held[n:]
-		l.stats.copied.Add(uint64(n))
+		sent += n
+		add(&s.count.copied, n)
 	}
-	if p.chunk != nil {
-		l.chunks.put(p.chunk)
-		p.chunk = nil
-	}
-	return 0
+	return sent, 0
 }
 
-// blocked clears the errno of a write that has to be tried later.
-func blocked(errno unix.Errno) unix.Errno {
-	if errno == unix.EAGAIN {
-		return 0
+// end passes the end of file on.
+func (p *pump) end(l *loop, w way) verdict {
+	if w.cut {
+		return p.fail(l, sourceFailed, unix.ECONNRESET)
 	}
-	return errno
-}
-
-// keep moves bytes out of the loop's shared buffer, which the next pump will overwrite.
-func (p *pump) keep(l *loop) {
-	if len(p.held) > 0 && p.chunk == nil {
-		p.chunk = l.chunks.get()
-		p.held = p.chunk[:copy(p.chunk[:], p.held)]
-	}
-}
-
-// finish passes the end of file on.
-func (p *pump) finish(l *loop, dst int) verdict {
-	if !p.last {
-		if errno := l.kernel.shutdown(dst); errno != 0 {
+	if !w.last {
+		if errno := l.kernel.shutdown(w.dst); errno != 0 {
 			return p.fail(l, destinationFailed, errno)
 		}
 	}
-	p.over = true
+	p.abandon(l)
 	return finished
 }
 
@@ -234,12 +256,9 @@ func (p *pump) fail(l *loop, v verdict, errno unix.Errno) verdict {
 // abandon ends the pump and gives back what it holds. A pipe with bytes in it is destroyed: pooled, it would
 // hand them to another connection.
 func (p *pump) abandon(l *loop) {
-	p.over = true
-	p.held = nil
-	if p.chunk != nil {
-		l.chunks.put(p.chunk)
-		p.chunk = nil
-	}
+	p.state = over
+	l.chunks.put(p.rest)
+	p.rest = nil
 	if p.pipe != nil {
 		l.pipes.destroy(p.pipe)
 		p.pipe, p.piped = nil, 0

@@ -26,10 +26,19 @@ func TestConnectedToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, local := range []bool{true, false} {
-		p := &pair{loop: new(loop), port: &Port{local: func() bool { return local }}, back: leg{fd: fd}}
+		p := backendPair(fd, local)
 		if got := p.connectedToItself(); got != local { // not asked where it cannot happen
 			t.Errorf("local %v: got %v", local, got)
 		}
+	}
+}
+
+// backendPair is a pair with a leg towards a backend whose address is one of this host's, or is not.
+func backendPair(fd int, local bool) *pair {
+	return &pair{
+		share:    &share{loop: &loop{kernel: linux{}}},
+		settings: &settings{local: func() bool { return local }},
+		legs:     [2]leg{back: {fd: int32(fd)}},
 	}
 }
 
@@ -48,7 +57,7 @@ func TestConnectedToAnother(t *testing.T) {
 	if err := unix.Connect(fd, to); err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{loop: new(loop), port: &Port{local: func() bool { return true }}, back: leg{fd: fd}}
+	p := backendPair(fd, true)
 	if p.connectedToItself() {
 		t.Error("an ordinary connection is taken for one to itself")
 	}

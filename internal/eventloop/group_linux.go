@@ -135,7 +135,7 @@ func (g *Group) easy(l *Loop) bool {
 func (g *Group) Shrink() {
 	all := g.all()
 	if last := all[len(all)-1]; len(all) > 1 {
-		last.Post(last.retire)
+		last.Do(last.retire)
 	}
 }
 

@@ -16,9 +16,30 @@ const (
 	restAfter = time.Second
 
 	// briefly is how long a busy loop waits, in milliseconds, before it tells the Go scheduler that it does: the least
-	// that epoll_wait knows.
-	briefly = 1
+	// that epoll_wait knows. It is not done again for up to longestVain waits where it has been in vain: the scheduler's
+	// monitor wakes every 20 us meanwhile.
+	briefly     = 1
+	longestVain = 63
 )
+
+// brief says when it pays to wait briefly. Its zero value is ready.
+type brief struct{ skip, vain int }
+
+func (b *brief) pays() bool {
+	if b.skip > 0 {
+		b.skip--
+		return false
+	}
+	return true
+}
+
+func (b *brief) learn(found bool) {
+	b.vain = min(2*b.vain+1, longestVain)
+	if found {
+		b.vain = 0
+	}
+	b.skip = b.vain
+}
 
 // ErrClosed is what a loop answers that has ended.
 var ErrClosed = errors.New("the event loop has ended")
@@ -34,6 +55,7 @@ type Loop struct {
 	timers deadlines
 	passed time.Duration // when a deadline was first seen to have passed, and not acted on; zero: none
 	yields yields
+	brief  brief
 	load   load
 
 	// What is of the turn.
@@ -104,7 +126,10 @@ func (l *Loop) run() {
 	l.wake = -1
 	tasks := l.tasks
 	l.mu.Unlock()
-	for _, f := range append(tasks, l.atEnd...) {
+	for _, f := range tasks {
+		f()
+	}
+	for _, f := range l.atEnd {
 		f()
 	}
 	closeFD(l.epoll.fd)
@@ -147,8 +172,9 @@ func (l *Loop) look() []unix.EpollEvent {
 	timeout := l.timeout()
 	var ready []unix.EpollEvent
 	switch {
-	case l.busy && uint64(timeout) >= uint64(briefly*time.Millisecond): // below zero is for ever
+	case l.busy && uint64(timeout) >= uint64(briefly*time.Millisecond) && l.brief.pays(): // below zero is for ever
 		ready = l.epoll.raw(briefly)
+		l.brief.learn(len(ready) > 0)
 	case l.number == 0 && l.quiet >= restAfter && uint64(timeout) >= uint64(restAfter):
 		ready = l.epoll.rest(timeout)
 	default:

@@ -63,6 +63,9 @@ func (q *queue) remove(r Runner) {
 // Enqueue puts a runner at the end of the loop's queue. It is not in the queue already.
 func (l *Loop) Enqueue(r Runner) { l.queue.push(r) }
 
+// Queued says whether a runner is in the queue.
+func (l *Loop) Queued() bool { return l.queue.length > 0 }
+
 // Dequeue takes a runner out of the queue, if it is there. It must not be called by the runner's own Run.
 func (l *Loop) Dequeue(r Runner) { l.queue.remove(r) }
 

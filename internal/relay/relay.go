@@ -54,10 +54,11 @@ func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
-	if _, err := engine.Add(socket.Take(), c.Backend); err != nil {
+	port, err := engine.Add(socket.Take(), c.Backend)
+	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	return &Relay{Engine: "splice", Stats: func() fmt.Stringer { return engine.Stats() }}, nil
+	return &Relay{Engine: "splice", Stats: func() fmt.Stringer { return engine.Stats() }, Ended: port.Ended()}, nil
 }
 
 func startFallback(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {

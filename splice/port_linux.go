@@ -1,0 +1,273 @@
+package splice
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/sourceport"
+)
+
+// Port is a published port: a listener, the backend that its connections go to, their pairs and what they count. Its
+// methods may be called from any goroutine, also from Options.Report.
+type Port struct {
+	engine   *Engine
+	listener listener
+	settings atomic.Pointer[settings]
+	aborted  atomic.Bool // connections that are on their way to a loop end there
+	ended    chan error  // receives why, if the listener ends by itself
+
+	mu     sync.Mutex
+	closed bool
+	shares []*share // its parts on the loops
+	away   int      // connections that are on their way to a loop
+	past   Stats    // what parts have counted that are no more
+}
+
+// settings are what a port's connections are made with. They are exchanged as a whole, while connections live.
+type settings struct {
+	Options
+	backend netip.AddrPort
+	address sockaddr            // the backend's, for connect
+	local   func() bool         // says whether the backend's address is one of this host's; the first connection asks
+	sources *sourceport.Backend // chooses source ports
+}
+
+// newSettings checks them. What it gives is released by release.
+func newSettings(backend netip.AddrPort, o Options) (*settings, error) {
+	address, err := newSockaddr(backend)
+	if err != nil {
+		return nil, err
+	}
+	if backend.Port() == 0 {
+		return nil, fmt.Errorf("%v is not an address and port to connect to", backend)
+	}
+	return &settings{
+		Options: o.withDefaults(),
+		backend: backend,
+		address: address,
+		local:   sync.OnceValue(func() bool { return isLocal(backend.Addr()) }),
+		sources: sourceport.For(backend),
+	}, nil
+}
+
+// SetBackend has new connections go to another backend. Those that exist stay where they are.
+func (p *Port) SetBackend(backend netip.AddrPort) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set(backend, p.settings.Load().Options)
+}
+
+// SetOptions has new connections made with other options. Those that exist follow Policy, and keep the rest.
+func (p *Port) SetOptions(o Options) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set(p.settings.Load().backend, o)
+}
+
+// set exchanges the settings; p.mu is held.
+func (p *Port) set(backend netip.AddrPort, o Options) error {
+	if p.closed {
+		return errClosed
+	}
+	next, err := newSettings(backend, o)
+	if err != nil {
+		return fmt.Errorf("splice: %w", err)
+	}
+	p.settings.Swap(next).sources.Release()
+	p.listener.setOptions(next.KeepAlive)
+	return nil
+}
+
+// Backend is where new connections go.
+func (p *Port) Backend() netip.AddrPort { return p.settings.Load().backend }
+
+// Ended receives why, if the port has stopped accepting by itself: its socket does not listen any more.
+func (p *Port) Ended() <-chan error { return p.ended }
+
+func (p *Port) report(op string, client netip.AddrPort, err error) {
+	s := p.settings.Load()
+	s.Report(op, client, s.backend, err)
+}
+
+// Close stops accepting and closes the listener. Connections that exist go on. Closing again does nothing.
+func (p *Port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	p.listener.close()
+	p.settings.Load().sources.Release()
+	for _, s := range p.shares { // those without pairs end
+		s.loop.Post(s.leave)
+	}
+	p.forget()
+	return nil
+}
+
+// Abort closes the port and resets its connections. They are gone soon after it returns.
+func (p *Port) Abort() error {
+	err := p.Close()
+	p.aborted.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.shares {
+		s.loop.Post(s.abort)
+	}
+	return err
+}
+
+// Stats are the counters of the port.
+func (p *Port) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := p.past
+	for _, s := range p.shares {
+		sum = sum.plus(s.count.read())
+	}
+	sum.AcceptErrors += p.listener.errors.Load()
+	return sum
+}
+
+// drop takes a share out that has ended.
+func (p *Port) drop(s *share) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, other := range p.shares {
+		if other == s {
+			p.shares = append(p.shares[:i:i], p.shares[i+1:]...)
+			p.past = p.past.plus(s.count.read())
+		}
+	}
+	p.forget()
+}
+
+// forget has the engine keep the port's counters only, once it is closed and its last connection is gone; p.mu is held.
+func (p *Port) forget() {
+	if p.closed && len(p.shares) == 0 && p.away == 0 {
+		past := p.past
+		past.AcceptErrors += p.listener.errors.Load()
+		p.engine.forget(p, past)
+	}
+}
+
+// send has a connection go to another loop, where arrive is called. It reports false when that has ended.
+func (p *Port) send(to *eventloop.Loop, arrive func(*loop)) bool {
+	p.mu.Lock()
+	p.away++
+	p.mu.Unlock()
+	landed := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.away--
+		p.forget()
+	}
+	if to.Post(func() { arrive(p.engine.on(to)); landed() }) {
+		return true
+	}
+	landed()
+	return false
+}
+
+// share is a port's part on one loop: its pairs there and what they count.
+type share struct {
+	port  *Port
+	loop  *loop
+	first *pair
+	count counters
+}
+
+// share gives the port's part on the loop.
+func (l *loop) share(p *Port) *share {
+	s := l.shares[p]
+	if s == nil {
+		s = &share{port: p, loop: l}
+		l.shares[p] = s
+		p.mu.Lock()
+		p.shares = append(p.shares, s)
+		p.mu.Unlock()
+	}
+	return s
+}
+
+// add takes a pair in, which is in no share.
+func (s *share) add(p *pair) {
+	p.share, p.previous, p.next = s, nil, s.first
+	if s.first != nil {
+		s.first.previous = p
+	}
+	s.first = p
+	add(&s.count.active, 1)
+}
+
+// remove takes a pair out. It keeps the pointer to the share.
+func (s *share) remove(p *pair) {
+	if p.previous == nil {
+		s.first = p.next
+	} else {
+		p.previous.next = p.next
+	}
+	if p.next != nil {
+		p.next.previous = p.previous
+	}
+	p.previous, p.next = nil, nil
+	add(&s.count.active, -1)
+	s.leave()
+}
+
+// leave ends the share of a port that is closed, if it has no pairs.
+func (s *share) leave() {
+	if s.first != nil || s.loop.shares[s.port] != s || !s.port.isClosed() {
+		return
+	}
+	delete(s.loop.shares, s.port)
+	s.port.drop(s)
+}
+
+func (p *Port) isClosed() bool { return p.listener.closed.Load() }
+
+// abort resets all pairs.
+func (s *share) abort() {
+	for s.first != nil {
+		s.first.reset()
+	}
+}
+
+// counters are written by their loop alone and read from anywhere.
+type counters struct {
+	accepted, active, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts atomic.Uint64
+}
+
+// add adds to a counter that nobody else writes to, without a locked instruction.
+func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) }
+
+func (c *counters) read() Stats {
+	return Stats{
+		Accepted:     c.accepted.Load(),
+		Active:       c.active.Load(),
+		DialErrors:   c.dialErrors.Load(),
+		Aborted:      c.aborted.Load(),
+		Spliced:      c.spliced.Load(),
+		Copied:       c.copied.Load(),
+		PipesRefused: c.pipesRefused.Load(),
+		SourcePorts:  c.sourcePorts.Load(),
+	}
+}
+
+// plus adds the counters of two ports, or of two parts of one.
+func (s Stats) plus(o Stats) Stats {
+	s.Accepted += o.Accepted
+	s.Active += o.Active
+	s.AcceptErrors += o.AcceptErrors
+	s.DialErrors += o.DialErrors
+	s.Aborted += o.Aborted
+	s.Spliced += o.Spliced
+	s.Copied += o.Copied
+	s.PipesRefused += o.PipesRefused
+	s.SourcePorts += o.SourcePorts
+	return s
+}
