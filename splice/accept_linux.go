@@ -1,7 +1,6 @@
 package splice
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,9 +17,7 @@ import (
 )
 
 const (
-	// acceptBatch is how many connections a listener takes before those that are there have their turn. It begins with
-	// one, so that a connection that comes alone costs no call to learn that there is no other, and doubles while more
-	// wait.
+	// acceptBatch is how many connections a listener takes before those that are there have their turn.
 	acceptBatch = 64
 
 	// A listener that cannot accept tries again after acceptPause, and later and later up to acceptPauseLonger. While it
@@ -42,7 +39,6 @@ type listener struct {
 	handle eventloop.Handle
 
 	// What follows belongs to the loop.
-	batch  int // how many the next event takes
 	timer  eventloop.Timer
 	pause  time.Duration // the last one
 	scarce time.Duration // since when descriptors or memory have been missing; zero: they are not
@@ -57,7 +53,7 @@ type accepted struct {
 
 // open makes the socket what the loop needs and begins to accept.
 func (ln *listener) open(p *Port, fd int) error {
-	ln.port, ln.fd, ln.batch, ln.loop = p, fd, 1, p.engine.group.First()
+	ln.port, ln.fd, ln.loop = p, fd, p.engine.group.First()
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return sysError("fcntl", err)
 	}
@@ -121,12 +117,7 @@ func (ln *listener) Ready(uint32) {
 	switch {
 	case err != nil:
 		ln.failed(err)
-	case n == ln.batch:
-		ln.batch = min(2*ln.batch, acceptBatch)
-	default:
-		ln.batch = max(1, n)
-	}
-	if n > 0 && err == nil {
+	case n > 0:
 		ln.pause, ln.scarce = 0, 0
 	}
 }
@@ -139,7 +130,7 @@ func (ln *listener) take(l *loop) (n int, err error) {
 		return 0, nil
 	}
 	s, from := ln.port.settings.Load(), &l.addresses[0]
-	for n < ln.batch {
+	for batch := ln.waiting(); n < batch; {
 		// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 		// both legs. Until then it waits there.
 		back, errno := s.socket(l.kernel)
@@ -162,6 +153,17 @@ func (ln *listener) take(l *loop) (n int, err error) {
 	return n, nil
 }
 
+// waiting is how many connections to take: as many as wait, up to a batch. To ask is cheaper than to find out by a call
+// too many, before which there is a socket to be opened.
+func (ln *listener) waiting() int {
+	// It is tcpi_unacked of a socket that listens (tcp_get_info in net/ipv4/tcp.c).
+	info, err := unix.GetsockoptTCPInfo(ln.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 1 // an MPTCP socket of an older kernel
+	}
+	return min(max(int(info.Unacked), 1), acceptBatch)
+}
+
 // scarce says whether something has run out that comes back, for the process or the machine.
 func scarce(errno unix.Errno) bool {
 	switch errno {
@@ -175,8 +177,7 @@ func scarce(errno unix.Errno) bool {
 func (ln *listener) failed(err error) {
 	ln.errors.Add(1)
 	ln.port.report("accept", netip.AddrPort{}, err)
-	var errno unix.Errno
-	errors.As(err, &errno)
+	errno := errnoOf(err)
 	switch errno {
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
 		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH:

@@ -54,10 +54,12 @@ func (s *settings) socket(k kernel) (int, unix.Errno) {
 // place gives a connection to the loop that has the least to do.
 func (p *Port) place(l *loop, c accepted) {
 	to := l.Place()
-	if to != l.Loop && p.send(to, func(there *loop) { there.dial(p, c) }) {
+	if to == l.Loop {
+		l.dial(p, c)
 		return
 	}
-	l.dial(p, c)
+	p.depart()
+	p.send(to, func(there *loop) { there.dial(p, c) }, func() { l.dial(p, c) })
 }
 
 // dial makes a pair of an accepted connection and starts to connect its backend.
@@ -192,11 +194,12 @@ func (p *pair) dialed() {
 		return
 	}
 	p.state = relaying
+	p.read(front, p.legs[front].handle.Registered()) // a client has mostly sent its request by now
+	// Of what is there or has happened before a leg is registered, epoll tells then.
 	if err := p.watch(); err != nil {
 		p.unwatchable(err)
 		return
 	}
-	p.read(front, true) // a client has mostly sent its request by now
 	p.settle()
 }
 

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"errors"
 	"os"
 	"unsafe"
 
@@ -171,3 +172,9 @@ func closeFD(fd int) { _ = unix.Close(fd) }
 
 // sysError names the call that failed.
 func sysError(call string, errno error) error { return os.NewSyscallError(call, errno) }
+
+// errnoOf is what a failed call has answered.
+func errnoOf(err error) (errno unix.Errno) {
+	errors.As(err, &errno)
+	return errno
+}

@@ -64,12 +64,17 @@ type pair struct {
 type leg struct {
 	fd     int32 // -1 once closed
 	abrupt bool  // the kernel is to reset it when it is closed, also by the end of the process
+	filled bool  // it has been full once, and is watched for room since
 	handle eventloop.Handle
 }
 
 // legEvents are what a leg is watched for, from its registration to its end, so that no change of state costs a system
-// call. Epoll tells changes only (EPOLLET); that room is there is one only after a write has found none.
-const legEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLET
+// call. Epoll tells changes only (EPOLLET). Of room it is not told before a leg is full for the first time: epoll would
+// begin with it, for each of the many connections that never are.
+const (
+	legEvents  = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+	roomEvents = legEvents | unix.EPOLLOUT
+)
 
 // frontLeg and backLeg are a pair as the handler of a leg's events.
 type (
@@ -109,8 +114,12 @@ func (p *pair) watch() error {
 		if lg.fd < 0 || lg.handle.Registered() {
 			continue
 		}
+		events := uint32(legEvents)
+		if lg.filled || p.state == dialing && s == int(back) { // of a socket that is connected, epoll says that there is room
+			events, lg.filled = roomEvents, true
+		}
 		var err error
-		if lg.handle, err = p.share.loop.kernel.watch(p.share.loop.Loop, int(lg.fd), legEvents, handler); err != nil {
+		if lg.handle, err = p.share.loop.kernel.watch(p.share.loop.Loop, int(lg.fd), events, handler); err != nil {
 			return err
 		}
 	}
@@ -222,6 +231,7 @@ func (p *pair) took(s side, v verdict) {
 		pm.state = empty
 	case awaitDestination:
 		pm.state = holding
+		p.awaitRoom(s.other())
 	case sourceFailed:
 		p.fail(s, pm.errno)
 	case destinationFailed:
@@ -230,6 +240,19 @@ func (p *pair) took(s side, v verdict) {
 			errno = p.share.loop.kernel.pendingError(int(p.legs[s.other()].fd))
 		}
 		p.fail(s.other(), errno)
+	}
+}
+
+// awaitRoom has epoll tell when a leg that is full has room again, now and ever after.
+func (p *pair) awaitRoom(s side) {
+	lg := &p.legs[s]
+	if lg.filled || !lg.handle.Registered() {
+		lg.filled = true // watch will say so
+		return
+	}
+	lg.filled = true
+	if err := p.share.loop.Rewatch(lg.handle, int(lg.fd), roomEvents); err != nil {
+		p.fail(s, errnoOf(err))
 	}
 }
 
@@ -384,12 +407,9 @@ func (f *frontLeg) Move(to *eventloop.Loop) bool {
 		}
 	}
 	port := p.share.port
+	port.depart()
 	p.share.remove(p)
-	if port.send(to, p.arrive) { // it may be there already
-		return true
-	}
-	p.arrive(from)
-	return false
+	return port.send(to, p.arrive, func() { p.arrive(from) })
 }
 
 // arrive has the pair go on, on a loop that it was not on.

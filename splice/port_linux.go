@@ -155,21 +155,27 @@ func (p *Port) forget() {
 	}
 }
 
-// send has a connection go to another loop, where arrive is called. It reports false when that has ended.
-func (p *Port) send(to *eventloop.Loop, arrive func(*loop)) bool {
+// depart notes that a connection leaves for another loop. It is called before the connection is taken from where it is.
+func (p *Port) depart() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.away++
-	p.mu.Unlock()
-	landed := func() {
+}
+
+// send has a connection that departs go on by arrive, on another loop. It reports false when that has ended, and then
+// calls stay.
+func (p *Port) send(to *eventloop.Loop, arrive func(*loop), stay func()) bool {
+	land := func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.away--
 		p.forget()
 	}
-	if to.Post(func() { arrive(p.engine.on(to)); landed() }) {
+	if to.Post(func() { arrive(p.engine.on(to)); land() }) {
 		return true
 	}
-	landed()
+	stay()
+	land()
 	return false
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -54,6 +55,20 @@ func Dial(t testing.TB, network string, to netip.AddrPort) net.Conn {
 	Must(t, conn.SetDeadline(time.Now().Add(Timeout)))
 	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
 	return conn
+}
+
+// WantReset connects to a port, sends nothing, and expects a reset, which may be as fast as the connect.
+func WantReset(t testing.TB, to netip.AddrPort) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", to.String(), Timeout)
+	if err == nil {
+		Check(t, conn.SetDeadline(time.Now().Add(Timeout)))
+		_, err = io.ReadAll(conn)
+		_ = conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a client of %v got %v, want a reset", to, err)
+	}
 }
 
 // Exchange sends a message and expects it back.

@@ -73,3 +73,11 @@ func Bind(t testing.TB, on netip.Addr) (int, netip.AddrPort) {
 	Must(t, err)
 	return fd, netip.AddrPortFrom(on, uint16(name.(*unix.SockaddrInet4).Port))
 }
+
+// Refusing is an address where nobody listens, and where nobody else will.
+func Refusing(t testing.TB) netip.AddrPort {
+	t.Helper()
+	fd, addr := Bind(t, Loopback)
+	t.Cleanup(func() { Check(t, unix.Close(fd)) })
+	return addr
+}

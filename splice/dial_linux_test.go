@@ -1,0 +1,117 @@
+package splice
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
+)
+
+// portless is a kernel that finds no source port for a socket that is not bound, and has busy ports.
+type portless struct {
+	linux
+	busy         *atomic.Int64 // connects from bound ports that fail, too
+	bound, other *atomic.Int64 // calls of connect(2)
+}
+
+func (p portless) bind(int, *sockaddr) unix.Errno { return 0 } // the real port is left to the kernel
+
+func (p portless) connect(fd int, to *sockaddr) unix.Errno {
+	reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR) // which is set to bind
+	switch {
+	case err != nil || reuse == 0:
+		p.other.Add(1)
+		return unix.EADDRNOTAVAIL
+	case p.bound.Add(1) <= p.busy.Load():
+		return unix.EADDRNOTAVAIL
+	}
+	return p.linux.connect(fd, to)
+}
+
+// TestNoSourcePortToBeHad: when the kernel has no source port left, one is bound, and where that is busy the next, before
+// a client is refused (moby#47537).
+func TestNoSourcePortToBeHad(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		busy   int64
+		served bool
+	}{{"the kernel has none", 0, true}, {"some are busy", 5, true}, {"all are busy", 1 << 30, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			var busy, bound, other atomic.Int64
+			busy.Store(test.busy)
+			e := scriptedEngine(t, portless{busy: &busy, bound: &bound, other: &other})
+			fd, addr := rig.Bind(t, rig.Loopback)
+			p, err := e.Add(fd, rig.Backend(t, rig.Echo))
+			rig.Must(t, err)
+			if !test.served {
+				rig.WantReset(t, addr)
+				if s := p.Stats(); s.DialErrors != 1 || bound.Load() > maxTries {
+					t.Errorf("%v after %d tries, want 1 dial error after %d at the most", s, bound.Load(), maxTries)
+				}
+				return
+			}
+			for range 3 {
+				conn := rig.Dial(t, "tcp", addr)
+				rig.Exchange(t, conn, []byte("hello"))
+				rig.Check(t, conn.Close())
+			}
+			if other.Load() != 1 {
+				t.Errorf("the kernel was asked %d times, want once: it had none", other.Load())
+			}
+			if s := p.Stats(); s.SourcePorts != uint64(bound.Load()) || s.DialErrors != 0 {
+				t.Errorf("%v; %d were bound", s, bound.Load())
+			}
+		})
+	}
+}
+
+// late is a kernel whose connections are established by the time that epoll tells, and not before; by then the backend has
+// sent something and reset.
+type late struct{ linux }
+
+func (late) getpeername(int, *unix.RawSockaddrAny) unix.Errno { return unix.ENOTCONN }
+
+// TestBannerBeforeAReset: what a backend says before it resets arrives, and is not a failed dial, even if all of it
+// happens while the dial is under way.
+func TestBannerBeforeAReset(t *testing.T) {
+	for name, k := range map[string]kernel{"seen at once": linux{}, "seen late": late{}} {
+		t.Run(name, func(t *testing.T) {
+			e := scriptedEngine(t, k)
+			backend := rig.Backend(t, func(conn *net.TCPConn) {
+				_, err := io.WriteString(conn, "banner")
+				rig.Check(t, errors.Join(err, conn.SetLinger(0)))
+			})
+			p, addr := addTo(t, e, backend)
+			for read := 0; read < 50; read++ {
+				conn, err := net.DialTimeout("tcp", addr.String(), rig.Timeout)
+				if errors.Is(err, unix.ECONNRESET) { // all of it came while the client was connecting
+					read--
+					continue
+				}
+				rig.Must(t, err)
+				got, err := io.ReadAll(conn)
+				rig.Check(t, conn.Close())
+				if string(got) != "banner" || !errors.Is(err, unix.ECONNRESET) {
+					t.Fatalf("the client read %q, %v; want the banner and a reset", got, err)
+				}
+			}
+			if s := p.Stats(); s.DialErrors != 0 {
+				t.Errorf("%v; want no dial errors", s)
+			}
+		})
+	}
+}
+
+func addTo(t *testing.T, e *Engine, backend netip.AddrPort) (*Port, netip.AddrPort) {
+	t.Helper()
+	fd, addr := rig.Bind(t, rig.Loopback)
+	p, err := e.Add(fd, backend)
+	rig.Must(t, err)
+	return p, addr
+}
