@@ -42,11 +42,13 @@ func setTCPOptions(fd int, k net.KeepAliveConfig) {
 // seconds rounds up: zero is no time that the kernel would take.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
-// socket opens a socket for a connection to the backend.
+// socket opens a socket for a connection to the backend. Its source port may be bound, by it or, once it is in TIME_WAIT, by
+// a later one, and for that both need SO_REUSEADDR.
 func (s *settings) socket(k kernel) (int, unix.Errno) {
 	fd, errno := k.socket(s.address.family)
 	if errno == 0 {
 		setTCPOptions(fd, s.KeepAlive)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // without it there are fewer ports to choose from
 	}
 	return fd, errno
 }
@@ -97,23 +99,26 @@ const maxTries = 8
 // and so it does when the kernel has found none.
 func (p *pair) connect() (connected bool, err error) {
 	l, s, lg := p.share.loop, p.settings, &p.legs[back]
-	bound := s.sources.Dial()
+	many := s.sources.Dial()
+	bind := many && s.sources.KnowsSource()
 	for range maxTries {
 		fd := int(lg.fd)
-		bound = bound && p.bind(fd)
-		if bound {
-			add(&p.share.count.sourcePorts, 1)
-		}
+		bound := bind && p.bind(fd)
 		connected, err := l.start(fd, &s.address)
-		if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		switch {
+		case !errors.Is(err, unix.EADDRNOTAVAIL):
+			if bound {
+				add(&p.share.count.sourcePorts, 1)
+			} else if many && err == nil && getsockname(fd, &l.addresses[0]) == 0 {
+				s.sources.SetSource(addrPort(&l.addresses[0]).Addr())
+			}
 			return connected, err
-		}
-		if !bound { // the kernel has found no port
+		case !bound: // the kernel has found no port
 			s.sources.Exhausted()
+			bind = true
 		}
 		// Or the port's connection still lives, or its TIME_WAIT may not be taken over. A socket that was bound stays
 		// bound, so another takes its place.
-		bound = true
 		closeFD(fd)
 		next, errno := s.socket(l.kernel)
 		if lg.fd = int32(next); errno != 0 {
@@ -128,16 +133,17 @@ func (p *pair) connect() (connected bool, err error) {
 // kernel is to choose then.
 func (p *pair) bind(fd int) bool {
 	l, s := p.share.loop, p.settings
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) != nil {
-		return false
-	}
 	for range maxTries {
-		port := s.sources.Port()
-		if port == 0 {
+		source := s.sources.Next()
+		if source.Port() == 0 {
 			return false
 		}
-		if address := anyAddress(s.address.family, port); l.kernel.bind(fd, &address) == 0 {
+		address := sourceAddress(source, s.address.family)
+		switch l.kernel.bind(fd, &address) {
+		case 0:
 			return true
+		case unix.EADDRNOTAVAIL:
+			s.sources.SetSource(netip.Addr{})
 		}
 	}
 	return false

@@ -13,24 +13,34 @@
 //
 // # Words
 //
-// The frontend is the host's side of a connection, the backend the container's. Each side is a leg: a
-// descriptor and what epoll was told about it. Two legs are a pair. A pump moves the bytes of one direction;
-// a pair has two, up (frontend to backend) and down.
+// The frontend is the host's side of a connection, the backend the container's. Each side has a leg: a connected socket.
+// Two legs are a pair. A pump moves the bytes of one direction; a pair has two, each of which reads the leg of its side
+// and writes to the other. A port is a listener, its backend, its options, its pairs and its counters; what of it is on
+// one event loop is its share there.
 //
 // # The loop
 //
-// Everything happens on an event loop: one goroutine, epoll, non-blocking descriptors. There is
-// no goroutine, timer, buffer or pipe per connection: an idle pair is two descriptors and one small struct.
+// Everything happens on the event loops of internal/eventloop, which says in which order: new connections first, then
+// what is small, then one slice of one stream. There is no goroutine, timer, buffer or pipe per connection: an idle pair
+// is two descriptors and one small struct. All ports accept on the first loop; a connection goes to the loop that has the
+// least to do, and may be moved to another later.
 //
 // # The life of a pair
 //
-//	          accept             connected            both pumps finished
+//	          accept             connected            both pumps are over
 //	listener ───────▶ dialing ────────────▶ relaying ────────────────────▶ closed
-//	                     │                     │                             ▲
-//	                     │                     │ a leg failed                │
-//	                     │                     ▼                             │
-//	                     │                  aborting ── flushed, or too late ┤
-//	                     └── refused, timed out, client gone ────────────────┘
+//	                     │                   │    │                           ▲
+//	                     │     a leg failed  │    │ a leg was reset after     │
+//	                     │                   ▼    ▼ its end had come          │
+//	                     │              aborting  parting                     │
+//	                     │                 │  │        │                      │
+//	                     │  too late ──────┤  │ both pumps are over           │
+//	                     │                 │  ▼        ▼                      │
+//	                     │                 │  flushing ── acknowledged, or ───┤
+//	                     │                 │     │        too late            │
+//	                     │                 ▼     ▼ the other leg failed, too  │
+//	                     │                  lost ─────────────────────────────┤
+//	                     └── refused, timed out, client gone ─────────────────┘
 //
 // A dialing pair waits for connect(2). The client is not read, but watched for errors: if it resets, the dial
 // ends. A dial that fails resets the client.
@@ -38,41 +48,47 @@
 // A relaying pair has both pumps running. End of file on one leg shuts down the write side of the other, once
 // every byte before it has left; the opposite direction goes on.
 //
-// An aborting pair had a leg fail (reset, keepalive). What that leg delivered before goes on to the other; when
+// In an aborting pair a leg has failed (reset, keepalive). What that leg delivered before goes on to the other; when
 // the other's peer has acknowledged all of it, or after flushTimeout, it is reset too. So an abort never looks
 // like an ordinary end, and an ordinary end never becomes a reset: a leg that had ended in order before it was
-// reset (EPIPE says so) has its end passed on first, without a time limit.
+// reset (EPIPE says so) has its end passed on first, without a time limit. That pair is parting.
+//
+// The end of the process is an abort, too: while a leg waits for bytes that are here, or is sent a stream, its socket is
+// set so that the kernel resets it when it closes it (SO_LINGER with a time of zero).
 //
 // # The states of a pump
 //
-//	        read                      the destination took all
-//	empty ────────▶ holding ───────────────────────────────────▶ empty
-//	  │               │  ▲
-//	  │               └──┘ the destination is full: wait until it is writable,
-//	  │                    and do not read before all has left
-//	  └── end of file ──▶ finished
+//	   an event of the source: small, all of it has left
+//	   ┌──┐
+//	   │  ▼          more than is small
+//	┌─ empty ──────────────────────────────▶ queued ─┐
+//	│   ▲ ▲                                  │ ▲  │  │
+//	│   │ └── the source has nothing more ───┘ └──┘  │ a slice: the source has more, the destination takes it
+//	│   │                                            │
+//	│   └── all has left ── holding ◀────────────────┤
+//	│                          ▲    the destination  │
+//	│                          └─── is full ─────────┤
+//	└──────────────── end of file, failure ──────────┴──▶ over
 //
-// Bytes are held in the loop's one shared buffer within a turn; what the destination did not take is moved to
-// a chunk of the pump's own, or stays in the pipe it was spliced to. A pump owns a pipe only while the pipe
-// holds bytes. So a splice into a pipe that fails never fails because the pipe is full, and a pump at rest costs
-// no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
-//
-// Interest follows state. A leg is watched for reading while the pump behind it is empty, for writing while
-// the pump before it holds bytes, and for errors and hang-ups at all times, which nothing can turn off.
+// An empty pump has its source read at an event. What is small moves at once; what is more, or comes on a connection that
+// streams, goes to the loop's queue in slices, until the source has nothing more or the destination is full. A pump that
+// holds bytes does not read before all have left. Bytes are held in the loop's shared buffer within a step; copied ones
+// that the destination did not take are moved to a chunk that fits them, spliced ones stay in the pipe. A pump has a
+// pipe only while the pipe holds bytes. So a splice into a pipe that fails never fails because the pipe is full, and a
+// pump at rest costs no pipe. A pipe that held bytes when its pump was abandoned is closed, never used again.
 //
 // # Edges
 //
-// Legs are watched edge-triggered: epoll tells a change once. Level-triggered, the kernel would look at every socket
-// once more after its event, to find nothing: 6% of the proxy's time with 64 clients. So whoever leaves something in
-// a source must know that it will be told again:
+// Legs are registered once, edge-triggered: epoll tells a change once, and no state of a pump costs a system call.
+// (Level-triggered, the kernel would look at every socket once more after its event, to find nothing: 6% of the proxy's
+// time with 64 clients.) So whoever leaves something in a source must know that it will be told again, or look by himself:
 //
-//   - A turn that ends with a short recv leaves nothing. What comes afterwards makes an event of its own. The end of the
+//   - A step that ends with a short recv leaves nothing. What comes afterwards makes an event of its own. The end of the
 //     stream, a reset and urgent data may have come before the recv; but then the event said so (EPOLLRDHUP, EPOLLPRI,
-//     EPOLLHUP, EPOLLERR), and the turn reads until there is nothing.
-//   - A turn that ends because it was long enough, or with a splice that a pipe full of small fragments cut short,
-//     says so (pump.unread). The leg is registered again, which makes epoll look anew.
-//   - While a pump waits for its destination its source is not watched for reading. When it is again, that is a
-//     change of what is registered, and epoll looks anew.
-//
-// Listeners are level-triggered: each of their events accepts one connection.
+//     EPOLLHUP, EPOLLERR), and the source is read until it has nothing.
+//   - Events of the source of a pump that is queued or holds bytes are not heard. When its turn comes, or all has left,
+//     it reads until the source has nothing.
+//   - Whether there is room is asked only of a leg that has been full: epoll would begin by saying so of every other.
+//     The registration is changed when a leg is full for the first time, which has epoll look anew.
+//   - A pair that comes to another loop is registered there for the first time, which has epoll look anew, too.
 package splice

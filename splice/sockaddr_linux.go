@@ -44,8 +44,11 @@ func newSockaddr(a netip.AddrPort) (sockaddr, error) {
 	return s, nil
 }
 
-// anyAddress is a port on all addresses of a family.
-func anyAddress(family int, port uint16) sockaddr {
+// sourceAddress encodes what to bind a socket of a family to. Without an address it is a port on all of them.
+func sourceAddress(a netip.AddrPort, family int) sockaddr {
+	if s, err := newSockaddr(a); err == nil && s.family == family {
+		return s
+	}
 	s := sockaddr{family: family, size: unix.SizeofSockaddrInet6}
 	if family == unix.AF_INET {
 		s.size = unix.SizeofSockaddrInet4
@@ -53,7 +56,7 @@ func anyAddress(family int, port uint16) sockaddr {
 	// The family and port stand at the same place in both.
 	sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.raw))
 	sa.Family = uint16(family)
-	setPort(&sa.Port, port)
+	setPort(&sa.Port, a.Port())
 	return s
 }
 

@@ -26,6 +26,8 @@ type Backend struct {
 	dials int       // in it
 	bound bool      // there were many in the last window, or are in this one
 	next  int       // place of the port that has rested longest
+
+	source netip.Addr // what connections come from; zero: not known
 }
 
 // backends are those that are in use in this process.
@@ -83,18 +85,33 @@ func (b *Backend) Exhausted() {
 	b.dials = max(b.dials, usable(time.Now()).many()) // and in the next window
 }
 
-// Port gives the port that has rested longest; zero when there is none to bind: the kernel is to choose.
-func (b *Backend) Port() uint16 {
+// Next gives the address and port to bind: the port is the one that has rested longest. The address is unspecified as long
+// as it is not known, and the port zero when there is none to bind.
+func (b *Backend) Next() netip.AddrPort {
 	p := usable(time.Now())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for range p.size {
 		b.next = (b.next + 1) % p.size
 		if port, free := p.port(b.next); free {
-			return port
+			return netip.AddrPortFrom(b.source, port)
 		}
 	}
-	return 0
+	return netip.AddrPortFrom(b.source, 0)
+}
+
+// KnowsSource says whether it is known which address connections come from.
+func (b *Backend) KnowsSource() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.source.IsValid()
+}
+
+// SetSource tells which address the kernel has chosen for a connection; the zero one if it is not of this host any more.
+func (b *Backend) SetSource(a netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.source = a
 }
 
 // many is how many dials in a window are many.

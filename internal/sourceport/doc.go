@@ -18,6 +18,9 @@
 // at the same time, because all sockets have SO_REUSEADDR. Towards one backend the ports are counted and taken in turn
 // for all loops and published ports of a process together. Two processes with the same backend begin at different places.
 //
+// What is bound is the port at the address that the kernel chose for an earlier connection to the backend. With an
+// unspecified address, connections of others from any address of the host would be in the way.
+//
 // The range, and the ports that ip_local_reserved_ports keeps for services that begin later, are read again every second
 // while ports are bound.
 package sourceport

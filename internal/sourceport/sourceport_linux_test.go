@@ -67,7 +67,7 @@ func TestPortsOfTheHost(t *testing.T) {
 			got := make(map[uint16]int)
 			var last uint16
 			for range 32 {
-				port := b.Port()
+				port := b.Next().Port()
 				if port != 0 && port == last && len(test.want) > 1 {
 					t.Errorf("port %d is given twice in a row", port)
 				}
