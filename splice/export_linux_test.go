@@ -45,6 +45,19 @@ func (e *Engine) Legs() (fds []int) {
 	return fds
 }
 
+// LoopsInUse is how many loops have pairs.
+func (e *Engine) LoopsInUse() (n int) {
+	for _, l := range e.all() {
+		l.Do(func() {
+			for range l.pairs() {
+				n++
+				break
+			}
+		})
+	}
+	return n
+}
+
 // Group gives the event loops.
 func (e *Engine) Group() *eventloop.Group { return e.group }
 
