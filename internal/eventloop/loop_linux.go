@@ -122,8 +122,7 @@ func (l *Loop) run() {
 		l.turn()
 	}
 	l.mu.Lock()
-	closeFD(l.wake)
-	l.wake = -1
+	l.deafen()
 	tasks := l.tasks
 	l.mu.Unlock()
 	for _, f := range tasks {
@@ -133,6 +132,14 @@ func (l *Loop) run() {
 		f()
 	}
 	closeFD(l.epoll.fd)
+}
+
+// deafen has Post and Listen fail from now on; l.mu is held.
+func (l *Loop) deafen() {
+	if l.wake >= 0 {
+		closeFD(l.wake)
+		l.wake = -1
+	}
 }
 
 func (l *Loop) hasEnded() bool {

@@ -97,9 +97,11 @@ func (g *giveAway) Run() Verdict {
 func (l *Loop) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.slots.used > 0 || l.shared.used > 1 || len(l.tasks) > 0 { // the one shared handler is the loop's own
+	if l.slots.used > 0 || l.shared.used > 1 || // the one shared handler is the loop's own
+		len(l.tasks) > 0 || len(l.timers) > 0 {
 		return false
 	}
 	l.ended = true
+	l.deafen() // or a handler could arrive, and be lost
 	return true
 }
