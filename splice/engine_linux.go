@@ -3,7 +3,9 @@ package splice
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -117,30 +119,23 @@ func (e *Engine) on(el *eventloop.Loop) *loop {
 	return l
 }
 
-// forget keeps a port's counters only.
-func (e *Engine) forget(p *Port, past Stats) {
+// forget keeps only what a port has counted, if it has ended. (A connection that was accepted when the port was closed may
+// count a little more, and end, later.)
+func (e *Engine) forget(p *Port) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if _, known := e.ports[p]; known {
+	if counted, ended := p.end(); ended {
 		delete(e.ports, p)
-		e.past = e.past.plus(past)
+		e.past = e.past.plus(counted)
 	}
-}
-
-// open gives the ports, and the counters of those that are no more.
-func (e *Engine) open() (ports []*Port, past Stats) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for p := range e.ports {
-		ports = append(ports, p)
-	}
-	return ports, e.past
 }
 
 // Stats reads the counters, of all ports.
 func (e *Engine) Stats() Stats {
-	ports, sum := e.open()
-	for _, p := range ports {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sum := e.past
+	for p := range e.ports {
 		sum = sum.plus(p.Stats())
 	}
 	sum.Loops, sum.Pipes = uint64(e.group.Len()), e.pipes.Load()
@@ -153,20 +148,14 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	first := !e.closed
 	e.closed = true
+	ports, loops := slices.Collect(maps.Keys(e.ports)), slices.Collect(maps.Values(e.loops))
 	e.mu.Unlock()
-	ports, _ := e.open()
 	for _, p := range ports {
 		_ = p.Abort() // which cannot fail
 	}
 	if !e.shared {
 		e.group.Close()
 	} else {
-		e.mu.Lock()
-		var loops []*loop
-		for _, l := range e.loops {
-			loops = append(loops, l)
-		}
-		e.mu.Unlock()
 		for _, l := range loops {
 			l.Do(l.end)
 		}

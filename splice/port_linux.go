@@ -94,10 +94,16 @@ func (p *Port) report(op string, client netip.AddrPort, err error) {
 
 // Close stops accepting and closes the listener. Connections that exist go on. Closing again does nothing.
 func (p *Port) Close() error {
+	p.close()
+	p.engine.forget(p)
+	return nil
+}
+
+func (p *Port) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil
+		return
 	}
 	p.closed = true
 	p.listener.close()
@@ -105,8 +111,6 @@ func (p *Port) Close() error {
 	for _, s := range p.shares { // those without pairs end
 		s.loop.Post(s.leave)
 	}
-	p.forget()
-	return nil
 }
 
 // Abort closes the port and resets its connections. They are gone soon after it returns.
@@ -135,6 +139,7 @@ func (p *Port) Stats() Stats {
 
 // drop takes a share out that has ended.
 func (p *Port) drop(s *share) {
+	defer p.engine.forget(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, other := range p.shares {
@@ -143,16 +148,18 @@ func (p *Port) drop(s *share) {
 			p.past = p.past.plus(s.count.read())
 		}
 	}
-	p.forget()
 }
 
-// forget has the engine keep the port's counters only, once it is closed and its last connection is gone; p.mu is held.
-func (p *Port) forget() {
-	if p.closed && len(p.shares) == 0 && p.away == 0 {
-		past := p.past
-		past.AcceptErrors += p.listener.errors.Load()
-		p.engine.forget(p, past)
+// end gives what the port has counted, for good, if it is closed and its last connection is gone.
+func (p *Port) end() (counted Stats, ended bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed || len(p.shares) > 0 || p.away > 0 {
+		return Stats{}, false
 	}
+	counted, p.past = p.past, Stats{}
+	counted.AcceptErrors += p.listener.errors.Swap(0)
+	return counted, true
 }
 
 // depart notes that a connection leaves for another loop. It is called before the connection is taken from where it is.
@@ -167,9 +174,9 @@ func (p *Port) depart() {
 func (p *Port) send(to *eventloop.Loop, arrive func(*loop), stay func()) bool {
 	land := func() {
 		p.mu.Lock()
-		defer p.mu.Unlock()
 		p.away--
-		p.forget()
+		p.mu.Unlock()
+		p.engine.forget(p)
 	}
 	if to.Post(func() { arrive(p.engine.on(to)); land() }) {
 		return true
