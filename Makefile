@@ -96,26 +96,26 @@ RESULTS := bench/results/$(shell date +%F)-$(shell uname -r | cut -d- -f1)
 bench-report: OUT = $(RESULTS)$(if $(filter quick,$(SET)),-quick)
 bench-report: bench-packages
 	@status=0; set -x; \
-	$(GO) run ./bench/ratios -set $(SET) -out $(OUT) || status=$$?; \
-	$(GO) run ./bench/report $(if $(filter full,$(SET)),-readme README.md) $(OUT) && exit $$status
+	$(GO) run ./bench ratios -set $(SET) -out $(OUT) || status=$$?; \
+	$(GO) run ./bench report $(if $(filter full,$(SET)),-readme README.md) $(OUT) && exit $$status
 
 # What CI runs: no thresholds, but every proxy has a figure for every work.
 bench-smoke: bench-packages
-	$(GO) run ./bench/ratios -set quick -rounds 1 -strict
+	$(GO) run ./bench ratios -set quick -rounds 1 -strict
 
 # Where the time goes, ours and the reference's algorithm side by side: make profile WORK=crr
 profile: WORK ?= pingpong/size=64/conns=64
 profile:
-	$(GO) run ./bench/profile -work $(WORK) -out bin/profile
+	$(GO) run ./bench profile -work $(WORK) -out bin/profile
 
 # Two builds of ours: make compare OLD=bin/before NEW=bin/portsplice WORK=pingpong,crr
 compare: $(TOOLS)/benchstat
-	PATH=$(TOOLS):$$PATH $(GO) run ./bench/compare $(if $(WORK),-work $(WORK)) $(OLD) $(NEW)
+	PATH=$(TOOLS):$$PATH $(GO) run ./bench compare $(if $(WORK),-work $(WORK)) $(OLD) $(NEW)
 
 # SCTP against docker-proxy, on a kernel that has it. It takes ten minutes: BENCH_SCTP="-rounds 1 -work NAME" does less.
 bench-sctp: build sctp-packages e2e-packages
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench-sctp ./bench/sctp
-	UML_SECONDS=1200 internal/sctp/uml/run bin/bench-sctp -portsplice $(CURDIR)/bin/portsplice $(BENCH_SCTP)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
+	UML_SECONDS=1200 internal/sctp/uml/run bin/bench sctp -portsplice $(CURDIR)/bin/portsplice $(BENCH_SCTP)
 
 # Tools are pinned here and are no dependencies of the module.
 $(TOOLS)/staticcheck: Makefile

@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"flag"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 	"github.com/portsplice/portsplice/bench/internal/stats"
 )
 
@@ -24,6 +25,7 @@ var (
 func BenchmarkProxies(b *testing.B) {
 	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM) // and then clean up
 	defer stop()
+	b.Setenv(benchtest.AsProgram, "1") // of the ends of the traffic, which are this program
 	programs, err := Build(ctx, Options{Portsplice: *portsplice, Reference: *reference})
 	if err != nil {
 		b.Fatal(err)

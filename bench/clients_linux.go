@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"context"
@@ -121,13 +121,16 @@ func (c realClient) missing() string {
 
 // startRealServer starts the server of a real client where other work has its own.
 func (l *lab) startRealServer(ctx context.Context, c realClient) (*process, error) {
-	e := endpoint{protocol: tcp, address: messagesBackend}
+	e := endpoint{protocol: tcp, address: backend}
 	server, err := l.newCommand(ctx, c.server, e)
 	if err == nil && c.prepare != nil {
 		err = c.prepare(ctx, l, server)
 	}
 	if err == nil {
-		err = l.startCommand(ctx, l.container, server, e)
+		err = l.container.Do(server.Start)
+	}
+	if err == nil {
+		err = server.awaitPort(ctx, tcp, backend.Port())
 	}
 	if err == nil && c.ready != nil {
 		err = c.ready(ctx, l)
@@ -141,15 +144,15 @@ func (l *lab) measureRealClient(ctx context.Context, c realClient, r route) (Val
 	if err != nil {
 		return nil, err
 	}
-	before, err := usage.Read(r.proxy, r.server)
+	before, err := usage.Read(r.proxy, r.ends...)
 	if err != nil {
 		return nil, err
 	}
-	out, err := output(ctx, l.client, client)
+	out, err := client.output(ctx, l.client.Do)
 	if err != nil {
 		return nil, err
 	}
-	after, err := usage.Read(r.proxy, r.server)
+	after, err := usage.Read(r.proxy, r.ends...)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +161,7 @@ func (l *lab) measureRealClient(ctx context.Context, c realClient, r route) (Val
 	if err != nil {
 		return nil, err
 	}
-	v := after.Each(before, n, c.cpu, map[time.Duration]string{time.Microsecond: "us/", time.Second: "s/"}[c.cpu]+c.one)
+	v := Values(after.Each(before, n, c.cpu, map[time.Duration]string{time.Microsecond: "us/", time.Second: "s/"}[c.cpu]+c.one))
 	for unit, f := range c.figures {
 		if v[unit], err = f.find(out); err != nil {
 			return nil, err

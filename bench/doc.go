@@ -90,4 +90,4 @@
 // differences between proxies are larger than they look there. A run in which direct moved by more than 15% between
 // rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs processes took that
 // are not the benchmark's. Nothing here passes or fails.
-package bench
+package main

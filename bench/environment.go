@@ -1,8 +1,11 @@
-package bench
+package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +23,40 @@ type Environment struct {
 	Noise      float64   `json:"noise"` // the most that direct moved in any work
 }
 
+// congestionControl is the kernel's default, whatever this machine has been set to. The documentation says why it matters.
+const congestionControl = "cubic"
+
+// ReadEnvironment reads all that is known before the measurements.
+func ReadEnvironment() (Environment, error) {
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return Environment{}, err
+	}
+	load, err := loadAverage()
+	return Environment{
+		Date: time.Now().Round(time.Second), Kernel: "Linux " + strings.TrimSpace(string(kernel)), CPU: cpuModel(),
+		Cores: runtime.NumCPU(), Go: runtime.Version(), TCP: congestionControl, LoadBefore: load,
+	}, err
+}
+
+// loadAverage gives the averages of 1, 5 and 15 minutes.
+func loadAverage() (string, error) {
+	b, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(b))
+	return strings.Join(fields[:min(3, len(fields))], " "), err
+}
+
+// cpuModel is for people: not every architecture tells.
+func cpuModel() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
 // Head is what is known before the measurements.
 func (e Environment) Head(proxies []Proxy) string {
 	var b strings.Builder
@@ -28,10 +65,11 @@ func (e Environment) Head(proxies []Proxy) string {
 	fmt.Fprintf(&b, "load average before: %s\n", e.LoadBefore)
 	for _, p := range proxies {
 		if p.Path != "" {
-			command := strings.Join(append([]string{filepath.Base(p.Path)}, p.Arguments...), " ")
+			command := strings.Join(slices.Concat(p.Environment, []string{filepath.Base(p.Path)}, p.Arguments), " ")
 			fmt.Fprintf(&b, "%-21s  %s (%s)\n", p.Name, command, p.Version)
 		}
 	}
+	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, but for rows that say otherwise: @1 is one loop\n", e.Cores)
 	return b.String()
 }
 

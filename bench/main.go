@@ -1,21 +1,32 @@
-package bench
+package main
 
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
-// Main is what the commands around this package do: run until the end, or until a signal to end, which ends the context.
-// After a failure it prints the reason behind the command's name and exits with 1.
-func Main(command string, run func(context.Context) error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", command, err)
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench", err)
 		os.Exit(1)
 	}
+}
+
+// run runs a subcommand until its end, or until a signal to end, which ends the context.
+func run(args []string) error {
+	if len(args) == 0 || commands[args[0]] == nil {
+		return fmt.Errorf("%s: what to do, and its flags, are wanted", strings.Join(slices.Sorted(maps.Keys(commands)), "|"))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := commands[args[0]](ctx, args[1:]); err != nil {
+		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	return nil
 }

@@ -1,14 +1,19 @@
-package bench
+package main
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
 )
 
 // patience is what a measurement may take beside the time that it measures.
@@ -32,6 +37,13 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 	return p.MeasureWith(ctx, Tool{}, w, proxy, d)
 }
 
+// route is the way from a client to a server.
+type route struct {
+	to    netip.AddrPort // the proxy, or the server itself
+	proxy int            // process, or 0
+	ends  []int          // processes of the server, and of what is beside the client
+}
+
 // MeasureWith has a tool watch the proxy, if the work is traffic.
 func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Proxy, d time.Duration) (
 	v Values, failure error) {
@@ -42,23 +54,25 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 		return nil, err
 	}
 	defer l.close()
-	if w.Kind == ports {
-		return p.measurePorts(ctx, l, w, proxy)
+	if w.Kind == idlePorts {
+		return p.measureIdlePorts(ctx, l, w, proxy)
 	}
 	server, err := p.startServer(ctx, l, w)
 	if err != nil {
 		return nil, err
 	}
-	r := route{to: messagesBackend, server: server.Process.Pid}
-	if w.Kind == streams {
-		r.to = streamsBackend
+	r := route{to: backend, ends: []int{server.Process.Pid}}
+	if w.toSink {
+		r.to = sink
 	}
 	if proxy.Name != Direct {
-		running, _, err := p.startProxy(ctx, l, proxy, w.Protocol, firstFrontend, r.to)
+		at := netip.AddrPortFrom(hostAddr, firstFrontend)
+		running, _, err := p.startProxy(ctx, l, proxy,
+			endpoint{protocol: w.Protocol, address: at, ports: max(1, w.ports), backend: r.to})
 		if err != nil {
 			return nil, err
 		}
-		r.to, r.proxy = netip.AddrPortFrom(hostAddr, firstFrontend), running.Process.Pid
+		r.to, r.proxy = at, running.Process.Pid
 		finish, err := tool.attach(ctx, running)
 		if err != nil {
 			return nil, err
@@ -75,30 +89,90 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 	}
 }
 
-// route is the way from a client to a server.
-type route struct {
-	to     netip.AddrPort // the proxy, or the server itself
-	proxy  int            // process, or 0
-	server int            // process
-}
-
 func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, error) {
 	if w.Kind == others {
 		return l.startRealServer(ctx, realClients[w.client[0]])
 	}
-	serve := []string{"serve", "-messages", messagesBackend.String(), "-streams", streamsBackend.String()}
-	server, _, err := l.start(ctx, l.container, p.load, serve)
-	return server, err
+	return l.start(ctx, l.container, p.load, "serve", "-on", backend.String(), "-sink", sink.String())
+}
+
+// startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer. What serves many ports
+// opens them by itself.
+func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoint) (*process, time.Duration, error) {
+	if proxy.Peer {
+		running, err := l.startPeer(ctx, proxy, e)
+		return running, 0, err
+	}
+	port := e.address.Port()
+	path, args := proxy.Path, []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
+		"-container-ip", e.backend.Addr().String(), "-container-port", strconv.Itoa(int(e.backend.Port()))}
+	var sockets []*os.File
+	switch {
+	case e.ports > 1:
+		path, args = proxy.portsPath, append(args, "-ports", strconv.Itoa(e.ports))
+	case p.adopts[path]:
+		socket, err := l.listen(e.protocol, port)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer func() { _ = socket.Close() }() // the proxy has its own
+		sockets, args = []*os.File{socket}, append(args, "-use-listen-fd")
+		fallthrough
+	default:
+		args = append(args, proxy.Arguments...)
+	}
+	running := newProcess(ctx, path, args...)
+	running.Env = l.environ(proxy)
+	l.processes = append(l.processes, running)
+	took, err := running.report(ctx, l.host.Do, sockets...)
+	return running, took, err
+}
+
+// listen opens a frontend's socket.
+func (l *lab) listen(protocol string, port uint16) (socket *os.File, err error) {
+	err = l.host.Do(func() error {
+		var original interface {
+			io.Closer
+			File() (*os.File, error)
+		}
+		if protocol == udp {
+			original, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+		} else {
+			original, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { _ = original.Close() }() // the file is a copy
+		socket, err = original.File()
+		return err
+	})
+	return socket, err
 }
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
 func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, d time.Duration) (Values, error) {
+	if w.streams > 0 {
+		for range readers {
+			reader, err := l.start(ctx, l.client, p.load, "readers", "-to", r.to.String(), "-conns", strconv.Itoa(w.streams/readers))
+			if err != nil {
+				return nil, err
+			}
+			r.ends = append(r.ends, reader.Process.Pid)
+		}
+	}
 	if w.Time != 0 {
 		d = w.Time
 	}
-	out, err := output(ctx, l.client, newProcess(ctx, p.load, slices.Concat(w.client, []string{
-		"-time", d.String(), "-to", r.to.String(), "-counts", streamsBackend.String(),
-		"-proxy", strconv.Itoa(r.proxy), "-server", strconv.Itoa(r.server)})))
+	args := slices.Concat(p.load[1:], w.client, []string{"-time", (d * time.Duration(max(1, w.stretch))).String(),
+		"-to", r.to.String(), "-counts", backend.String(), "-proxy", strconv.Itoa(r.proxy)})
+	for _, pid := range r.ends {
+		args = append(args, "-end", strconv.Itoa(pid))
+	}
+	if w.ports > 1 && r.proxy != 0 {
+		args = append(args, "-ports", strconv.Itoa(w.ports))
+	}
+	out, err := newProcess(ctx, p.load[0], args...).output(ctx, l.client.Do)
 	if err != nil {
 		return nil, err
 	}
@@ -107,4 +181,68 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, 
 		return nil, fmt.Errorf("what the client measured: %w", err)
 	}
 	return v, nil
+}
+
+// measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
+func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Values, error) {
+	var pids []int
+	if r.proxy != 0 {
+		pids = append(pids, r.proxy)
+	}
+	before, err := readMemory(ctx, pids...)
+	if err != nil {
+		return nil, err
+	}
+	client := slices.Concat(w.client, []string{"-to", r.to.String(), "-conns", strconv.Itoa(w.count)})
+	if _, err := l.start(ctx, l.client, p.load, client...); err != nil {
+		return nil, err
+	}
+	after, err := readMemory(ctx, pids...)
+	if err != nil {
+		return nil, err
+	}
+	grown := []float64{after.kernel - before.kernel, after.pss - before.pss,
+		after.private - before.private, after.descriptors - before.descriptors}
+	if len(pids) == 0 {
+		grown = grown[:1]
+	} else if held := after.descriptors - before.descriptors; held < float64(w.count) {
+		return nil, fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
+	}
+	v := Values{}
+	for i, g := range grown {
+		v[w.Units[i].Name] = g / float64(w.count)
+	}
+	return v, nil
+}
+
+// measureIdlePorts starts many proxies, one after the other, and looks at them when they are idle. Nobody connects.
+func (p *Programs) measureIdlePorts(ctx context.Context, l *lab, w Work, proxy Proxy) (Values, error) {
+	before, err := readMemory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var started []float64
+	var pids []int
+	for i := range w.count {
+		running, took, err := p.startProxy(ctx, l, proxy,
+			endpoint{w.Protocol, netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), 1, backend, ""})
+		if err != nil {
+			return nil, err
+		}
+		started = append(started, took.Seconds()*1e3)
+		pids = append(pids, running.Process.Pid)
+	}
+	after, err := readMemory(ctx, pids...)
+	if err != nil {
+		return nil, err
+	}
+	n := float64(w.count)
+	return Values{
+		"start-ms":        stats.Median(started),
+		"pss-kB/port":     after.pss / n,
+		"private-kB/port": after.private / n,
+		"kernel-kB/port":  (after.kernel - before.kernel) / n,
+		"threads/port":    after.threads / n,
+		"machine-kB/port": (after.machine - before.machine) / n,
+	}, nil
 }

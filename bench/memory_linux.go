@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portsplice/portsplice/bench/internal/tree"
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // memory is what processes hold, added up, and what the kernel holds for everyone. Sizes are in kB.
@@ -31,7 +31,7 @@ func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
 		return m, err
 	}
 	for _, pid := range pids {
-		all, err := tree.Of(pid)
+		all, err := usage.Tree(pid)
 		if err != nil {
 			return m, err
 		}

@@ -1,11 +1,51 @@
-package bench
+package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 )
+
+// command is a program from a distribution's packages. In its arguments and its configuration stand {ip} and {port} for
+// where it listens, {backend} for where a proxy connects to, {protocol}, {options}, {config}, which is the path of the
+// configuration file, and {dir}, which is for all others.
+type command struct {
+	programs  []string // names, or patterns of paths of what is not for users to start
+	arguments string
+	config    string
+}
+
+// endpoint is where a command listens and, if it is a proxy, connects to.
+type endpoint struct {
+	protocol string
+	address  netip.AddrPort
+	ports    int // from that of the address on
+	backend  netip.AddrPort
+	options  string // of its listener
+}
+
+// newCommand writes the configuration, and describes the process. It is the first of a PID namespace, so that what it
+// forks ends with it.
+func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, error) {
+	config := filepath.Join(l.dir, filepath.Base(c.programs[0])+"."+e.protocol+".conf")
+	port := strconv.Itoa(int(e.address.Port()))
+	if e.ports > 1 {
+		port = fmt.Sprintf("%s-%d", port, e.last())
+	}
+	words := strings.NewReplacer("{ip}", e.address.Addr().String(), "{port}", port,
+		"{backend}", e.backend.String(), "{protocol}", e.protocol, "{options}", e.options, "{config}", config, "{dir}", l.dir)
+	p := newProcess(ctx, find(c.programs...), strings.Fields(words.Replace(c.arguments))...)
+	p.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC
+	l.processes = append(l.processes, p)
+	return p, os.WriteFile(config, []byte(words.Replace(c.config)), 0o600)
+}
+
+func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
 
 // peer is a program that users pick instead of docker-proxy, set up as its documentation says and as fast as it goes.
 type peer struct {
@@ -14,6 +54,7 @@ type peer struct {
 	inherits  bool              // the listening socket, as systemd hands it over
 	options   map[string]string // of its listener, by protocol
 	cannot    map[string]string // by the name of a work: why it is not tried
+	manyPorts bool              // in one process
 
 	descriptors float64 // that a connection takes
 }
@@ -32,6 +73,7 @@ var peersByName = map[string]peer{
 	"haproxy-splice": haproxy("option splice-request", "option splice-response"),
 	"nginx": {
 		protocols: []string{tcp, udp},
+		manyPorts: true,
 		// Datagrams need a socket for each worker, or a client has a session in every one of them.
 		options: map[string]string{udp: "udp reuseport"},
 		command: command{
@@ -72,6 +114,7 @@ stream {
 		},
 		cannot: map[string]string{
 			echo(64, 1).Name:          mixesUp,
+			oneShot(1500).Name:        mixesUp,
 			idleFlows(manyFlows).Name: mixesUp,
 		},
 	},
@@ -80,6 +123,7 @@ stream {
 func haproxy(options ...string) peer {
 	return peer{
 		protocols:   []string{tcp},
+		manyPorts:   true,
 		descriptors: 2.5, // that it reckons with: it may have a pipe for every fourth connection
 		command: command{
 			programs:  []string{"haproxy"},
@@ -104,29 +148,31 @@ func peers() []Proxy {
 	var all []Proxy
 	for _, name := range peerNames {
 		p := peersByName[name]
-		all = append(all, Proxy{Name: name, Path: find(p.programs...), Protocols: p.protocols,
-			Peer: true, Cannot: p.cannot, descriptors: p.descriptors})
+		all = append(all, Proxy{Name: name, Path: find(p.programs...), Protocols: p.protocols, Peer: true, Cannot: p.cannot,
+			manyPorts: p.manyPorts, descriptors: p.descriptors})
 	}
 	return all
 }
 
-// startPeer starts a peer and waits until its port is open.
-func (l *lab) startPeer(ctx context.Context, proxy Proxy, protocol string, port uint16, backend netip.AddrPort) (
-	*process, error) {
+// startPeer starts a peer and waits until its ports are open.
+func (l *lab) startPeer(ctx context.Context, proxy Proxy, e endpoint) (*process, error) {
 	peer := peersByName[proxy.Name]
-	e := endpoint{protocol, netip.AddrPortFrom(hostAddr, port), backend, peer.options[protocol]}
+	e.options = peer.options[e.protocol]
 	p, err := l.newCommand(ctx, peer.command, e)
 	if err != nil {
 		return nil, err
 	}
 	if peer.inherits {
-		socket, err := l.listen(protocol, port)
+		socket, err := l.listen(e.protocol, e.address.Port())
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = socket.Close() }() // the peer has its own
 		p.ExtraFiles = []*os.File{socket}
-		p.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID=1")
+		p.Env = append(p.Env, "LISTEN_FDS=1", "LISTEN_PID=1")
 	}
-	return p, l.startCommand(ctx, l.host, p, e)
+	if err := l.host.Do(p.Start); err != nil {
+		return nil, err
+	}
+	return p, p.awaitPort(ctx, e.protocol, e.last())
 }

@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"context"
@@ -54,10 +54,10 @@ func letIn(hba string) error {
 // postgresIsReady waits until the database takes queries, which is some time after its port is open.
 func postgresIsReady(ctx context.Context, l *lab) error {
 	isReady := find(postgres("pg_isready")...)
-	to := messagesBackend
+	to := backend
 	return poll(ctx, func() (bool, error) {
-		asked := newProcess(ctx, isReady, []string{"-q", "-h", to.Addr().String(), "-p", fmt.Sprint(to.Port())})
-		_, err := output(ctx, l.container, asked)
+		asked := newProcess(ctx, isReady, "-q", "-h", to.Addr().String(), "-p", fmt.Sprint(to.Port()))
+		_, err := asked.output(ctx, l.container.Do)
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			return false, nil

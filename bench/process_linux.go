@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"context"
@@ -7,100 +7,119 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
-
-	"github.com/portsplice/portsplice/internal/netlab"
 )
 
-// process is a program in a namespace.
+// process is a program that ends with the context and with the benchmark, even when that is killed.
 type process struct {
 	*exec.Cmd
 	stderr tail
 }
 
+func newProcess(ctx context.Context, path string, args ...string) *process {
+	p := &process{Cmd: exec.CommandContext(ctx, path, args...)}
+	p.Stderr = &p.stderr
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.Env = os.Environ()
+	return p
+}
+
+// where is how something is done in a namespace, such as starting a process.
+type where func(func() error) error
+
 // startPatience is dockerd's.
 const startPatience = 16 * time.Second
 
-// start starts a program that reports on a status pipe, with descriptors from 4 on if there are any, and waits for
-// the report. It gives the time from before the exec to the report.
-func (l *lab) start(ctx context.Context, n *netlab.Namespace, path string, args []string, files ...*os.File) (
-	*process, time.Duration, error) {
+// report starts a program that reports on a status pipe, with descriptors from 4 on if there are any, and waits for the
+// report. It gives the time from before the exec to the report.
+func (p *process) report(ctx context.Context, in where, files ...*os.File) (took time.Duration, err error) {
 	status, report, err := os.Pipe()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	defer func() { _ = status.Close() }()
-	p := newProcess(ctx, path, args)
 	p.ExtraFiles = append([]*os.File{report}, files...)
-	p.Env = append(os.Environ(), l.environment...)
 	var begun time.Time
-	err = n.Do(func() error {
+	err = in(func() error {
 		begun = time.Now()
 		return p.Start()
 	})
 	_ = report.Close() // the process has its own
-	if err != nil {
-		return nil, 0, err
+	if err == nil {
+		err = status.SetReadDeadline(time.Now().Add(startPatience))
 	}
-	l.processes = append(l.processes, p)
-	if err := status.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
-		return nil, 0, err
+	if err != nil {
+		return 0, err
 	}
 	answer := make([]byte, len("0\n"))
 	_, err = io.ReadFull(status, answer)
-	took := time.Since(begun)
-	if err != nil || string(answer) != "0\n" {
-		return nil, 0, p.refused(ctx, status, answer, err)
-	}
-	return p, took, nil
-}
-
-// refused says why a program that should serve does not.
-func (p *process) refused(ctx context.Context, status io.Reader, answer []byte, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
+	took = time.Since(begun)
+	if err == nil && string(answer) != "0\n" {
 		reason, _ := io.ReadAll(status) // a part of it is better than none
 		err = fmt.Errorf("status %q: %s", answer, reason)
 	}
+	return took, p.orEnd(ctx, err)
+}
+
+// orEnd ends a process that did not do what it should, and says why.
+func (p *process) orEnd(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	p.end()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes)
 }
 
 // output runs a program to its end and gives its standard output.
-func output(ctx context.Context, n *netlab.Namespace, p *process) ([]byte, error) {
+func (p *process) output(ctx context.Context, in where) ([]byte, error) {
 	stdout, err := p.StdoutPipe()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = in(p.Start)
 	}
-	if err := n.Do(p.Start); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	out, err := io.ReadAll(stdout)
-	err = errors.Join(err, p.Wait())
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes)
-	}
-	return out, nil
+	return out, p.orEnd(ctx, errors.Join(err, p.Wait()))
 }
 
-// newProcess describes a process that ends with the context and with the benchmark, even when that is killed.
-func newProcess(ctx context.Context, path string, args []string) *process {
-	p := &process{Cmd: exec.CommandContext(ctx, path, args...)}
-	p.Stderr = &p.stderr
-	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return p
+// awaitPort waits until somebody has the port in the process's namespace.
+func (p *process) awaitPort(ctx context.Context, protocol string, port uint16) error {
+	open := fmt.Sprintf(":%04X 00000000:0000 ", port)
+	return p.orEnd(ctx, poll(ctx, func() (bool, error) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.Process.Pid, protocol)) // gone when the process has ended
+		return strings.Contains(string(b), open), err
+	}))
+}
+
+// poll asks until the answer is yes, within the patience for something that starts.
+func poll(ctx context.Context, ask func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("not ready after %v", startPatience))
+	defer cancel()
+	for tick := time.Tick(time.Millisecond); ; {
+		if yes, err := ask(); yes || err != nil {
+			return err
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // end ends the process if it has not ended.
 func (p *process) end() {
-	_ = p.Process.Kill()
-	_ = p.Wait()
+	if p.Process != nil {
+		_ = p.Process.Kill()
+		_ = p.Wait()
+	}
 }
 
 // tail keeps the end of what is written to it.
@@ -109,8 +128,40 @@ type tail struct{ bytes []byte }
 func (t *tail) Write(b []byte) (int, error) {
 	const bound = 2 << 10
 	t.bytes = append(t.bytes, b...)
-	if n := len(t.bytes); n > bound {
-		t.bytes = append(t.bytes[:0], t.bytes[n-bound:]...)
-	}
+	t.bytes = t.bytes[max(0, len(t.bytes)-bound):]
 	return len(b), nil
+}
+
+// Tool is what watches a proxy while it works. It may be nothing.
+type Tool struct {
+	Environment []string // of the proxy
+	Command     []string // program that is given the number of the proxy's process, and ends with an interrupt
+}
+
+// attach begins to watch. The function that it returns ends the command and then the proxy, with an interrupt each, and
+// waits: what they write is written.
+func (t Tool) attach(ctx context.Context, proxy *process) (finish func() error, err error) {
+	var interrupted []*process
+	if len(t.Command) > 0 {
+		watcher := newProcess(ctx, t.Command[0], append(t.Command[1:], strconv.Itoa(proxy.Process.Pid))...)
+		if err := watcher.Start(); err != nil {
+			return nil, err
+		}
+		interrupted = append(interrupted, watcher)
+	}
+	if len(t.Environment)+len(t.Command) > 0 {
+		interrupted = append(interrupted, proxy)
+	}
+	return func() error {
+		var errs []error
+		for _, p := range interrupted {
+			err := p.Process.Signal(os.Interrupt)
+			var exit *exec.ExitError
+			if ended := p.Wait(); !errors.As(ended, &exit) { // whatever its status
+				err = errors.Join(err, ended)
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	}, nil
 }

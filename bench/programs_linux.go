@@ -1,12 +1,14 @@
-package bench
+package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,14 +20,28 @@ type Options struct {
 	Reference  string // docker-proxy; looked for on PATH if empty
 	Profile    bool   // builds ours and goref with the tag profile, and with symbols
 	Old        string // another portsplice: the two are measured, and nothing else but direct
+	Again      bool   // measures ours twice, to know what a difference between two rows means
+	Loops      []int  // of further rows of ours
+	Rows       string // comma-separated names of the proxies to measure; all if empty
+}
+
+func (o *Options) parseLoops(list string) error {
+	for word := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is no number of loops", word)
+		}
+		o.Loops = append(o.Loops, n)
+	}
+	return nil
 }
 
 // Programs are what benchmarks run.
 type Programs struct {
 	Proxies []Proxy // direct first
 	Works   []Work
-	dir     string // for files
-	load    string
+	dir     string          // for files
+	load    []string        // the command of both ends of the traffic
 	adopts  map[string]bool // by path: which proxies know -use-listen-fd
 }
 
@@ -38,11 +54,15 @@ func Build(ctx context.Context, o Options) (*Programs, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "portsplice-bench-")
 	if err != nil {
 		return nil, err
 	}
-	p := &Programs{dir: dir, Works: Works(descriptors)}
+	p := &Programs{dir: dir, Works: Works(descriptors), load: []string{self, "load"}, adopts: map[string]bool{}}
 	for i, w := range p.Works {
 		if w.Kind == others {
 			p.Works[i].Missing = realClients[w.client[0]].missing()
@@ -62,14 +82,17 @@ func (p *Programs) Close() error { return os.RemoveAll(p.dir) }
 
 func (p *Programs) build(ctx context.Context, o Options) error {
 	const module = "github.com/portsplice/portsplice"
-	packages := []string{module + "/bench/load", module + "/bench/goref"}
+	packages := []string{module + "/bench/goref", module + "/bench/ports"}
 	if o.Portsplice == "" {
 		packages = append(packages, module+"/cmd/portsplice")
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
 	}
+	revision, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		revision = []byte("unknown")
+	}
 	// As the Makefile builds what dockerd is to start.
-	linker := "-X main.version=" + revision(ctx)
-	tags := "profile"
+	linker, tags := "-X main.version="+strings.TrimSpace(string(revision)), "profile"
 	if !o.Profile {
 		linker, tags = "-s -w "+linker, ""
 	}
@@ -79,24 +102,19 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	p.load, p.adopts = filepath.Join(p.dir, "load"), map[string]bool{}
 	p.Proxies = builds(o)
 	if o.Old == "" {
 		p.Proxies = append(ours(p.dir, o), peers()...)
 	}
-	for i, proxy := range p.Proxies {
-		p.Proxies[i].Version = version(ctx, proxy)
+	if p.Proxies, err = rows(p.Proxies, o.Rows); err != nil {
+		return err
 	}
-	return p.probe(ctx)
-}
-
-// revision is the version of this tree.
-func revision(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
-	if err != nil {
-		return "unknown"
+	for i := range p.Proxies {
+		if err := p.ask(ctx, &p.Proxies[i]); err != nil {
+			return err
+		}
 	}
-	return strings.TrimSpace(string(out))
+	return nil
 }
 
 // ours are direct, the references and the engines.
@@ -105,24 +123,51 @@ func ours(dir string, o Options) []Proxy {
 		o.Reference = find("docker-proxy")
 	}
 	both := []string{tcp, udp}
-	engine := func(name string) Proxy {
-		return Proxy{Name: name, Path: o.Portsplice, Arguments: []string{"-engine", name}, Protocols: []string{tcp}}
-	}
-	return []Proxy{
-		{Name: Direct, Protocols: both},
+	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp},
+		manyPorts: true, portsPath: filepath.Join(dir, "ports")}
+	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * manyFlows)}}
+	all := []Proxy{
+		{Name: Direct, Protocols: both, manyPorts: true},
 		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
-		engine("fallback"),
-		engine("splice"),
-		{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * manyFlows)}},
+		{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
+		splice, udp,
 	}
+	for _, p := range []Proxy{splice, udp} {
+		name := p.Name
+		for _, n := range o.Loops {
+			p.Name, p.Environment = fmt.Sprintf("%s@%d", name, n), []string{fmt.Sprintf("GOMAXPROCS=%d", n)}
+			all = append(all, p)
+		}
+		if o.Again {
+			p.Name, p.Again, p.Environment = name+"-again", name, nil
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// rows gives the proxies that a list names.
+func rows(all []Proxy, list string) ([]Proxy, error) {
+	if list == "" {
+		return all, nil
+	}
+	var named []Proxy
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(p Proxy) bool { return p.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no proxy is named %q", name)
+		}
+		named = append(named, all[i])
+	}
+	return named, nil
 }
 
 // builds are direct and two builds of ours.
 func builds(o Options) []Proxy {
 	both := []string{tcp, udp}
 	return []Proxy{
-		{Name: Direct, Protocols: both},
+		{Name: Direct, Protocols: both, manyPorts: true},
 		{Name: "old", Path: o.Old, Protocols: both},
 		{Name: "new", Path: o.Portsplice, Protocols: both},
 	}
@@ -141,20 +186,48 @@ func find(programs ...string) string {
 	return ""
 }
 
-// probe asks the proxies whether they can be handed a socket, as from Docker 28 on. Their usage tells.
-func (p *Programs) probe(ctx context.Context) error {
-	for _, proxy := range p.Proxies {
-		if proxy.Path == "" || proxy.Peer {
-			continue
-		}
-		usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) { // docker-proxy exits with 2
-			return fmt.Errorf("proxy %s: %w", proxy.Name, err)
-		}
-		p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
+// ask asks a program for its version and, by its usage, whether it can be handed a socket, as from Docker 28 on, and
+// serves several ports.
+func (p *Programs) ask(ctx context.Context, proxy *Proxy) error {
+	proxy.Version = version(ctx, *proxy)
+	if proxy.Path == "" || proxy.Peer {
+		return nil
+	}
+	usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) { // docker-proxy exits with 2
+		return fmt.Errorf("proxy %s: %w", proxy.Name, err)
+	}
+	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
+	if strings.Contains(string(usage), "  -ports ") {
+		proxy.manyPorts, proxy.portsPath = true, proxy.Path
 	}
 	return nil
+}
+
+// version is for people: the version that a program tells of itself, its Debian package, and the Go that built it.
+func version(ctx context.Context, p Proxy) string {
+	if p.Path == "" {
+		return ""
+	}
+	var known []string
+	if info, err := buildinfo.ReadFile(p.Path); err == nil {
+		known = append(known, info.GoVersion)
+	}
+	if p.Ours() {
+		if out, err := exec.CommandContext(ctx, p.Path, "-version").Output(); err == nil {
+			known = append(known, strings.TrimSpace(string(out)))
+		}
+	}
+	// Packages have their files by either name where /bin is /usr/bin. What is not found makes an error, and no output.
+	directory, _ := filepath.EvalSymlinks(filepath.Dir(p.Path))
+	owners, _ := exec.CommandContext(ctx, "dpkg-query", "-S", p.Path, filepath.Join(directory, filepath.Base(p.Path))).Output()
+	if name, _, found := strings.Cut(string(owners), ":"); found {
+		if out, err := exec.CommandContext(ctx, "dpkg-query", "-W", name).Output(); err == nil {
+			known = append(known, strings.Join(strings.Fields(string(out)), " "))
+		}
+	}
+	return strings.Join(known, ", ")
 }
 
 // raiseDescriptorLimit lets the proxies have what dockerd lets them have, or what this machine allows. Go raises

@@ -1,7 +1,9 @@
-package bench
+package main
 
 import (
+	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -17,6 +19,51 @@ const (
 	jsonFile = "results.json" // the Report
 )
 
+// report makes a run readable: beside its results.json it writes README.md, with a table for each work, and plots.
+func report(_ context.Context, args []string) error {
+	fs := flag.NewFlagSet("report", flag.ExitOnError)
+	readme := fs.String("readme", "", "file whose table is to be written anew")
+	_ = fs.Parse(args) // it exits
+	if fs.NArg() != 1 {
+		return fmt.Errorf("usage: bench report [-readme FILE] DIRECTORY")
+	}
+	dir := fs.Arg(0)
+	r, err := ReadReport(dir)
+	if err != nil {
+		return err
+	}
+	plots, err := drawPlots(dir, r.Results())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "README.md"), []byte(r.page(plots)), 0o644)
+	}
+	if err != nil || *readme == "" {
+		return err
+	}
+	return replaceTable(*readme, summary(r, dir))
+}
+
+// page is the report of a run: where it was measured, the plots, and a table for each work.
+func (r Report) page(plots []plotFile) string {
+	var b strings.Builder
+	e := r.Environment
+	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
+		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
+	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
+		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
+		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise of a unit is the most that "+
+		"the two rows of one program (the\nsecond is named -again) were apart in any round of the work; above a table stands that of its "+
+		"first unit.\n[The documentation](../../doc.go) says what is measured and where. Raw output: "+
+		"[tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
+		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
+	for _, p := range plots {
+		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
+	}
+	for _, result := range r.Results() {
+		b.WriteString(result.markdown())
+	}
+	return b.String()
+}
+
 // Report is all that a run measured.
 type Report struct {
 	Environment Environment `json:"environment"`
@@ -25,6 +72,17 @@ type Report struct {
 	Proxies     []Proxy     `json:"proxies"`
 	Works       []Work      `json:"works"`
 	Samples     []Sample    `json:"samples"`
+}
+
+// keep adds a result, and writes the report to a directory, if there is one.
+func (r *Report) keep(result Result, dir string) (err error) {
+	r.Works = append(r.Works, result.Work)
+	r.Samples = append(r.Samples, result.Samples...)
+	r.Environment.Noise = max(r.Environment.Noise, result.DirectMoved())
+	if r.Environment.LoadAfter, err = loadAverage(); err != nil || dir == "" {
+		return err
+	}
+	return r.Write(dir)
 }
 
 // Results gives what was measured, work by work.
@@ -99,15 +157,13 @@ func (r Report) Raw() string {
 	}
 	for _, s := range r.Samples {
 		if s.Round > 0 && len(s.Values) > 0 {
-			fmt.Fprintf(&b, "Benchmark%s 1%s\n", benchmarkName(s.Proxy, s.Work), s.Values)
+			fmt.Fprintf(&b, "Benchmark%s 1%s\n", "Proxies/"+subBenchmark(s.Proxy, s.Work), s.Values)
 		}
 	}
 	return b.String()
 }
 
-// benchmarkName is the name of a measurement, without "Benchmark".
-func benchmarkName(proxy, work string) string { return "Proxies/" + subBenchmark(proxy, work) }
-
+// subBenchmark is the name of a measurement, below that of the benchmark.
 func subBenchmark(proxy, work string) string { return "proxy=" + proxy + "/work=" + work }
 
 // String is the values as a benchmark prints them.

@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"context"
@@ -15,11 +15,16 @@ type Proxy struct {
 	Protocols []string `json:"protocols"`           // that it relays
 	Reference bool     `json:"reference,omitempty"` // what the others are compared with
 	Peer      bool     `json:"peer,omitempty"`      // what users pick instead: dockerd cannot start it
+	Again     string   `json:"again,omitempty"`     // name of the row that has the same program
+
+	Environment []string `json:"environment,omitempty"` // beyond the benchmark's own
 
 	// Cannot says, by the name of a work, why it is not tried.
 	Cannot map[string]string `json:"cannot,omitempty"`
 
 	descriptors float64 // that a connection takes, where it is more than two
+	manyPorts   bool    // in one process
+	portsPath   string  // of the program that serves them
 }
 
 // socketsAndPipes is how many descriptors a connection takes whose two directions have a pipe each.
@@ -42,19 +47,20 @@ func (p Proxy) Absence(w Work) string {
 	return p.Cannot[w.Name]
 }
 
-// confine notes which idle connections are more than the limit of descriptors allows the proxy.
+// confine notes what the proxy cannot do: to serve many ports, or to have more idle connections than the limit of
+// descriptors allows.
 func (p *Proxy) confine(works []Work, limit uint64) {
+	cannot := map[string]string{}
+	maps.Copy(cannot, p.Cannot) // it may be a constant
 	for _, w := range works {
-		needed := p.descriptors * float64(w.count)
-		if w.Kind != idle || w.Protocol != tcp || needed <= float64(limit) {
-			continue
+		if w.ports > 1 && !p.manyPorts {
+			cannot[w.Name] = "serves one port a process"
 		}
-		p.Cannot = maps.Clone(p.Cannot) // it may be a constant
-		if p.Cannot == nil {
-			p.Cannot = map[string]string{}
+		if needed := p.descriptors * float64(w.count); w.Kind == idle && w.Protocol == tcp && needed > float64(limit) {
+			cannot[w.Name] = fmt.Sprintf("needs %.0f descriptors of %d", needed, limit)
 		}
-		p.Cannot[w.Name] = fmt.Sprintf("needs %.0f descriptors of %d", needed, limit)
 	}
+	p.Cannot = cannot
 }
 
 // Sample is one measurement.

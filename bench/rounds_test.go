@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func TestRoundsAlternate(t *testing.T) {
 	}{
 		{"traffic", Work{Protocol: tcp}, []string{
 			"direct 0", "a 0", "b 0", "a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
-		{"no proxy does not start", Work{Protocol: tcp, Kind: ports}, []string{
+		{"no proxy does not start", Work{Protocol: tcp, Kind: idlePorts}, []string{
 			"a 0", "b 0", "a 1", "b 1", "b 2", "a 2"}},
 		{"long", Work{Protocol: tcp, Time: 1}, []string{
 			"a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
@@ -150,6 +150,17 @@ func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
 		if few.Absence(works[0]) != "" || many.Absence(works[0]) != test.cannot {
 			t.Errorf("with %d descriptors: %q and %q", test.descriptors, few.Absence(works[0]), many.Absence(works[0]))
 		}
+	}
+}
+
+func TestWhatServesOnePortIsNotAskedForMany(t *testing.T) {
+	work := pingpongPorts(1000)
+	one, many := Proxy{Path: "one"}, Proxy{Path: "many", manyPorts: true}
+	for _, p := range []*Proxy{&one, &many} {
+		p.confine([]Work{work, crr()}, 1<<20)
+	}
+	if one.Absence(work) == "" || one.Absence(crr()) != "" || many.Absence(work) != "" {
+		t.Errorf("one: %q and %q, many: %q", one.Absence(work), one.Absence(crr()), many.Absence(work))
 	}
 }
 

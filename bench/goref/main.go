@@ -49,13 +49,14 @@ func main() {
 	}
 }
 
-// start opens the frontend, and gives what serves it.
+// start opens the frontends, and gives what serves them.
 func start() (serve func(), err error) {
 	protocol := flag.String("proto", "tcp", "protocol: tcp or udp")
 	hostIP := flag.String("host-ip", "0.0.0.0", "address of the frontend")
 	hostPort := flag.Int("host-port", -1, "port of the frontend")
 	containerIP := flag.String("container-ip", "0.0.0.0", "address of the backend")
 	containerPort := flag.Int("container-port", -1, "port of the backend")
+	ports := flag.Int("ports", 1, "how many frontends there are, on ports one after the other")
 	useListenFD := flag.Bool("use-listen-fd", false, "descriptor 4 is the frontend's socket")
 	flag.Parse()
 	frontend, err1 := address(*hostIP, *hostPort)
@@ -65,8 +66,7 @@ func start() (serve func(), err error) {
 	}
 	switch *protocol {
 	case "tcp":
-		l, err := listenTCP(frontend, *useListenFD)
-		return func() { serveTCP(l, net.TCPAddrFromAddrPort(backend)) }, err
+		return startTCP(frontend, *ports, backend, *useListenFD)
 	case "udp":
 		c, err := listenUDP(frontend, *useListenFD)
 		return func() { serveUDP(c, net.UDPAddrFromAddrPort(backend)) }, err

@@ -12,21 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
-// asProgram in the environment makes the test binary the program.
-const asProgram = "GOREF_TEST_AS_PROGRAM"
-
-const timeout = 30 * time.Second
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-		return
-	}
-	leakcheck.Main(m)
-}
+func TestMain(m *testing.M) { benchtest.Main(m, main) }
 
 // A reply that begins after the request has ended arrives whole, and a signal is the end.
 func TestRelaysAsDockerdExpects(t *testing.T) {
@@ -39,19 +28,19 @@ func TestRelaysAsDockerdExpects(t *testing.T) {
 	go func() { served <- answerAfterTheEnd(backend) }()
 
 	client, err := net.DialTCP("tcp", nil, frontend.Addr().(*net.TCPAddr))
-	must(t, err)
-	defer func() { must(t, client.Close()) }()
-	must(t, client.SetDeadline(time.Now().Add(timeout)))
+	benchtest.Must(t, err)
+	defer func() { benchtest.Must(t, client.Close()) }()
+	benchtest.Must(t, client.SetDeadline(time.Now().Add(benchtest.Timeout)))
 	_, err = io.WriteString(client, "request")
-	must(t, err)
-	must(t, client.CloseWrite())
+	benchtest.Must(t, err)
+	benchtest.Must(t, client.CloseWrite())
 	reply, err := io.ReadAll(client)
-	must(t, err)
-	must(t, <-served)
+	benchtest.Must(t, err)
+	benchtest.Must(t, <-served)
 	if string(reply) != "REQUEST" {
 		t.Errorf("the reply is %q", reply)
 	}
-	must(t, cmd.Process.Signal(os.Interrupt))
+	benchtest.Must(t, cmd.Process.Signal(os.Interrupt))
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after SIGINT: %v", err)
 	}
@@ -65,15 +54,15 @@ func TestRelaysDatagrams(t *testing.T) {
 	}
 	for _, question := range []string{"first", "second"} {
 		client, err := net.DialUDP("udp4", nil, frontend.LocalAddr().(*net.UDPAddr))
-		must(t, err)
-		must(t, client.SetDeadline(time.Now().Add(timeout)))
+		benchtest.Must(t, err)
+		benchtest.Must(t, client.SetDeadline(time.Now().Add(benchtest.Timeout)))
 		_, err = io.WriteString(client, question)
-		must(t, err)
-		must(t, answerDatagram(backend))
+		benchtest.Must(t, err)
+		benchtest.Must(t, answerDatagram(backend))
 		answer := make([]byte, 64)
 		n, err := client.Read(answer)
-		must(t, err)
-		must(t, client.Close())
+		benchtest.Must(t, err)
+		benchtest.Must(t, client.Close())
 		if want := strings.ToUpper(question); string(answer[:n]) != want {
 			t.Errorf("the answer is %q, want %q", answer[:n], want)
 		}
@@ -93,9 +82,9 @@ func answerDatagram(socket *net.UDPConn) error {
 func listenUDP4(t *testing.T) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	must(t, c.SetDeadline(time.Now().Add(timeout)))
-	t.Cleanup(func() { must(t, c.Close()) })
+	benchtest.Must(t, err)
+	benchtest.Must(t, c.SetDeadline(time.Now().Add(benchtest.Timeout)))
+	t.Cleanup(func() { benchtest.Must(t, c.Close()) })
 	return c
 }
 
@@ -128,37 +117,20 @@ func answerAfterTheEnd(l net.Listener) error {
 func listen(t *testing.T) *net.TCPListener {
 	t.Helper()
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	t.Cleanup(func() { must(t, l.Close()) })
+	benchtest.Must(t, err)
+	t.Cleanup(func() { benchtest.Must(t, l.Close()) })
 	return l
 }
 
-// run starts the program as dockerd does, with the frontend's socket, and gives what it says on the status pipe.
+// run starts the program with the frontend's socket, and gives what it says on the status pipe.
 func run(t *testing.T, protocol string, frontend, backend endpoint, more ...string) (*exec.Cmd, string) {
 	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
 	socket, err := frontend.File()
-	must(t, err)
-	status, report, err := os.Pipe()
-	must(t, err)
-	must(t, status.SetReadDeadline(time.Now().Add(timeout)))
-	cmd := exec.CommandContext(t.Context(), self, append([]string{"-proto", protocol,
+	benchtest.Must(t, err)
+	defer func() { benchtest.Must(t, socket.Close()) }()
+	return benchtest.Start(t, []*os.File{socket}, append([]string{"-proto", protocol,
 		"-host-ip", "127.0.0.1", "-host-port", port(frontend),
 		"-container-ip", "127.0.0.1", "-container-port", port(backend)}, more...)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	cmd.ExtraFiles = []*os.File{report, socket}
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // and been waited for
-	})
-	must(t, report.Close())
-	must(t, socket.Close())
-	answer, err := io.ReadAll(status)
-	must(t, err)
-	must(t, status.Close())
-	return cmd, string(answer)
 }
 
 // endpoint is a listener or a socket for datagrams.
@@ -175,11 +147,4 @@ func port(e endpoint) string {
 	}
 	_, port, _ := net.SplitHostPort(addr.String()) // it is an address
 	return port
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -22,6 +22,23 @@ func listenTCP(on netip.AddrPort, adopt bool) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
+// startTCP opens a listener for each port; if it is adopted there is one.
+func startTCP(on netip.AddrPort, ports int, backend netip.AddrPort, adopt bool) (serve func(), err error) {
+	var all []*net.TCPListener
+	for i := range ports {
+		l, err := listenTCP(netip.AddrPortFrom(on.Addr(), on.Port()+uint16(i)), adopt)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return func() {
+		for _, l := range all {
+			go serveTCP(l, net.TCPAddrFromAddrPort(backend))
+		}
+	}, nil
+}
+
 func serveTCP(frontend *net.TCPListener, backend *net.TCPAddr) {
 	for {
 		client, err := frontend.AcceptTCP()

@@ -22,4 +22,4 @@
 // The first byte of a stream says what to do with it: send (down), receive (up), both, or answer every further byte
 // with the number of bytes received so far on all streams. This is how a client that sends learns what has arrived,
 // which is not what it has sent: sockets hold megabytes.
-package main
+package load

@@ -1,6 +1,7 @@
-package main
+package load
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,40 +32,42 @@ type flow struct {
 type flows struct {
 	*poller
 	recorder
-	to      *unix.SockaddrInet4
-	window  int // datagrams that each flow has under way
-	byFD    []*flow
+	request request
+	byFD    []*flow // nil: no flow
+	opened  int
 	begun   time.Time
 	out, in *batch
 	lost    int
 }
 
 func newFlows(r request) (*flows, error) {
+	r.answer = cmp.Or(r.answer, r.size)
+	if min(r.size, r.answer) < askSize || max(r.size, r.answer) > maxDatagram || r.window < 1 || r.window > maxWindow {
+		return nil, fmt.Errorf("datagrams are from %d to %d bytes long and up to %d under way, not %d, %d and %d",
+			askSize, maxDatagram, maxWindow, r.size, r.answer, r.window)
+	}
 	p, err := newPoller()
-	if err != nil {
-		return nil, err
-	}
-	if r.size < askSize || r.size > maxDatagram || r.window < 1 || r.window > maxWindow {
-		return nil, fmt.Errorf("datagrams are from %d to %d bytes long and up to %d under way, not %d and %d",
-			askSize, maxDatagram, maxWindow, r.size, r.window)
-	}
 	return &flows{
-		poller: p, recorder: newRecorder(), to: sockaddr(r.to), window: r.window, begun: time.Now(),
-		out: newBatch(r.window, r.size), in: newBatch(r.window, r.size),
-	}, nil
+		poller: p, recorder: newRecorder(), request: r, begun: time.Now(),
+		out: newBatch(r.window, r.size), in: newBatch(r.window, r.answer+1), // one more, and what is longer is found
+	}, err
 }
 
-// A datagram begins with when it was sent, by which flow and at which attempt.
-const askSize = 8 + 4 + 4
+// A datagram begins with when it was sent, by which flow, at which attempt, and how long its answer is to be.
+const (
+	answerAt = 8 + 4 + 4
+	askSize  = answerAt + 2
+)
 
 func (a *flows) open() error {
-	fd, err := dialUDP(a.to)
+	fd, err := dialUDP(sockaddr(a.request.to))
 	if err != nil {
 		return err
 	}
 	for fd >= len(a.byFD) {
 		a.byFD = append(a.byFD, nil)
 	}
+	a.opened++
 	a.byFD[fd] = &flow{fd: fd}
 	return errors.Join(a.watch(fd, unix.EPOLLIN), a.ask(a.byFD[fd], 1))
 }
@@ -77,6 +80,7 @@ func (a *flows) ask(f *flow, window int) error {
 		binary.BigEndian.PutUint64(b, uint64(now))
 		binary.BigEndian.PutUint32(b[8:], uint32(f.fd))
 		binary.BigEndian.PutUint32(b[12:], f.attempt)
+		binary.BigEndian.PutUint16(b[answerAt:], uint16(a.request.answer))
 	}
 	f.waiting, f.lastSeen = window, now
 	return sendAll(f.fd, a.out.messages[:n])
@@ -93,8 +97,9 @@ func (a *flows) hear(f *flow) (answers int, err error) {
 	}
 	f.lastSeen = time.Since(a.begun)
 	for i, b := range a.in.buffers[:n] {
-		if from := int(binary.BigEndian.Uint32(b[8:])); from != f.fd || int(a.in.messages[i].size) != len(b) {
-			return 0, fmt.Errorf("%d bytes for flow %d arrived at flow %d", a.in.messages[i].size, from, f.fd)
+		from, size := int(binary.BigEndian.Uint32(b[8:])), int(a.in.messages[i].Len)
+		if from != f.fd || size != a.request.answer {
+			return 0, fmt.Errorf("%d bytes for flow %d arrived at flow %d", size, from, f.fd)
 		}
 		if binary.BigEndian.Uint32(b[12:]) == f.attempt {
 			answers++
@@ -152,24 +157,24 @@ func (a *flows) askAgain() error {
 	return nil
 }
 
-// establish opens flows, some at a time, and waits until each has been answered.
-func (a *flows) establish(n int) error {
-	opened, answered := 0, 0
-	for ; opened < min(n, maxOpening); opened++ {
+// openSome opens flows, so many at a time, until n have been opened. What is done with an answer tells whether another
+// one may begin, and whether it was the last.
+func (a *flows) openSome(n, atATime int, then func(*flow) (another bool, err error)) error {
+	for a.opened < min(n, atATime) {
 		if err := a.open(); err != nil {
 			return err
 		}
 	}
+	answered := 0
 	err := a.run(patience, func(f *flow) error {
-		if f.waiting > 0 {
-			return nil
+		another, err := then(f)
+		if err != nil || !another {
+			return err
 		}
-		answered++
-		if answered == n {
+		if answered++; answered == n {
 			return errStop
 		}
-		if opened < n {
-			opened++
+		if a.opened < n {
 			return a.open()
 		}
 		return nil
@@ -180,16 +185,23 @@ func (a *flows) establish(n int) error {
 	return err
 }
 
+// establish opens flows that stay, and waits until each has been answered.
+func (a *flows) establish() error {
+	return a.openSome(a.request.conns, maxOpening, func(f *flow) (bool, error) { return f.waiting == 0, nil })
+}
+
+func (a *flows) lostOf() float64 { return 100 * float64(a.lost) / float64(a.lost+len(a.latencies)) }
+
 // echo exchanges datagrams on flows that stay.
 func echo(r request) (values, error) {
 	a, err := newFlows(r)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.establish(r.conns); err != nil {
+	if err := a.establish(); err != nil {
 		return nil, err
 	}
-	exchange := func(f *flow) error { return a.ask(f, a.window) }
+	exchange := func(f *flow) error { return a.ask(f, r.window) }
 	for _, f := range a.byFD {
 		if f == nil {
 			continue
@@ -202,11 +214,33 @@ func echo(r request) (values, error) {
 	listen := func(*flow) error { return nil }
 	v, err := a.measure(r, "exchange", func(d time.Duration) error { return a.run(d, exchange) },
 		func() error { return a.run(lossAfter, listen) })
+	if err == nil {
+		v["lost-%"] = a.lostOf()
+	}
+	return v, err
+}
+
+// oneshot has r.count clients, r.conns at a time: each asks once, and is gone when it is answered. That is all, however
+// long it takes.
+func oneshot(r request) (values, error) {
+	a, err := newFlows(r)
 	if err != nil {
 		return nil, err
 	}
-	v["lost-%"] = 100 * float64(a.lost) / float64(a.lost+len(a.latencies))
-	return v, nil
+	r.warmup = 0
+	v, err := a.measure(r, "exchange", func(d time.Duration) error {
+		if d == 0 {
+			return nil
+		}
+		return a.openSome(r.count, r.conns, func(f *flow) (bool, error) {
+			a.byFD[f.fd] = nil
+			return true, os.NewSyscallError("close", unix.Close(f.fd))
+		})
+	}, func() error { return nil })
+	if err == nil {
+		v["lost-%"] = a.lostOf()
+	}
+	return v, err
 }
 
 // idleFlows opens flows, exchanges one datagram on each, reports on descriptor 3 and holds them until the process is
@@ -214,10 +248,10 @@ func echo(r request) (values, error) {
 func idleFlows(r request) (values, error) {
 	ready := status.Adopt()
 	a, err := newFlows(r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = a.establish()
 	}
-	if err := a.establish(r.conns); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return nil, hold(ready)

@@ -1,8 +1,9 @@
-package main
+package load
 
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -11,95 +12,64 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
-// asProgram in the environment makes the test binary the program: a client or server ends with its process.
-const asProgram = "LOAD_TEST_AS_PROGRAM"
-
-const timeout = 30 * time.Second
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-		return
-	}
-	leakcheck.Main(m)
+	benchtest.Main(m, func() {
+		if err := Run(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	})
 }
 
-func program(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	return cmd
-}
-
-// start starts the program and waits for its report on descriptor 3. It is killed when the test ends.
+// start starts the program, which reports that it is ready.
 func start(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	status, report, err := os.Pipe()
-	must(t, err)
-	defer func() { must(t, status.Close()) }()
-	must(t, status.SetReadDeadline(time.Now().Add(timeout)))
-	cmd := program(t, args...)
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{report}
-	must(t, cmd.Start())
-	must(t, report.Close())
-	t.Cleanup(func() {
-		must(t, cmd.Process.Kill())
-		_ = cmd.Wait() // it was killed
-	})
-	answer, err := io.ReadAll(status)
-	must(t, err)
-	if string(answer) != "0\n" {
-		t.Fatalf("the status is %q", answer)
+	cmd, said := benchtest.Start(t, nil, args...)
+	if said != "0\n" {
+		t.Fatalf("the status is %q", said)
 	}
 	return cmd
 }
 
-// server starts a server on an address of the loopback network that no other test process uses.
-func server(t *testing.T) (messages, streams string, pid int) {
+// serveAt starts a server on an address of the loopback network that no other test process uses.
+func serveAt(t *testing.T) (at, sink string, pid int) {
 	t.Helper()
 	id := os.Getpid()
 	ours := netip.AddrFrom4([4]byte{127, byte(1 + id>>14), byte(id >> 7 & 127), byte(1 + id&127)})
-	messages = netip.AddrPortFrom(ours, 9900).String()
-	streams = netip.AddrPortFrom(ours, 9901).String()
-	return messages, streams, start(t, "serve", "-messages", messages, "-streams", streams).Process.Pid
+	at, sink = netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
+	return at, sink, start(t, "serve", "-on", at, "-sink", sink).Process.Pid
 }
 
 // Every client works with the server, and measures all that it should. The server stands in for the proxy whose CPU
 // time is measured.
 func TestClients(t *testing.T) {
-	messages, streams, pid := server(t)
+	at, sink, pid := serveAt(t)
+	start(t, "readers", "-to", at, "-conns", "2") // what runs beside others
 	for _, test := range []struct {
-		args  string
-		to    string
-		units []string
+		args, to string
+		units    []string
 	}{
-		{"pingpong", messages, []string{"exchange/s", "p50-us", "p99-us", "proxy-us/exchange"}},
-		{"pingpong -conns 20 -size 8", messages, []string{"exchange/s"}},
-		{"pingpong -conns 2 -size 1048576", messages, []string{"exchange/s"}}, // far beyond what sockets hold
-		{"crr -conns 8", messages, []string{"conn/s", "p50-us", "p99-us", "proxy-us/conn"}},
-		{"bulk -direction down", streams, []string{"Gbit/s", "proxy-s/GB"}},
-		{"bulk -direction up -conns 3", streams, []string{"Gbit/s", "proxy-s/GB"}},
-		{"bulk -direction both -conns 2", streams, []string{"Gbit/s", "proxy-s/GB"}},
-		{"echo -conns 64 -size 200", messages, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
-		{"echo -window 32 -size 9000", messages, []string{"exchange/s"}},
-		{"pour -size 1400 -offered 0.1", streams, []string{"Gbit/s", "proxy-s/GB"}},
+		{"pingpong", at, []string{"exchange/s", "p50-us", "p99-us", "proxy-us/exchange"}},
+		{"pingpong -conns 20 -size 8", at, []string{"exchange/s"}},
+		{"pingpong -conns 2 -size 1048576", at, []string{"exchange/s"}}, // far beyond what sockets hold
+		{"pingpong -beside", at, []string{"exchange/s", "p50-us", "p99-us", "Gbit/s", "proxy-s/GB"}},
+		{"crr -conns 8", at, []string{"conn/s", "p50-us", "p99-us", "proxy-us/conn"}},
+		{"connects -conns 50 -beside", at, []string{"p50-us", "last-us", "Gbit/s", "proxy-s/GB"}},
+		{"bulk -direction down", at, []string{"Gbit/s", "proxy-s/GB"}},
+		{"bulk -direction up -conns 3", at, []string{"Gbit/s", "proxy-s/GB"}},
+		{"bulk -direction both -conns 2", at, []string{"Gbit/s", "proxy-s/GB"}},
+		{"echo -conns 64 -size 200", at, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
+		{"echo -window 32 -size 9000", at, []string{"exchange/s"}},
+		{"oneshot -conns 64 -count 1500 -size 60 -answer 200", at, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
+		{"pour -size 1400 -offered 0.1", sink, []string{"Gbit/s", "proxy-s/GB"}},
+		{"pour -size 1200 -offered 0.1 -single", sink, []string{"Gbit/s", "proxy-s/GB"}},
 	} {
 		t.Run(test.args, func(t *testing.T) {
-			cmd := program(t, append(strings.Fields(test.args), "-to", test.to, "-counts", streams,
-				"-time", "100ms", "-warmup", "20ms", "-proxy", strconv.Itoa(pid))...)
-			cmd.Stderr = os.Stderr
-			out, err := cmd.Output()
-			must(t, err)
-			var v values
-			must(t, json.Unmarshal(out, &v))
+			v := measured(t, append(strings.Fields(test.args), "-to", test.to, "-counts", at, "-proxy", strconv.Itoa(pid)))
 			for _, unit := range test.units {
 				if v[unit] <= 0 {
 					t.Errorf("%s is %v; all: %v", unit, v[unit], v)
@@ -112,11 +82,20 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// measured is what a client measures in a short time.
+func measured(t *testing.T, args []string) (v values) {
+	t.Helper()
+	out, err := benchtest.Program(t, append(args, "-time", "100ms", "-warmup", "20ms")...).Output()
+	benchtest.Must(t, err)
+	benchtest.Must(t, json.Unmarshal(out, &v))
+	return v
+}
+
 func TestIdleHoldsItsConnections(t *testing.T) {
 	const conns = 100 // more than are opened at a time
-	messages, _, pid := server(t)
+	at, _, pid := serveAt(t)
 	before := descriptors(t, pid)
-	start(t, "idle", "-to", messages, "-conns", strconv.Itoa(conns))
+	start(t, "idle", "-to", at, "-conns", strconv.Itoa(conns))
 	if n := descriptors(t, pid) - before; n != conns {
 		t.Errorf("the server holds %d connections, want %d", n, conns)
 	}
@@ -125,14 +104,14 @@ func TestIdleHoldsItsConnections(t *testing.T) {
 func descriptors(t *testing.T, pid int) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
-	must(t, err)
+	benchtest.Must(t, err)
 	return len(entries)
 }
 
 func TestFlowsAreHeld(t *testing.T) {
 	const conns = 100 // more than are opened at a time
-	messages, _, _ := server(t)
-	if n := descriptors(t, start(t, "flows", "-to", messages, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
+	at, _, _ := serveAt(t)
+	if n := descriptors(t, start(t, "flows", "-to", at, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
 		t.Errorf("the client holds %d descriptors, want more than %d", n, conns)
 	}
 }
@@ -140,11 +119,11 @@ func TestFlowsAreHeld(t *testing.T) {
 // A datagram without an answer is given up and sent again, and what answers it too late does not count.
 func TestLostDatagrams(t *testing.T) {
 	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
+	benchtest.Must(t, err)
 	asked := make(chan int, 1)
 	go func() { asked <- answerSecond(socket) }()
 	start(t, "flows", "-to", socket.LocalAddr().String())
-	must(t, socket.Close())
+	benchtest.Must(t, socket.Close())
 	if n := <-asked; n != 2 {
 		t.Errorf("asked %d times, want 2", n)
 	}
@@ -192,17 +171,17 @@ func TestClientsFail(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, err := net.Listen("tcp4", "127.0.0.1:0")
-			must(t, err)
+			benchtest.Must(t, err)
 			served := make(chan error, 1)
 			go func() { served <- serveOne(l, test.answer) }()
-			cmd := program(t, "pingpong", "-to", l.Addr().String())
+			cmd := benchtest.Program(t, "pingpong", "-to", l.Addr().String())
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			if out, err := cmd.Output(); err == nil {
 				t.Errorf("measured %s", out)
 			}
-			must(t, <-served)
-			must(t, l.Close())
+			benchtest.Must(t, <-served)
+			benchtest.Must(t, l.Close())
 			if !strings.Contains(stderr.String(), test.want) {
 				t.Errorf("%q does not tell %q", &stderr, test.want)
 			}
@@ -231,19 +210,12 @@ func TestHeaderInPieces(t *testing.T) {
 	var c conn
 	for i := range whole {
 		done, err := c.take(whole[i : i+1])
-		must(t, err)
+		benchtest.Must(t, err)
 		if done != (i == len(whole)-1) {
 			t.Fatalf("whole: %v after %d of %d bytes", done, i+1, len(whole))
 		}
 	}
 	if c.incoming != header {
 		t.Errorf("the header is %x, want %x", c.incoming, header)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

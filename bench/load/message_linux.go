@@ -1,53 +1,127 @@
-package main
+package load
 
 import (
-	"unsafe"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// message is the kernel's struct mmsghdr: a datagram to be received or sent, and its size once it has been.
-type message struct {
-	header unix.Msghdr
-	size   uint32
+const (
+	headerSize = 8       // length and number
+	maxMessage = 1 << 20 // a bound for what a length in a header may ask for
+)
+
+// conn is a connection on which messages go one way at a time.
+type conn struct {
+	fd       int
+	sending  bool
+	waiting  bool // from sending a message to the end of its answer
+	outgoing [headerSize]byte
+	sent     int // bytes of the outgoing message
+	incoming [headerSize]byte
+	received int // bytes of the incoming message
+	begun    time.Time
 }
 
-// batch is what one system call receives or sends: datagrams, each with a buffer.
-type batch struct {
-	messages []message
-	iovecs   []unix.Iovec
-	buffers  [][]byte
+func makeHeader(size int, number uint32) (h [headerSize]byte) {
+	binary.BigEndian.PutUint32(h[:4], uint32(size))
+	binary.BigEndian.PutUint32(h[4:], number)
+	return h
 }
 
-func newBatch(length, size int) *batch {
-	b := &batch{
-		messages: make([]message, length),
-		iovecs:   make([]unix.Iovec, length),
-		buffers:  make([][]byte, length),
-	}
-	for i := range b.messages {
-		b.buffers[i] = make([]byte, size)
-		b.iovecs[i].Base = &b.buffers[i][0]
-		b.iovecs[i].SetLen(size)
-		b.messages[i].header.Iov = &b.iovecs[i]
-		b.messages[i].header.SetIovlen(1)
-	}
-	return b
+func sizeOf(header [headerSize]byte) int { return int(binary.BigEndian.Uint32(header[:4])) }
+
+// send makes m the outgoing message.
+func (c *conn) send(m [headerSize]byte) { c.sending, c.waiting, c.outgoing, c.sent = true, true, m, 0 }
+
+// loop waits on the connections of one thread. They are registered once, edge-triggered and for both directions: a
+// message costs no epoll_ctl, and whoever holds a connection reads or writes until the kernel has no more.
+type loop struct {
+	*poller
+	conns []*conn // by descriptor; one that was closed is used again
+	out   []byte  // the message being sent: the payload is the same for all
+	in    []byte  // what was read last: nobody looks at it again
 }
 
-// withNames gives every message room for the address of its sender.
-func (b *batch) withNames() *batch {
-	names := make([]unix.RawSockaddrInet4, len(b.messages))
-	for i := range b.messages {
-		b.messages[i].header.Name = (*byte)(unsafe.Pointer(&names[i]))
-		b.messages[i].header.Namelen = unix.SizeofSockaddrInet4
-	}
-	return b
+func newLoop() (*loop, error) {
+	p, err := newPoller()
+	return &loop{poller: p, out: make([]byte, maxMessage), in: make([]byte, 256<<10)}, err
 }
 
-// resize sets the sizes of the first n buffers.
-func (b *batch) resize(n int, size func(message) int) {
-	for i, m := range b.messages[:n] {
-		b.iovecs[i].SetLen(size(m))
+// add registers a connection, non-blocking.
+func (l *loop) add(fd int) (*conn, error) {
+	for fd >= len(l.conns) {
+		l.conns = append(l.conns, new(conn))
 	}
+	c := l.conns[fd]
+	*c = conn{fd: fd}
+	return c, l.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
+}
+
+// write sends what the kernel takes of what is left of the outgoing message.
+func (l *loop) write(c *conn) error {
+	copy(l.out, c.outgoing[:])
+	for size := sizeOf(c.outgoing); c.sent < size; {
+		n, errno := write(c.fd, l.out[c.sent:size])
+		switch errno {
+		case 0:
+			c.sent += n
+		case unix.EAGAIN:
+			return nil
+		default:
+			return os.NewSyscallError("write", errno)
+		}
+	}
+	c.sending, c.received = false, 0 // what comes next is the other side's message
+	return nil
+}
+
+// read receives what there is of the incoming message and tells whether it is whole. Its error is io.EOF only
+// between two messages.
+func (l *loop) read(c *conn) (done bool, err error) {
+	for {
+		n, errno := read(c.fd, l.in)
+		switch {
+		case errno == unix.EAGAIN:
+			return false, nil
+		case errno != 0:
+			return false, os.NewSyscallError("read", errno)
+		case n == 0 && c.received == 0:
+			return false, io.EOF
+		case n == 0:
+			return false, io.ErrUnexpectedEOF
+		}
+		// Part of a message: read on, even if this read was short. The end of the stream may have come with it, and
+		// then no other edge follows.
+		if done, err := c.take(l.in[:n]); done || err != nil {
+			return done, err
+		}
+	}
+}
+
+// errStream says that a length would be beyond maxMessage: its first byte asks for a stream.
+var errStream = errors.New("no message")
+
+// take counts what has arrived and keeps the header.
+func (c *conn) take(b []byte) (done bool, err error) {
+	if c.received < headerSize {
+		copy(c.incoming[c.received:], b)
+	}
+	c.received += len(b)
+	if c.incoming[0] != 0 {
+		return false, errStream
+	}
+	if c.received < headerSize {
+		return false, nil
+	}
+	size := sizeOf(c.incoming)
+	if size < headerSize || size > maxMessage || c.received > size {
+		return false, fmt.Errorf("%d bytes arrived of a message of %d", c.received, size)
+	}
+	return c.received == size, nil
 }

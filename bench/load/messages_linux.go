@@ -1,14 +1,17 @@
-package main
+package load
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/bench/internal/usage"
 	"github.com/portsplice/portsplice/internal/status"
 )
 
@@ -28,22 +31,17 @@ const (
 type client struct {
 	*loop
 	recorder
-	to     *unix.SockaddrInet4
-	size   int
-	opened int
-	churns bool // the client chooses its source ports, and counts the connections that fail rather than giving up
-	failed int
+	request request
+	opened  int
+	failed  int
 }
 
-func newClient(to netip.AddrPort, size int) (*client, error) {
+func newClient(r request) (*client, error) {
 	l, err := newLoop()
-	if err != nil {
-		return nil, err
+	if err == nil && (r.size < headerSize || r.size > maxMessage) {
+		err = fmt.Errorf("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, r.size)
 	}
-	if size < headerSize || size > maxMessage {
-		return nil, fmt.Errorf("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, size)
-	}
-	return &client{loop: l, to: sockaddr(to), size: size, recorder: newRecorder()}, nil
+	return &client{loop: l, request: r, recorder: newRecorder()}, err
 }
 
 // open begins a connection, whose first message goes out when it stands.
@@ -53,12 +51,13 @@ func (c *client) open() error {
 	if err != nil {
 		return err
 	}
-	if c.churns { // the kernel's search for a free one would take longer than all else
+	if c.request.churns { // the kernel's search for a free one would take longer than all else
 		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.opened}); err != nil {
 			return fmt.Errorf("bind: %w", err)
 		}
 	}
-	if err := unix.Connect(fd, c.to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	to := netip.AddrPortFrom(c.request.to.Addr(), c.request.to.Port()+uint16(c.opened%c.request.ports))
+	if err := unix.Connect(fd, sockaddr(to)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("connect: %w", err)
 	}
 	conn, err := c.add(fd)
@@ -67,7 +66,7 @@ func (c *client) open() error {
 	}
 	c.opened++
 	conn.begun = begun
-	conn.send(makeHeader(c.size, uint32(c.opened)<<16)) // numbers of one connection do not meet those of another soon
+	conn.send(makeHeader(c.request.size, uint32(c.opened)<<16)) // numbers of one connection do not meet those of another soon
 	return nil
 }
 
@@ -103,7 +102,7 @@ func (c *client) establish(n int) (all []*conn, err error) {
 
 // next sends the next message on a connection whose answer has come.
 func (c *client) next(conn *conn) error {
-	conn.send(makeHeader(c.size, 1+binary.BigEndian.Uint32(conn.outgoing[4:])))
+	conn.send(makeHeader(c.request.size, 1+binary.BigEndian.Uint32(conn.outgoing[4:])))
 	return c.write(conn)
 }
 
@@ -147,7 +146,7 @@ func (c *client) run(bound time.Duration, then func(*conn) error) error {
 
 func (c *client) advance(conn *conn, then func(*conn) error) error {
 	done, err := c.step(conn)
-	if err != nil && c.churns {
+	if err != nil && c.request.churns {
 		c.failed++
 		conn.waiting = false
 		return then(conn)
@@ -171,10 +170,6 @@ func (c *client) step(conn *conn) (done bool, err error) {
 		return false, c.write(conn) // the answer makes an edge of its own
 	}
 	return c.read(conn)
-}
-
-func (c *client) measureWork(r request, unit string, then func(*conn) error) (values, error) {
-	return c.measure(r, unit, func(d time.Duration) error { return c.run(d, then) }, c.finish)
 }
 
 // finish waits for the answers that are to come, and for a while only: what has none by then counts as long as it waits.
@@ -203,7 +198,7 @@ func (c *client) finish() error {
 
 // pingpong exchanges messages on connections that stay.
 func pingpong(r request) (values, error) {
-	c, err := newClient(r.to, r.size)
+	c, err := newClient(r)
 	if err != nil {
 		return nil, err
 	}
@@ -216,37 +211,81 @@ func pingpong(r request) (values, error) {
 			return nil, err
 		}
 	}
-	return c.measureWork(r, "exchange", c.next)
+	return c.measure(r, "exchange", func(d time.Duration) error { return c.run(d, c.next) }, c.finish)
 }
 
 // crr connects, exchanges one message and closes.
 func crr(r request) (values, error) {
-	c, err := newClient(r.to, r.size)
+	c, err := newClient(r)
 	if err != nil {
 		return nil, err
 	}
-	c.churns = r.churns
 	if err := c.openAll(r.conns); err != nil {
 		return nil, err
 	}
-	v, err := c.measureWork(r, "conn", func(conn *conn) error {
+	another := func(conn *conn) error {
 		if c.opened >= r.count {
 			return errStop
 		}
 		return c.reopen(conn)
-	})
-	if err == nil && c.churns {
+	}
+	v, err := c.measure(r, "conn", func(d time.Duration) error { return c.run(d, another) }, c.finish)
+	if err == nil && c.request.churns {
 		v["opened"] = float64(c.opened)
 		v["failed-%"] = 100 * float64(c.failed) / float64(c.opened)
 	}
 	return v, err
 }
 
+// connects opens r.conns connections at once, each for one message, and again when the last is answered. An answer that
+// fits a packet comes with its first byte.
+func connects(r request) (values, error) {
+	c, err := newClient(r)
+	if err != nil {
+		return nil, err
+	}
+	var last []float64 // of each time
+	v, err := c.measure(r, "conn", func(d time.Duration) error {
+		last = nil
+		for end := time.Now().Add(d); time.Now().Before(end); {
+			begun := time.Now()
+			if err := c.allAtOnce(); err != nil {
+				return err
+			}
+			last = append(last, usage.In(time.Microsecond, time.Since(begun)))
+		}
+		return nil
+	}, c.finish)
+	if err == nil {
+		v["last-us"] = stats.Median(last)
+	}
+	return v, err
+}
+
+func (c *client) allAtOnce() error {
+	if err := c.openAll(c.request.conns); err != nil {
+		return err
+	}
+	left := c.request.conns
+	err := c.run(patience, func(conn *conn) error {
+		left--
+		err := os.NewSyscallError("close", unix.Close(conn.fd))
+		if left == 0 && err == nil {
+			return errStop
+		}
+		return err
+	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d of %d connections were not answered within %v", left, c.request.conns, patience)
+	}
+	return err
+}
+
 // idle opens connections, exchanges one message on each, reports on descriptor 3 and holds them until the process
 // is killed.
 func idle(r request) (values, error) {
 	ready := status.Adopt()
-	c, err := newClient(r.to, r.size)
+	c, err := newClient(r)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,8 @@
-package main
+package load
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -17,20 +18,27 @@ func newRecorder() recorder { return recorder{make([]time.Duration, 0, 1<<20)} }
 
 // measure runs a warm-up and then what counts. The unit is what an answer stands for. Then finish waits for the answers
 // that are still to come: they count for the percentiles, which would else leave out whoever waits longest, and for
-// nothing else.
+// nothing else. Beside streams, which are most of what is done, CPU times are theirs.
 func (c *recorder) measure(r request, unit string, run func(time.Duration) error, finish func() error) (values, error) {
+	var counts net.Conn
+	if r.beside {
+		var err error
+		if counts, err = dial(r.counts, tellCounts); err != nil {
+			return nil, err
+		}
+	}
 	if err := run(r.warmup); err != nil {
 		return nil, err
 	}
 	c.latencies = c.latencies[:0]
-	before, err := r.readTimes()
+	before, err := r.read(counts)
 	if err != nil {
 		return nil, err
 	}
 	if err := run(r.time); err != nil {
 		return nil, err
 	}
-	after, err := r.readTimes()
+	after, err := r.read(counts)
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +46,13 @@ func (c *recorder) measure(r request, unit string, run func(time.Duration) error
 	if n == 0 {
 		return nil, fmt.Errorf("no answer within %v", r.time)
 	}
-	v := after.Each(before, n, time.Microsecond, "us/"+unit)
-	v[unit+"/s"] = n / after.Since(before).Seconds()
+	v := after.Each(before.Times, n, time.Microsecond, "us/"+unit)
+	if r.beside {
+		if v, err = after.rate(before, after.sent-before.sent); err != nil {
+			return nil, err
+		}
+	}
+	v[unit+"/s"] = n / after.Since(before.Times).Seconds()
 	if err := finish(); err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"encoding/binary"
@@ -6,84 +6,63 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/bench/internal/usage"
+	"github.com/portsplice/portsplice/internal/status"
 )
 
-// What the first byte of a stream asks of the server.
+// What the first byte of a stream asks of the server. That of a message is 0.
 const (
-	sendDown  = 'd'
-	receiveUp = 'u'
-	sendBoth  = 'b'
-	tellCount = 'c'
+	sendDown   = 'd'
+	receiveUp  = 'u'
+	sendBoth   = 'b'
+	tellCounts = 'c'
 )
 
 var directions = map[string]byte{"down": sendDown, "up": receiveUp, "both": sendBoth}
 
-// chunk is what is read or written at a time.
-const chunk = 128 << 10
+// streamServer counts the bytes of all its streams, and of datagrams that are not answered.
+type streamServer struct{ received, sent atomic.Int64 }
 
-// streamServer sends and receives without end.
-type streamServer struct {
-	net.Listener
-	received atomic.Int64
-}
-
-func listenStreams(on netip.AddrPort) (*streamServer, error) {
-	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(on))
-	if err != nil {
-		return nil, err
-	}
-	return &streamServer{Listener: l}, nil
-}
-
-func (s *streamServer) serve() error {
-	for {
-		conn, err := s.Accept()
-		if err != nil {
-			return err
-		}
-		go s.stream(conn)
-	}
-}
-
-// stream serves one stream to its end, which is the client's to explain.
-func (s *streamServer) stream(conn net.Conn) {
+// serve serves one stream to its end, which is the client's to explain.
+func (s *streamServer) serve(conn net.Conn, what byte) {
 	defer func() { _ = conn.Close() }()
-	var what [1]byte
-	if _, err := io.ReadFull(conn, what[:]); err != nil {
-		return
-	}
-	switch what[0] {
+	switch what {
 	case sendDown:
-		_ = fill(conn)
+		_ = fill(conn, &s.sent)
 	case receiveUp:
 		_ = drain(conn, &s.received)
 	case sendBoth:
-		go func() { _ = fill(conn) }() // ends with the connection
+		go func() { _ = fill(conn, &s.sent) }() // ends with the connection
 		_ = drain(conn, &s.received)
-	case tellCount:
-		_ = s.tell(conn)
-	}
-}
-
-func (s *streamServer) tell(conn net.Conn) error {
-	var asked [1]byte
-	for {
-		if _, err := io.ReadFull(conn, asked[:]); err != nil {
-			return err
-		}
-		if err := binary.Write(conn, binary.BigEndian, s.received.Load()); err != nil {
-			return err
+	case tellCounts:
+		for asked := []byte{what}; ; {
+			_, err := io.ReadFull(conn, asked)
+			if err == nil {
+				err = binary.Write(conn, binary.BigEndian, []int64{s.received.Load(), s.sent.Load()})
+			}
+			if err != nil {
+				return
+			}
 		}
 	}
 }
 
-func fill(conn net.Conn) error {
+// chunk is what is read or written at a time.
+const chunk = 128 << 10
+
+func fill(conn net.Conn, count *atomic.Int64) error {
 	for b := make([]byte, chunk); ; {
-		if _, err := conn.Write(b); err != nil {
+		n, err := conn.Write(b)
+		count.Add(int64(n))
+		if err != nil {
 			return err
 		}
 	}
@@ -99,78 +78,98 @@ func drain(conn net.Conn, count *atomic.Int64) error {
 	}
 }
 
-// streams are the client's ends.
-type streams struct {
-	direction byte
-	received  atomic.Int64 // here, of what comes down
-	offered   atomic.Int64 // of datagrams, which may be lost
-	counts    net.Conn     // asks the server what has come up
-	failed    chan error
+// dial begins a stream.
+func dial(to netip.AddrPort, what byte) (net.Conn, error) {
+	conn, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
+	if err != nil {
+		return nil, err
+	}
+	_, err = conn.Write([]byte{what})
+	return conn, err
 }
 
-// bulk streams on r.conns connections, and counts bytes where they arrive.
-func bulk(r request) (values, error) {
+// streams are the client's ends, on r.conns connections. None of them ends by itself.
+type streams struct {
+	received, sent atomic.Int64
+	failed         chan error
+}
+
+// openStreams waits for the first byte of each that comes down.
+func openStreams(r request) (*streams, error) {
 	direction, found := directions[r.direction]
 	if !found {
 		return nil, fmt.Errorf("%q is no direction", r.direction)
 	}
-	s := &streams{direction: direction, failed: make(chan error, 2*r.conns)}
-	var err error
-	if s.counts, err = dial(r.counts, tellCount); err != nil {
-		return nil, err
-	}
+	s := &streams{failed: make(chan error, 2*r.conns)}
 	for range r.conns {
-		if err := s.begin(r.to); err != nil {
+		conn, err := dial(r.to, direction)
+		if err != nil {
 			return nil, err
 		}
+		if direction != receiveUp {
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				return nil, fmt.Errorf("no stream began: %w", err)
+			}
+			go func() { s.failed <- drain(conn, &s.received) }()
+		}
+		if direction != sendDown {
+			go func() { s.failed <- fill(conn, &s.sent) }()
+		}
 	}
-	if err := s.wait(r.warmup); err != nil {
+	return s, nil
+}
+
+// bulk streams, and counts bytes where they arrive.
+func bulk(r request) (values, error) {
+	s, err := openStreams(r)
+	if err != nil {
 		return nil, err
 	}
 	return s.measure(r)
 }
 
-func (s *streams) begin(to netip.AddrPort) error {
-	conn, err := dial(to, s.direction)
+// readers takes streams until the process is killed, and reports on descriptor 3 once all have begun.
+func readers(r request) (values, error) {
+	ready := status.Adopt()
+	s, err := openStreams(r)
+	if err == nil {
+		err = ready.Ready()
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if s.direction != receiveUp {
-		go func() { s.failed <- drain(conn, &s.received) }()
-	}
-	if s.direction != sendDown {
-		go func() { s.failed <- fill(conn) }()
-	}
-	return nil
+	return nil, <-s.failed
 }
 
 func (s *streams) measure(r request) (values, error) {
-	before, bytesBefore, err := s.read(r)
+	counts, err := dial(r.counts, tellCounts)
 	if err != nil {
 		return nil, err
 	}
-	offered := -s.offered.Load()
+	if err := s.wait(r.warmup); err != nil {
+		return nil, err
+	}
+	before, err := r.read(counts)
+	if err != nil {
+		return nil, err
+	}
+	received, sent := s.received.Load(), s.sent.Load()
 	if err := s.wait(r.time); err != nil {
 		return nil, err
 	}
-	offered += s.offered.Load()
-	after, bytesAfter, err := s.read(r)
+	received, sent = s.received.Load()-received, s.sent.Load()-sent
+	after, err := r.read(counts)
 	if err != nil {
 		return nil, err
 	}
-	moved := float64(bytesAfter - bytesBefore)
-	if moved == 0 {
-		return nil, fmt.Errorf("no byte arrived within %v", r.time)
+	v, err := after.rate(before, received+after.received-before.received)
+	if r.offered > 0 && err == nil {
+		v["lost-%"] = max(0, 100*(1-float64(after.received-before.received)/float64(sent)))
 	}
-	v := after.Each(before, moved/1e9, time.Second, "s/GB")
-	v["Gbit/s"] = 8 * moved / 1e9 / after.Since(before).Seconds()
-	if offered > 0 {
-		v["lost-%"] = max(0, 100*(1-moved/float64(offered)))
-	}
-	return v, nil
+	return v, err
 }
 
-// wait lets the streams run; none of them ends by itself.
+// wait lets the streams run.
 func (s *streams) wait(d time.Duration) error {
 	select {
 	case err := <-s.failed:
@@ -180,26 +179,100 @@ func (s *streams) wait(d time.Duration) error {
 	}
 }
 
-// read reads the times and how many bytes have arrived at both ends. The times come last: what the question to the
-// server takes is not between them and the count.
-func (s *streams) read(r request) (usage.Times, int64, error) {
-	var up int64
-	if _, err := s.counts.Write([]byte{tellCount}); err != nil {
-		return usage.Times{}, 0, err
-	}
-	if err := binary.Read(s.counts, binary.BigEndian, &up); err != nil {
-		return usage.Times{}, 0, err
-	}
-	down := s.received.Load()
-	t, err := r.readTimes()
-	return t, up + down, err
+// reading is the times, and how many bytes the server has received and sent.
+type reading struct {
+	usage.Times
+	received, sent int64
 }
 
-func dial(to netip.AddrPort, what byte) (net.Conn, error) {
-	conn, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
+// read reads. The times come last: what the question to the server takes is not between them and the counts.
+func (r request) read(counts net.Conn) (now reading, err error) {
+	if counts != nil {
+		both := []int64{0, 0}
+		if _, err := counts.Write([]byte{tellCounts}); err != nil {
+			return now, err
+		}
+		if err := binary.Read(counts, binary.BigEndian, both); err != nil {
+			return now, err
+		}
+		now.received, now.sent = both[0], both[1]
+	}
+	now.Times, err = usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)...)
+	return now, err
+}
+
+// rate is that of so many bytes since an earlier reading.
+func (now reading) rate(before reading, moved int64) (values, error) {
+	took := now.Since(before.Times)
+	if moved == 0 {
+		return nil, fmt.Errorf("no byte of a stream arrived within %v", took)
+	}
+	v := now.Each(before.Times, float64(moved)/1e9, time.Second, "s/GB")
+	v["Gbit/s"] = 8 * float64(moved) / 1e9 / took.Seconds()
+	return v, nil
+}
+
+// pour streams datagrams at a fixed rate, whatever becomes of them, and measures what arrives.
+func pour(r request) (values, error) {
+	t, err := openTap(r)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Write([]byte{what})
-	return conn, err
+	s := &streams{failed: make(chan error, 1)}
+	go func() { s.failed <- t.flow(&s.sent) }()
+	return s.measure(r)
+}
+
+// tap is a source of datagrams: single ones, or blocks of them that the kernel cuts (UDP_SEGMENT).
+type tap struct {
+	fd       int
+	block    []byte
+	interval time.Duration // between blocks
+}
+
+func openTap(r request) (*tap, error) {
+	if r.size < 1 || r.size > maxDatagram || r.offered <= 0 {
+		return nil, fmt.Errorf("no stream of %v Gbit/s in datagrams of %d bytes", r.offered, r.size)
+	}
+	const segments = 64 // UDP_MAX_SEGMENTS of kernels before 6.6
+	n := min(segments, maxDatagram/r.size)
+	fd, err := dialUDP(sockaddr(r.to))
+	if r.single {
+		n = 1
+	} else if err == nil {
+		err = os.NewSyscallError("setsockopt UDP_SEGMENT",
+			unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, r.size))
+	}
+	// Bits by bits per nanosecond.
+	return &tap{fd, make([]byte, r.size*n), time.Duration(8 * float64(r.size*n) / r.offered)}, err
+}
+
+// flow sends a block whenever it is time for one, and counts the bytes. What could not be sent for a while is sent in a
+// burst, but no more of it than burst.
+func (t *tap) flow(sent *atomic.Int64) error {
+	const burst = time.Millisecond
+	runtime.LockOSThread() // the precision of timers is a thread's own
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl PR_SET_TIMERSLACK", err)
+	}
+	start := time.Now()
+	for next := time.Duration(0); ; next += t.interval {
+		late := time.Since(start) - next
+		if late < 0 {
+			nap(-late)
+		} else if late > burst {
+			next += late - burst
+		}
+		n, errno := write(t.fd, t.block)
+		if errno != 0 {
+			return os.NewSyscallError("write", errno)
+		}
+		sent.Add(int64(n))
+	}
+}
+
+// nap sleeps as precisely as the kernel can, which is more than Go's timers do.
+func nap(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	_, _ = call(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0, 0) // the next block is late at worst
 }

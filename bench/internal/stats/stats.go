@@ -46,3 +46,15 @@ func Spread(values []float64) float64 {
 	}
 	return (slices.Max(values) - slices.Min(values)) / Median(values)
 }
+
+// Apart is the most that a[i] and b[i] are apart, as a quotient of 1 or more; NaN if there is no pair. What is 0 twice is
+// no pair.
+func Apart(a, b []float64) float64 {
+	most := math.NaN()
+	for i := range min(len(a), len(b)) {
+		if q := max(a[i]/b[i], b[i]/a[i]); !(q <= most) && !math.IsNaN(q) {
+			most = q
+		}
+	}
+	return most
+}

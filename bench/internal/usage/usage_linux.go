@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/portsplice/portsplice/bench/internal/tree"
 )
 
 // Times is a reading of the clock and of CPU times.
@@ -23,12 +21,12 @@ type Times struct {
 // Read reads the times of a proxy, 0 for none, and of the ends of its traffic. The clock comes last.
 func Read(proxy int, ends ...int) (t Times, err error) {
 	if proxy != 0 {
-		if t.Proxy, err = tree.Time(proxy); err != nil {
+		if t.Proxy, err = timeOf(proxy); err != nil {
 			return t, err
 		}
 	}
 	for _, pid := range ends {
-		used, err := tree.Time(pid)
+		used, err := timeOf(pid)
 		if err != nil {
 			return t, err
 		}
@@ -58,6 +56,9 @@ func (t Times) Each(before Times, n float64, unit time.Duration, suffix string) 
 	return v
 }
 
+// tick is the unit of CPU times in /proc: USER_HZ is 100 on every architecture of Go's.
+const tick = 10 * time.Millisecond
+
 // In is a duration in a unit.
 func In(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
 
@@ -81,7 +82,6 @@ func machineTime() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
 	}
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Go's
 	cpus := time.Duration(1 + strings.Count(others, "\ncpu"))
 	return cpus*time.Duration(uptime.Nano()) - time.Duration(idle+iowait+steal)*tick, nil
 }

@@ -1,4 +1,4 @@
-package tree
+package usage
 
 import (
 	"io"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 	"github.com/portsplice/portsplice/internal/leakcheck"
 )
 
@@ -17,18 +18,18 @@ func shell(t *testing.T, script string) (pid int, said io.Reader) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
 	stdin, err := cmd.StdinPipe()
-	must(t, err)
+	benchtest.Must(t, err)
 	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	benchtest.Must(t, err)
+	benchtest.Must(t, cmd.Start())
 	t.Cleanup(func() {
-		must(t, stdin.Close())
+		benchtest.Must(t, stdin.Close())
 		_ = cmd.Wait() // read fails at the end of the input
 	})
 	return cmd.Process.Pid, stdout
 }
 
-func TestOf(t *testing.T) {
+func TestTree(t *testing.T) {
 	for _, test := range []struct {
 		name, script string
 		want         int
@@ -40,9 +41,9 @@ func TestOf(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			pid, said := shell(t, test.script)
 			_, err := said.Read(make([]byte, 1))
-			must(t, err)
-			all, err := Of(pid)
-			must(t, err)
+			benchtest.Must(t, err)
+			all, err := Tree(pid)
+			benchtest.Must(t, err)
 			if len(all) != test.want || all[0] != pid {
 				t.Errorf("%d and what it started are %v, want %d processes", pid, all, test.want)
 			}
@@ -60,9 +61,9 @@ func TestTimeOfChildren(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			pid, said := shell(t, test.script)
 			_, err := said.Read(make([]byte, 1))
-			must(t, err)
-			used, err := Time(pid)
-			must(t, err)
+			benchtest.Must(t, err)
+			used, err := timeOf(pid)
+			benchtest.Must(t, err)
 			if used < 10*time.Millisecond { // 100,000 turns of dash take several times that
 				t.Errorf("used %v", used)
 			}
@@ -71,22 +72,15 @@ func TestTimeOfChildren(t *testing.T) {
 }
 
 func TestTimeOfNoProcess(t *testing.T) {
-	if _, err := Time(1 << 30); err == nil {
+	if _, err := timeOf(1 << 30); err == nil {
 		t.Error("a process that does not exist used time")
 	}
 }
 
 func TestStatOfThisProcess(t *testing.T) {
 	s, err := readStat("/proc/self/stat")
-	must(t, err)
+	benchtest.Must(t, err)
 	if s.pid != os.Getpid() || s.parent != os.Getppid() {
 		t.Errorf("got %+v, want %d and %d", s, os.Getpid(), os.Getppid())
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

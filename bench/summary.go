@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/portsplice/portsplice/bench"
 )
 
 // The lines of a README between which the table stands.
@@ -27,23 +25,23 @@ var columns = []struct {
 	units []string
 }{
 	{"rate", []string{"exchange/s", "conn/s", "request/s", "transaction/s", "Gbit/s"}},
-	{"p50 / p99 / p99.9", []string{"p50-us", "p99-us", "p99.9-us"}},
+	{"p50 / p99 / p99.9 or last", []string{"p50-us", "p99-us", "p99.9-us", "last-us"}},
 	{"proxy CPU", []string{"proxy-us/", "proxy-s/"}},
 	{"machine CPU", []string{"machine-us/", "machine-s/"}},
 	{"other", nil},
 }
 
 // summary is the table of the project's README: ratios to the reference alone, in bold where we lose.
-func summary(r bench.Report, dir string) string {
+func summary(r Report, dir string) string {
 	var b strings.Builder
 	e := r.Environment
 	noisy := ""
-	if e.Noise > bench.NoiseLimit {
+	if e.Noise > NoiseLimit {
 		noisy = " The run calls itself noisy."
 	}
 	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to docker-proxy or its algorithm on the current Go, unit by unit to\n"+
 		"the one that we fare worse against; medians of %d alternating rounds. Below 1 is better but for rates, and what we lose\n"+
-		"is in bold. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
+		"is in bold; ~ is within the noise, what two rows of the same program differed by. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
 		"our ratio to it in the unit that counts most: the rate, or else kernel memory.%s\n"+
 		"[The report](%s) has the figures with ranges, a direct connection and the portable engine.\n\n",
 		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
@@ -62,7 +60,7 @@ func summary(r bench.Report, dir string) string {
 	return b.String()
 }
 
-func summaryRow(r bench.Result, p bench.Proxy) string {
+func summaryRow(r Result, p Proxy) string {
 	if why := r.Absence(p); why != "" {
 		return "| " + r.Work.Name + " | " + why + " |" + strings.Repeat(" |", len(columns)) + "\n"
 	}
@@ -72,7 +70,7 @@ func summaryRow(r bench.Result, p bench.Proxy) string {
 		if !measured || math.IsNaN(f.Ratio) || strings.HasPrefix(u.Name, "load-") {
 			continue
 		}
-		text := ratio(f)
+		text := f.bold()
 		at := column(u)
 		if at == len(columns)-1 {
 			text = u.Name + " " + text
@@ -88,22 +86,22 @@ func summaryRow(r bench.Result, p bench.Proxy) string {
 		row += " " + strings.Join(c, separator) + " |"
 	}
 	peer := ""
-	if name, f := r.BestPeer(p.Name); name != "" {
-		peer = name + " " + ratio(f)
+	if name, c := r.BestPeer(p.Name); name != "" {
+		peer = name + " " + c.bold()
 	}
 	return row + " " + peer + " |\n"
 }
 
-// ratio is bold where we lose.
-func ratio(f bench.Figure) string {
-	if f.Worse {
-		return fmt.Sprintf("**%.2f**", f.Ratio)
+// bold is bold where we lose.
+func (c Comparison) bold() string {
+	if c.Worse {
+		return "**" + c.String() + "**"
 	}
-	return fmt.Sprintf("%.2f", f.Ratio)
+	return c.String()
 }
 
 // column is where a unit is shown.
-func column(u bench.Unit) int {
+func column(u Unit) int {
 	for i, c := range columns {
 		for _, beginning := range c.units {
 			if strings.HasPrefix(u.Name, beginning) {

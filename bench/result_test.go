@@ -1,4 +1,4 @@
-package bench
+package main
 
 import (
 	"strings"
@@ -14,7 +14,7 @@ func result(units []Unit, values map[string]map[string][]float64) Result {
 	r := Result{
 		Work: Work{Name: "work/conns=1", Units: units, Protocol: tcp},
 		Proxies: []Proxy{{Name: Direct}, {Name: "old", Reference: true}, {Name: "new", Reference: true},
-			{Name: "ours"}},
+			{Name: "ours"}, {Name: "again", Again: "ours"}},
 	}
 	for i := range r.Proxies {
 		r.Proxies[i].Protocols, r.Proxies[i].Path = []string{tcp}, "/path"
@@ -32,20 +32,22 @@ func result(units []Unit, values map[string]map[string][]float64) Result {
 
 func TestTable(t *testing.T) {
 	r := result([]Unit{{"op/s", true}, {"us/op", false}}, map[string]map[string][]float64{
-		Direct: {"op/s": {1, 100e3, 110e3, 130e3}, usage.Others: {90, 1, 2, 3}},
-		"old":  {"op/s": {9e9, 40e3, 41e3, 42e3}, "us/op": {9e9, 20, 21, 22}},
-		"new":  {"op/s": {9e9, 50e3, 50e3, 40e3}, "us/op": {9e9, 24, 25, 26}},
-		"ours": {"op/s": {1, 100e3, 75e3, 60e3}, "us/op": {1, 5, 10.5, 11}},
+		Direct:  {"op/s": {1, 100e3, 110e3, 130e3}, usage.Others: {90, 1, 2, 3}},
+		"old":   {"op/s": {9e9, 40e3, 41e3, 42e3}, "us/op": {9e9, 20, 21, 22}},
+		"new":   {"op/s": {9e9, 50e3, 50e3, 40e3}, "us/op": {9e9, 24, 25, 26}},
+		"ours":  {"op/s": {1, 100e3, 75e3, 60e3}, "us/op": {1, 5, 22, 23}},
+		"again": {"op/s": {1, 100e3, 72e3, 60e3}, "us/op": {1, 5, 21, 23}},
 	})
 	want := `
-work/conns=1   3 rounds   others took 1%..3% of the CPUs   NOISY: direct moved by 27%
-  proxy    op/s ↑ min..max       ratio   us/op ↓ min..max   ratio
-  direct   110.0k 100.0k..130.0k 2.20x   -
-  old      41.0k  40.0k..42.0k   0.82x   21.0    20.0..22.0 ref
-  new      50.0k  40.0k..50.0k   ref     25.0    24.0..26.0 1.19x
-  ours     75.0k  60.0k..100.0k  1.50x   10.5    5.00..11.0 0.50x
+work/conns=1   3 rounds   noise 4%   others took 1%..3% of the CPUs   NOISY: direct moved by 27%
+  proxy   op/s ↑                        us/op ↓
+  direct  110.0k [100.0k..130.0k] 2.20x -
+  old     41.0k [40.0k..42.0k] 0.82x    21.0 [20.0..22.0] ref
+  new     50.0k [40.0k..50.0k] ref      25.0 [24.0..26.0] 1.19x
+  ours    75.0k [60.0k..100.0k] 1.50x   22.0 [5.00..23.0] ~
+  again   72.0k [60.0k..100.0k] 1.50x   21.0 [5.00..23.0] ~
 `
-	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+	if diff := cmp.Diff(fields(want), fields(r.String())); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -57,13 +59,14 @@ func TestTableWithoutReference(t *testing.T) {
 	})
 	want := `
 work/conns=1   2 rounds
-  proxy    op/s ↑ min..max   ratio
-  direct   10.0   10.0..10.0 -
-  old      -
-  new      -
-  ours     5.00   5.00..5.00 -
+  proxy   op/s ↑
+  direct  10.0 [10.0..10.0]
+  old     -
+  new     -
+  ours    5.00 [5.00..5.00]
+  again   -
 `
-	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+	if diff := cmp.Diff(fields(want), fields(r.String())); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -78,14 +81,46 @@ func TestTableSaysWhyThereAreNoFigures(t *testing.T) {
 	r.Samples = append(r.Samples, Sample{Proxy: "old", Round: 2, Failed: "broken"})
 	want := `
 work/conns=1   2 rounds
-  proxy    op/s ↑ min..max   ratio
-  direct   10.0   10.0..10.0 2.00x
-  old      failed
-  new      not installed
-  ours     loses bytes
+  proxy   op/s ↑
+  direct  10.0 [10.0..10.0] 2.00x
+  old     failed
+  new     not installed
+  ours    loses bytes
+  again   -
 `
-	if diff := cmp.Diff(want, trimmed(r.String())); diff != "" {
+	if diff := cmp.Diff(fields(want), fields(r.String())); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What two rows of one program were apart in their worst round is neither better nor worse.
+func TestWithinTheNoise(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		more        bool
+		old, ours   []float64 // by round, the first of which is dropped
+		again       []float64
+		want        string
+		alike, lost bool
+	}{
+		{"no second row", true, []float64{0, 100, 100}, []float64{0, 90, 90}, nil, "0.90", false, true},
+		{"one round is noisy", true, []float64{0, 100, 100}, []float64{0, 90, 90}, []float64{0, 90, 80}, "~", true, false},
+		{"either way", true, []float64{0, 100, 100}, []float64{0, 110, 110}, []float64{0, 110, 125}, "~", true, false},
+		{"beyond it", true, []float64{0, 100, 100}, []float64{0, 90, 90}, []float64{0, 92, 88}, "0.90", false, true},
+		{"a win beyond it", false, []float64{0, 100, 100}, []float64{0, 90, 90}, []float64{0, 92, 88}, "0.90", false, false},
+		{"what gets used to the work", true, []float64{0, 100, 100}, []float64{1, 90, 90}, []float64{9, 91, 90}, "0.90", false, true},
+		{"nothing twice is not apart", false, []float64{0, 2, 2}, []float64{0, 0, 1}, []float64{0, 0, 1}, "0.25", false, false},
+		{"something beside nothing is", false, []float64{0, 2, 2}, []float64{0, 0, 1}, []float64{0, 1, 1}, "~", true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			unit := Unit{"x", test.more}
+			r := result([]Unit{unit}, map[string]map[string][]float64{
+				"old": {"x": test.old}, "ours": {"x": test.ours}, "again": {"x": test.again}})
+			f, _ := r.Figure("ours", unit)
+			if got := f.Comparison.String(); got != test.want || f.Alike != test.alike || f.Worse != test.lost {
+				t.Errorf("got %q, %+v", got, f)
+			}
+		})
 	}
 }
 
@@ -105,7 +140,7 @@ func TestRatioIsToTheReferenceThatLeavesTheWorseOne(t *testing.T) {
 			unit := Unit{"x", test.more}
 			r := result([]Unit{unit}, map[string]map[string][]float64{
 				"old": {"x": test.old}, "new": {"x": test.new}, "ours": {"x": test.ours}})
-			if got := r.ratio("ours", unit); got != test.want {
+			if got := r.toReference("ours", unit).Ratio; got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
@@ -127,10 +162,11 @@ func TestBestPeerAndHeadroom(t *testing.T) {
 	}
 }
 
-func trimmed(table string) string {
-	var b strings.Builder
+// fields are the words of a table, line by line.
+func fields(table string) [][]string {
+	var lines [][]string
 	for line := range strings.Lines(table) {
-		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+		lines = append(lines, strings.Fields(line))
 	}
-	return b.String()
+	return lines
 }

@@ -12,19 +12,17 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
-
-	"github.com/portsplice/portsplice/bench"
 )
 
 // plotFile is a plot beside the report.
 type plotFile struct{ name, title string }
 
 // drawPlots draws what the works of a run allow.
-func drawPlots(dir string, results []bench.Result) ([]plotFile, error) {
+func drawPlots(dir string, results []Result) ([]plotFile, error) {
 	var files []plotFile
 	for _, kind := range []struct {
 		name, title string
-		draw        func([]bench.Result) (*plot.Plot, error)
+		draw        func([]Result) (*plot.Plot, error)
 	}{
 		{"latency.svg", "Time until the answer", latencies},
 		{"cpu.svg", "CPU time of the proxy per GB", cpuPerGB},
@@ -59,23 +57,23 @@ func save(p *plot.Plot, path string) error {
 }
 
 // first gives the first work whose name begins so.
-func first(results []bench.Result, beginning string) (bench.Result, bool) {
+func first(results []Result, beginning string) (Result, bool) {
 	for _, r := range results {
 		if strings.HasPrefix(r.Work.Name, beginning) {
 			return r, true
 		}
 	}
-	return bench.Result{}, false
+	return Result{}, false
 }
 
 // median is a figure of a proxy, if it was measured.
-func median(r bench.Result, proxy, unit string) (float64, bool) {
-	f, measured := r.Figure(proxy, bench.Unit{Name: unit})
+func median(r Result, proxy, unit string) (float64, bool) {
+	f, measured := r.Figure(proxy, Unit{Name: unit})
 	return f.Median, measured
 }
 
 // latencies has a line for each proxy over the percentiles of the ping-pong of 64 clients.
-func latencies(results []bench.Result) (*plot.Plot, error) {
+func latencies(results []Result) (*plot.Plot, error) {
 	r, found := first(results, "pingpong/size=64/conns=64")
 	if !found {
 		return nil, nil
@@ -104,7 +102,7 @@ func latencies(results []bench.Result) (*plot.Plot, error) {
 }
 
 // cpuPerGB has a group of bars for each proxy, a bar for each direction of the bulk of 8 flows.
-func cpuPerGB(results []bench.Result) (*plot.Plot, error) {
+func cpuPerGB(results []Result) (*plot.Plot, error) {
 	var bars []bar
 	for _, r := range results {
 		if strings.HasPrefix(r.Work.Name, "bulk/") && strings.HasSuffix(r.Work.Name, "/conns=8") {
@@ -115,7 +113,7 @@ func cpuPerGB(results []bench.Result) (*plot.Plot, error) {
 }
 
 // memoryPerConnection has what processes and what the kernel hold.
-func memoryPerConnection(results []bench.Result) (*plot.Plot, error) {
+func memoryPerConnection(results []Result) (*plot.Plot, error) {
 	r, found := first(results, "idle/")
 	if !found {
 		return nil, nil
@@ -125,7 +123,7 @@ func memoryPerConnection(results []bench.Result) (*plot.Plot, error) {
 
 // bar is a unit of a work: it has a colour, and stands once for each proxy.
 type bar struct {
-	bench.Result
+	Result
 	unit, title string
 }
 

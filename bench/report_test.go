@@ -9,20 +9,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/portsplice/portsplice/bench"
-	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
-
 // run100 is a run in which docker-proxy has 100 in every unit, and the others what is given.
-func run100(t *testing.T, works string, values map[string]float64) bench.Report {
+func run100(t *testing.T, works string, values map[string]float64) Report {
 	t.Helper()
-	selected, err := bench.Select(bench.Works(1<<20), works)
-	must(t, err)
-	r := bench.Report{Rounds: 1, Works: selected, Environment: bench.Environment{Kernel: "Linux 6", Cores: 2}}
-	r.Proxies = []bench.Proxy{
-		{Name: bench.Direct, Protocols: []string{"tcp"}},
+	selected, err := Select(Works(1<<20), works)
+	benchtest.Must(t, err)
+	r := Report{Rounds: 1, Works: selected, Environment: Environment{Kernel: "Linux 6", Cores: 2}}
+	r.Proxies = []Proxy{
+		{Name: Direct, Protocols: []string{"tcp"}},
 		{Name: "docker-proxy", Path: "p", Protocols: []string{"tcp"}, Reference: true},
 		{Name: "splice", Path: "p", Protocols: []string{"tcp"}},
 		{Name: "haproxy", Protocols: []string{"tcp"}, Peer: true},
@@ -30,11 +27,11 @@ func run100(t *testing.T, works string, values map[string]float64) bench.Report 
 	values["docker-proxy"] = 100
 	for _, w := range selected {
 		for proxy, v := range values {
-			all := bench.Values{}
+			all := Values{}
 			for _, u := range w.Units {
 				all[u.Name] = v
 			}
-			r.Samples = append(r.Samples, bench.Sample{Work: w.Name, Proxy: proxy, Round: 1, Values: all})
+			r.Samples = append(r.Samples, Sample{Work: w.Name, Proxy: proxy, Round: 1, Values: all})
 		}
 	}
 	return r
@@ -64,46 +61,46 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	r := run100(t, "bulk/direction=up/conns=1", map[string]float64{bench.Direct: 300, "splice": 50})
+func TestMarkdown(t *testing.T) {
+	r := run100(t, "bulk/direction=up/conns=1", map[string]float64{Direct: 300, "splice": 50})
 	want := `
 ## bulk/direction=up/conns=1
 
-Rounds: 1.
+1 rounds.
 
-| proxy | Gbit/s | proxy-s/GB | machine-s/GB | load-s/GB |
+| proxy | Gbit/s ↑ | proxy-s/GB ↓ | machine-s/GB ↓ | load-s/GB ↓ |
 |---|---|---|---|---|
 | direct | 300 [300..300] 3.00x | 300 [300..300] 3.00x | 300 [300..300] 3.00x | 300 [300..300] 3.00x |
-| docker-proxy | 100 [100..100] 1.00x | 100 [100..100] 1.00x | 100 [100..100] 1.00x | 100 [100..100] 1.00x |
+| docker-proxy | 100 [100..100] ref | 100 [100..100] ref | 100 [100..100] ref | 100 [100..100] ref |
 | splice | **50.0 [50.0..50.0] 0.50x** | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x |
-| haproxy | not installed | | | |
+| haproxy | not installed |  |  |  |
 `
-	if diff := cmp.Diff(want, table(r.Results()[0])); diff != "" {
+	if diff := cmp.Diff(want, r.Results()[0].markdown()); diff != "" {
 		t.Error(diff)
 	}
 }
 
 // A run that is written and read again gives a report with plots, and the table of a README.
-func TestRun(t *testing.T) {
+func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	readme := filepath.Join(dir, "project.md")
-	must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
-	r := run100(t, "pingpong,bulk,idle", map[string]float64{bench.Direct: 300, "splice": 50})
-	must(t, r.Write(dir))
-	must(t, run(dir, readme))
+	benchtest.Must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
+	r := run100(t, "pingpong,bulk,idle", map[string]float64{Direct: 300, "splice": 50})
+	benchtest.Must(t, r.Write(dir))
+	benchtest.Must(t, report(t.Context(), []string{"-readme", readme, dir}))
 	for name, want := range map[string]string{
 		"README.md": "![Time until the answer](latency.svg)", "latency.svg": "</svg>", "cpu.svg": "</svg>",
 		"memory.svg": "</svg>", "raw.txt": "BenchmarkProxies/proxy=splice/work=idle/conns=10000 1 50 fds/conn",
 		"project.md": "| idle/conns=10000 |",
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
-		must(t, err)
+		benchtest.Must(t, err)
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%s does not contain %q", name, want)
 		}
 	}
 	b, err := os.ReadFile(readme)
-	must(t, err)
+	benchtest.Must(t, err)
 	if text := string(b); !strings.HasPrefix(text, "before\n") || !strings.HasSuffix(text, "after\n") || strings.Contains(text, "stale") {
 		t.Errorf("the README is\n%s", text)
 	}
@@ -111,15 +108,8 @@ func TestRun(t *testing.T) {
 
 func TestReplaceTableWantsItsLines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "README.md")
-	must(t, os.WriteFile(file, []byte("nothing\n"+endTable), 0o600))
+	benchtest.Must(t, os.WriteFile(file, []byte("nothing\n"+endTable), 0o600))
 	if err := replaceTable(file, "table"); err == nil {
 		t.Error("a table was put somewhere")
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

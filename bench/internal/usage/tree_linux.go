@@ -1,4 +1,4 @@
-package tree
+package usage
 
 import (
 	"errors"
@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of lists a process and its descendants that live.
-func Of(pid int) ([]int, error) {
+// Tree lists a process and its descendants that live: some proxies are one process, some have workers, and some fork for
+// every connection.
+func Tree(pid int) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
@@ -37,9 +38,9 @@ func Of(pid int) ([]int, error) {
 	return all, nil
 }
 
-// Time is the CPU time of a process and of all that it started, ended ones too.
-func Time(pid int) (time.Duration, error) {
-	pids, err := Of(pid)
+// timeOf is the CPU time of a process and of all that it started, ended ones too.
+func timeOf(pid int) (time.Duration, error) {
+	pids, err := Tree(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -103,7 +104,6 @@ func readStat(path string) (s stat, err error) {
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", path, err)
 	}
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Go's
 	s.children = time.Duration(user+system) * tick
 	return s, nil
 }

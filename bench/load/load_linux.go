@@ -1,0 +1,100 @@
+package load
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// values are what was measured, by unit.
+type values = map[string]float64
+
+// request is what the command line asks of a client.
+type request struct {
+	to        netip.AddrPort // the proxy, or the server itself
+	counts    netip.AddrPort // the server, never by way of the proxy
+	conns     int
+	ports     int // of the proxy, from that of to on
+	size      int // of a message or datagram
+	answer    int // of the answer to a datagram; 0: as long
+	window    int // datagrams that a flow has under way
+	single    bool
+	offered   float64 // Gbit/s of datagrams
+	count     int     // of connections or flows that are opened and closed, at the most
+	churns    bool    // source ports are chosen here, and connections that fail are counted rather than the end
+	beside    bool    // streams of others, whose rate and CPU times are measured too
+	direction string
+	time      time.Duration
+	warmup    time.Duration
+	proxy     int   // process whose CPU time is read; 0: none
+	ends      []int // the other processes at both ends of the traffic
+}
+
+// clients are what runs against a server, by name.
+var clients = map[string]func(request) (values, error){
+	"pingpong": pingpong,
+	"crr":      crr,
+	"connects": connects,
+	"bulk":     bulk,
+	"readers":  readers,
+	"idle":     idle,
+	"echo":     echo,
+	"oneshot":  oneshot,
+	"pour":     pour,
+	"flows":    idleFlows,
+}
+
+// Run is a process of its own: a server or a client, by the first argument.
+func Run(args []string) error {
+	prepare()
+	if len(args) == 0 || args[0] != "serve" && clients[args[0]] == nil {
+		return fmt.Errorf("usage: load serve|%s [flags]", strings.Join(slices.Sorted(maps.Keys(clients)), "|"))
+	}
+	var r request
+	var on, sink netip.AddrPort
+	fs := flag.NewFlagSet("load "+args[0], flag.ExitOnError)
+	if args[0] == "serve" {
+		fs.TextVar(&on, "on", on, "where messages and datagrams are answered, and streams begin and end")
+		fs.TextVar(&sink, "sink", sink, "where datagrams are counted")
+		_ = fs.Parse(args[1:]) // it exits
+		return serve(on, sink)
+	}
+	r.declare(fs)
+	_ = fs.Parse(args[1:]) // it exits
+	v, err := clients[args[0]](r)
+	if err != nil {
+		return fmt.Errorf("%s to %v: %w", args[0], r.to, err)
+	}
+	return json.NewEncoder(os.Stdout).Encode(v)
+}
+
+func (r *request) declare(fs *flag.FlagSet) {
+	fs.TextVar(&r.to, "to", r.to, "where to connect to")
+	fs.TextVar(&r.counts, "counts", r.counts, "the server's own address")
+	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
+	fs.IntVar(&r.ports, "ports", 1, "ports to connect to, in turn, from that of -to on")
+	fs.IntVar(&r.count, "count", maxChurn, "connections or flows to open and close, at the most")
+	fs.BoolVar(&r.churns, "churn", false, "count the connections that fail, and compare the first with the last")
+	fs.BoolVar(&r.beside, "beside", false, "measure the streams of others too")
+	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
+	fs.IntVar(&r.answer, "answer", 0, "bytes of the answer to a datagram (default: as many)")
+	fs.IntVar(&r.window, "window", 1, "datagrams that each client has under way")
+	fs.BoolVar(&r.single, "single", false, "stream datagrams one by one")
+	fs.Float64Var(&r.offered, "offered", 0, "Gbit/s of datagrams to stream")
+	fs.StringVar(&r.direction, "direction", "down", "of a stream: down, up or both")
+	fs.DurationVar(&r.time, "time", time.Second, "how long to measure")
+	fs.DurationVar(&r.warmup, "warmup", 100*time.Millisecond, "how long to run before")
+	fs.IntVar(&r.proxy, "proxy", 0, "process whose CPU time is measured")
+	fs.Func("end", "process whose CPU time is that of the ends, as this one's is; may be repeated", func(s string) error {
+		pid, err := strconv.Atoi(s)
+		r.ends = append(r.ends, pid)
+		return err
+	})
+}

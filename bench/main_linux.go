@@ -1,0 +1,145 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/portsplice/portsplice/bench/load"
+)
+
+// commands by name. The last is what this program starts as processes of their own: both ends of the traffic.
+var commands = map[string]func(context.Context, []string) error{
+	"ratios": ratios, "compare": compare, "report": report, "profile": profile, "sctp": sctp,
+	"load": func(_ context.Context, args []string) error { return load.Run(args) },
+}
+
+// ratios measures the proxies in rounds that alternate, and prints and keeps what they gave.
+func ratios(ctx context.Context, args []string) (err error) {
+	var o Options
+	var s Set
+	fs := flag.NewFlagSet("ratios", flag.ExitOnError)
+	name := fs.String("set", "full", "quick or full: what the next three are if they are not given")
+	s.declare(fs, Set{})
+	fs.StringVar(&o.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
+	fs.StringVar(&o.Reference, "reference", "", "the docker-proxy to compare with (default: from PATH)")
+	fs.Func("loops", "comma-separated numbers: further rows of ours with as many loops", o.parseLoops)
+	fs.StringVar(&o.Rows, "rows", "", "comma-separated names of the proxies to measure (default: all)")
+	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")
+	strict := fs.Bool("strict", false, "fail if anything that can be measured is not installed")
+	_ = fs.Parse(args) // it exits
+	if s, err = s.complete(*name, fs.Args()); err != nil {
+		return err
+	}
+	o.Again = s.Rounds > 1 // one round says nothing about noise
+	programs, works, r, err := begin(ctx, o, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, programs.Close()) }()
+	var failures []string
+	for _, work := range works {
+		result, err := programs.Rounds(ctx, work, s)
+		if err != nil {
+			return err
+		}
+		fmt.Print(result)
+		failures = append(failures, result.Failures()...)
+		if *strict {
+			failures = append(failures, result.Missing()...)
+		}
+		if err := r.keep(result, *out); err != nil { // an hour of work is not lost to what comes after
+			return err
+		}
+	}
+	fmt.Print(r.Environment.Foot(s.Rounds))
+	if len(failures) > 0 {
+		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
+	}
+	return nil
+}
+
+// complete takes from a set what was not given.
+func (s Set) complete(name string, rest []string) (Set, error) {
+	if len(rest) > 0 {
+		return s, fmt.Errorf("%q: works are named by -work", rest[0])
+	}
+	set, err := SetNamed(name)
+	s.Rounds, s.Time, s.Works = cmp.Or(s.Rounds, set.Rounds), cmp.Or(s.Time, set.Time), cmp.Or(s.Works, set.Works)
+	if s.Rounds < 1 || s.Time <= 0 {
+		err = errors.Join(err, fmt.Errorf("-rounds %d -time %v: nothing would be measured", s.Rounds, s.Time))
+	}
+	return s, err
+}
+
+// declare declares the flags of a set with what they are if they are not given.
+func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
+	fs.IntVar(&s.Rounds, "rounds", otherwise.Rounds, "rounds that count; one more comes before and is dropped")
+	fs.DurationVar(&s.Time, "time", otherwise.Time, "how long traffic is measured in a round")
+	fs.StringVar(&s.Works, "work", otherwise.Works, "comma-separated names such as pingpong or bulk/direction=up")
+}
+
+// begin builds what is to be measured, and prints the head of the report. The caller closes the programs.
+func begin(ctx context.Context, o Options, s Set) (p *Programs, works []Work, r Report, err error) {
+	if p, err = Build(ctx, o); err != nil {
+		return nil, nil, r, err
+	}
+	works, err = Select(p.Works, s.Works)
+	if err == nil {
+		r.Environment, err = ReadEnvironment()
+	}
+	if err != nil {
+		return nil, nil, r, errors.Join(err, p.Close())
+	}
+	r.Rounds, r.Time, r.Proxies = s.Rounds, s.Time.String(), p.Proxies
+	fmt.Print(r.Environment.Head(r.Proxies))
+	return p, works, r, nil
+}
+
+// compare hands the rounds of two builds of ours to benchstat.
+func compare(ctx context.Context, args []string) (err error) {
+	var s Set
+	fs := flag.NewFlagSet("compare", flag.ExitOnError)
+	s.declare(fs, Set{Rounds: 10, Time: 500 * time.Millisecond, // benchstat wants six rounds or more
+		Works: "pingpong/size=64/conns=64,crr,bulk/direction=down/conns=8"})
+	_ = fs.Parse(args) // it exits
+	if fs.NArg() != 2 {
+		return errors.New("usage: bench compare [flags] OLD NEW")
+	}
+	benchstat, err := exec.LookPath("benchstat")
+	if err != nil {
+		return fmt.Errorf("%w: make compare installs it", err)
+	}
+	programs, works, r, err := begin(ctx, Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, programs.Close()) }()
+	for _, work := range works {
+		result, err := programs.Rounds(ctx, work, s)
+		if err != nil {
+			return err
+		}
+		bad := append(result.Failures(), result.Missing()...)
+		for _, p := range result.Proxies {
+			if why := p.Cannot[work.Name]; why != "" && work.Fits(p) {
+				bad = append(bad, fmt.Sprintf("%s, %s: %s", work.Name, p.Path, why))
+			}
+		}
+		if len(bad) > 0 {
+			return errors.New(strings.Join(bad, "\n"))
+		}
+		if err := r.keep(result, ""); err != nil {
+			return err
+		}
+	}
+	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
+	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr
+	return pivot.Run()
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRowsOfOurs(t *testing.T) {
+	var o Options
+	if err := o.parseLoops("1,2"); err != nil {
+		t.Fatal(err)
+	}
+	o.Again = true
+	var got []string
+	for _, p := range ours("", o) {
+		if p.Ours() {
+			got = append(got, fmt.Sprint(p.Name, p.Environment, p.Again))
+		}
+	}
+	want := []string{"fallback[]", "splice[]", "udp[]", "splice@1[GOMAXPROCS=1]", "splice@2[GOMAXPROCS=2]", "splice-again[]splice",
+		"udp@1[GOMAXPROCS=1]", "udp@2[GOMAXPROCS=2]", "udp-again[]udp"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{"", "0", "one", "1,"} {
+		if new(Options).parseLoops(bad) == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}

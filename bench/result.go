@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+)
+
+// Result is what all rounds of a work gave.
+type Result struct {
+	Work    Work
+	Proxies []Proxy
+	Samples []Sample
+}
+
+// kept gives the values of a proxy in a unit, by round, without the first.
+func (r Result) kept(proxy, unit string) []float64 {
+	var values []float64
+	for _, s := range r.Samples {
+		if v, measured := s.Values[unit]; measured && s.Proxy == proxy && s.Round > 0 {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
+// Figure is what the rounds of one proxy gave in one unit.
+type Figure struct {
+	Median, Min, Max float64
+	Comparison            // with the reference that it fares worse against
+	Reference        bool // it is that itself
+}
+
+// Comparison is one proxy by another.
+type Comparison struct {
+	Ratio float64 // NaN without another
+	Alike bool    // no further from 1 than two rows of the same program
+	Worse bool    // in what two digits after the point show, and not alike
+}
+
+func (c Comparison) String() string {
+	switch {
+	case math.IsNaN(c.Ratio):
+		return ""
+	case c.Alike:
+		return "~"
+	}
+	return fmt.Sprintf("%.2f", c.Ratio)
+}
+
+// Figure gives the figure of a proxy in a unit, if there is one.
+func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
+	values := r.kept(proxy, unit.Name)
+	if len(values) == 0 {
+		return f, false
+	}
+	f = Figure{Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values)}
+	f.Comparison = r.toReference(proxy, unit)
+	f.Reference = f.Ratio == 1 && slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return p.Reference && p.Name == proxy })
+	return f, true
+}
+
+// toReference compares with the reference that leaves the worse ratio. That of a reference is never better than 1.
+func (r Result) toReference(proxy string, unit Unit) Comparison {
+	worst := math.NaN()
+	for _, p := range r.Proxies {
+		if q := r.quotient(proxy, p.Name, unit); p.Reference && (math.IsNaN(worst) || unit.better(worst, q)) {
+			worst = q
+		}
+	}
+	return r.compare(worst, unit)
+}
+
+// BestPeer names the peer that a proxy fares worst against in the unit that counts most, and compares with it; nothing
+// when no peer was measured.
+func (r Result) BestPeer(proxy string) (name string, c Comparison) {
+	unit, worst := r.Work.Units[0], math.NaN()
+	for _, p := range r.Proxies {
+		if q := r.quotient(proxy, p.Name, unit); p.Peer && !math.IsNaN(q) && !unit.better(q, worst) {
+			name, worst = p.Name, q
+		}
+	}
+	return name, r.compare(worst, unit)
+}
+
+// quotient is the median of what each round gives, one proxy by another; NaN when one of them was not measured.
+func (r Result) quotient(a, b string, unit Unit) float64 {
+	return stats.Ratio(r.kept(a, unit.Name), r.kept(b, unit.Name))
+}
+
+func (r Result) compare(ratio float64, unit Unit) Comparison {
+	alike := max(ratio, 1/ratio) <= r.Noise(unit) // of what was not measured (NaN) it is false
+	return Comparison{ratio, alike, !alike && unit.better(1, math.Round(100*ratio)/100)}
+}
+
+// Noise is the most that two rows of the same program were apart in any round, as a quotient of 1 or more; NaN if there
+// are no two.
+func (r Result) Noise(unit Unit) float64 {
+	for _, p := range r.Proxies {
+		if n := stats.Apart(r.kept(p.Name, unit.Name), r.kept(p.Again, unit.Name)); p.Again != "" && !math.IsNaN(n) {
+			return n
+		}
+	}
+	return math.NaN()
+}
+
+// DirectMoved is how much direct moved between rounds, in the unit that counts most.
+func (r Result) DirectMoved() float64 { return stats.Spread(r.kept(Direct, r.Work.Units[0].Name)) }
+
+// NoiseLimit is how much direct may move before a result calls itself noisy.
+const NoiseLimit = 0.15
+
+// Headroom is how much faster direct is than the fastest proxy; NaN if speed is not what counts. When it is little the
+// client and the server bound the work.
+func (r Result) Headroom() float64 {
+	unit := r.Work.Units[0]
+	least := math.NaN()
+	for _, p := range r.Proxies {
+		if q := r.quotient(Direct, p.Name, unit); unit.More && p.Name != Direct && !math.IsNaN(q) && !(q >= least) {
+			least = q
+		}
+	}
+	return least
+}
+
+// EnoughHeadroom is the Headroom below which a result says that the ends bound it.
+const EnoughHeadroom = 1.3
+
+// Rounds is how many of them count.
+func (r Result) Rounds() (n int) {
+	for _, s := range r.Samples {
+		n = max(n, s.Round)
+	}
+	return n
+}
+
+// better tells whether a is; of what was not measured (NaN) neither is.
+func (u Unit) better(a, b float64) bool {
+	if u.More {
+		return a > b
+	}
+	return a < b
+}
+
+// Units are those that some proxy was measured in.
+func (r Result) Units() []Unit {
+	return slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool {
+		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
+	})
+}
+
+// Absence says why a proxy has no figures, if it has none.
+func (r Result) Absence(p Proxy) string {
+	if why := p.Absence(r.Work); why != "" {
+		return why
+	}
+	for _, s := range r.Samples {
+		if s.Proxy == p.Name && s.Failed != "" {
+			return "failed"
+		}
+	}
+	return ""
+}
+
+// Failures lists what failed, and why.
+func (r Result) Failures() []string {
+	var failures []string
+	for _, s := range r.Samples {
+		if s.Failed != "" {
+			failures = append(failures, fmt.Sprintf("%s, proxy %s, round %d: %s", s.Work, s.Proxy, s.Round, s.Failed))
+		}
+	}
+	return failures
+}
+
+// Missing lists what could not be measured because it is not installed.
+func (r Result) Missing() []string {
+	var missing []string
+	for _, p := range r.Proxies {
+		if why := p.Absence(r.Work); r.Work.Fits(p) && why != "" && p.Cannot[r.Work.Name] == "" {
+			missing = append(missing, fmt.Sprintf("%s, proxy %s: %s", r.Work.Name, p.Name, why))
+		}
+	}
+	return missing
+}
