@@ -1,14 +1,18 @@
-// Package bench measures what a proxy costs, against docker-proxy and against no proxy at all.
+// Command bench measures what a proxy costs, against docker-proxy and against no proxy at all.
 //
-//	go run ./bench/ratios                     rounds that alternate, and ratios: what decides
-//	go run ./bench/ratios -work pingpong,crr  some of the work
+//	go run ./bench ratios                     rounds that alternate, and ratios: what decides
+//	go run ./bench ratios -work pingpong,crr  some of the work; -rows splice,goref: some of the proxies
+//	go run ./bench ratios -loops 1,2          further rows of ours, splice@1 and so on, with as many event loops
+//	go run ./bench compare OLD NEW            two builds of ours in such rounds, by benchstat: what to run before
+//	                                          claiming a gain ("make compare" installs benchstat)
+//	go run ./bench report DIRECTORY           from the results.json of "ratios -out": a page with tables and plots
+//	go run ./bench profile -work crr          where the time goes, by "go tool pprof" (docs/profiling.md)
 //	go test -bench . ./bench                  the same measurements one by one, for benchstat; a part of them by
 //	                                          -bench '//work=crr'
 //	make bench-report SET=quick               ratios, published as a report with plots
-//	make compare OLD=a NEW=b WORK=crr         two builds of ours, by benchstat
-//	make profile WORK=crr                     where the time goes (docs/profiling.md)
+//	make bench-sctp                           "bench sctp" on a kernel that has SCTP
 //
-// All take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence of
+// All but report take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence of
 // them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
 // between A and B; to know which is faster, use ratios.
 //
@@ -16,7 +20,7 @@
 //
 //	namespace "client"     namespace "host"                               namespace "container"
 //	+------------+         +--------------------------------------+       +-----------------+
-//	| 198.18.0.2 |--veth---| 198.18.0.1:700 (proxy)    198.18.1.1 |--veth-| 198.18.1.2:900  |
+//	| 198.18.0.2 |--veth---| 198.18.0.1:2000 (proxy)   198.18.1.1 |--veth-| 198.18.1.2:900  |
 //	|            |         |                            (docker0) |       | (server)        |
 //	+------------+         +--------------------------------------+       +-----------------+
 //
@@ -39,7 +43,7 @@
 // has a row that says so, and so has what a program cannot do.
 //
 // Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
-// and a new client (see the load command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
+// and a new client (package load: processes of this command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
 // the full memory of another. The namespaces have no name: they are gone with the processes in them, and those with
 // the benchmark, however it ends.
 //
@@ -50,7 +54,11 @@
 // that cannot be helped, give the benchmark a session of its own that goes first (nice alone weighs processes of one
 // session only, when /proc/sys/kernel/sched_autogroup_enabled is 1):
 //
-//	setsid -w sh -c 'echo -15 >/proc/self/autogroup; exec go run ./bench/ratios'
+//	setsid -w sh -c 'echo -15 >/proc/self/autogroup; exec go run ./bench ratios'
+//
+// The program that dockerd starts serves one port. Where one process serves 1,000 (pingpong-ports), "splice" is package
+// splice with so many ports on one engine (bench/ports), and goref, HAProxy and nginx listen on as many. compare takes builds
+// of bench/ports for that work.
 //
 // # What is measured
 //
@@ -76,7 +84,13 @@
 //	                        /proc/meminfo
 //	first-, last-quarter-p99-us   of the connections of churn, in the order of their ends
 //	opened, failed-%        connections of churn within its time, and those of them that were reset or ended early
+//	last-us                 until the last of the connects that began at once has its answer, the median of such volleys
 //	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
+//
+// Beside streams (connects-beside, message-beside) eight processes read what comes down through the same port: with one
+// that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A message
+// of 64 bytes is one packet, so the last byte of its answer comes with the first. udp-oneshot is DNS: each client asks
+// once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in blocks (UDP_SEGMENT).
 //
 // redis-benchmark, wrk, pgbench and iperf3 (with redis, nginx, PostgreSQL and iperf3 in the container) measure by
 // themselves what they can; the CPU times are those of their whole life. mean-us is the mean, where no more is told.
@@ -86,8 +100,15 @@
 // A work is measured in rounds, A B C B C A; the first round is short and dropped. The table has medians, extremes,
 // and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
 // docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy fares
-// worse against. A work says of itself that client and server bound it when direct is not well above every proxy: the
+// worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a work is the
+// most that two rows of the same program, ours and ours again ("splice-again", "udp-again"), were apart in any of its rounds:
+// a claim is about the median of the rounds, which strays less. One round has no second row, and no noise. A work says of itself that client and server bound it when direct is not well above every proxy: the
 // differences between proxies are larger than they look there. A run in which direct moved by more than 15% between
 // rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs processes took that
 // are not the benchmark's. Nothing here passes or fails.
+//
+// SCTP is compared inside User Mode Linux, which has one CPU: clients and servers are sockets of one process, on one thread,
+// and everything talks over lo with an MTU of 1500. A message that does not arrive as it was sent ends the benchmark, so
+// messages larger than a packet are not compared: docker-proxy passes on the pieces that the kernel gives it, and 16 KiB
+// arrived as a message of 7,260 bytes.
 package main

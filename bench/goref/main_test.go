@@ -88,6 +88,11 @@ func listenUDP4(t *testing.T) *net.UDPConn {
 	return c
 }
 
+// One process may have many ports.
+func TestServesMoreThanOnePort(t *testing.T) {
+	benchtest.ManyPorts(t, 3)
+}
+
 func TestTellsWhyItDoesNotServe(t *testing.T) {
 	taken, backend := listen(t), listen(t)
 	cmd, status := run(t, "tcp", taken, backend)

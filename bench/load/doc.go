@@ -1,5 +1,5 @@
-// Command load is both ends of the traffic that the benchmarks send through a proxy: the server in the container and
-// the clients on the host. A benchmark starts a fresh process of each for every measurement.
+// Package load is both ends of the traffic that the benchmarks send through a proxy: the server in the container and
+// the clients beyond the host. A benchmark starts a fresh process of each for every measurement, "bench load".
 //
 // It must never be what is measured, so messages are exchanged by one event loop at either end: one thread,
 // edge-triggered epoll, two system calls for a message that fits a socket buffer, no allocation and none of the Go
@@ -17,9 +17,10 @@
 // again. Of a stream of them the server counts what arrives; the client does not wait for anything.
 //
 // A message is its own length and a number, 4 bytes each in network order, and whatever follows. The server waits for
-// all of it and answers with a message of the same length and number; the client checks both.
+// all of it and answers with a message of the same length and number; the client checks both. A datagram says how long
+// its answer is to be.
 //
-// The first byte of a stream says what to do with it: send (down), receive (up), both, or answer every further byte
-// with the number of bytes received so far on all streams. This is how a client that sends learns what has arrived,
+// A message is not longer than 1 MiB, so its first byte is 0, and streams go through the same port. Their first byte says what to do with it: send (down), receive (up), both, or answer every further byte
+// with the numbers of bytes received and sent so far on all streams. This is how a client that sends learns what has arrived,
 // which is not what it has sent: sockets hold megabytes.
 package load

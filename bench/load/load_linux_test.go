@@ -38,8 +38,7 @@ func start(t *testing.T, args ...string) *exec.Cmd {
 // serveAt starts a server on an address of the loopback network that no other test process uses.
 func serveAt(t *testing.T) (at, sink string, pid int) {
 	t.Helper()
-	id := os.Getpid()
-	ours := netip.AddrFrom4([4]byte{127, byte(1 + id>>14), byte(id >> 7 & 127), byte(1 + id&127)})
+	ours := benchtest.OwnAddress()
 	at, sink = netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
 	return at, sink, start(t, "serve", "-on", at, "-sink", sink).Process.Pid
 }

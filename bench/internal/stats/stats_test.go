@@ -80,6 +80,27 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+func TestApart(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		a, b []float64
+		want float64
+	}{
+		{"none", nil, []float64{1}, math.NaN()},
+		{"the same", []float64{3, 4}, []float64{3, 4}, 1},
+		{"the worst pair", []float64{10, 10, 10}, []float64{11, 15, 9}, 1.5},
+		{"the other way", []float64{10, 10}, []float64{5, 10}, 2},
+		{"nothing twice", []float64{0, 2}, []float64{0, 3}, 1.5},
+		{"nothing and something", []float64{0}, []float64{1}, math.Inf(1)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Apart(test.a, test.b); !same(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
 func TestSpread(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Command ports is package splice with any number of ports on one engine, for the benchmarks: the program that dockerd
 // starts serves one. It takes dockerd's flags for TCP, and -ports.
 package main
