@@ -9,6 +9,7 @@ import (
 
 	"github.com/portsplice/portsplice/fallback"
 	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/sctp"
 	"github.com/portsplice/portsplice/internal/udp"
@@ -102,11 +103,16 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 }
 
 func startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
-	r, err := sctp.New(socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report})
+	group, err := eventloop.New(eventloop.Options{})
 	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
+	}
+	port, err := sctp.New(group, socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report})
+	if err != nil {
+		group.Close()
 		return nil, err
 	}
-	return &Relay{Engine: "sctp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+	return &Relay{Engine: "sctp", Stats: func() fmt.Stringer { return port.Stats() }, Ended: port.Ended()}, nil
 }
 
 func serve(run func() error) <-chan error {

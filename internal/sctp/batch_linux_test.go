@@ -1,8 +1,10 @@
 package sctp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"unsafe"
@@ -84,8 +86,8 @@ func FuzzSort(f *testing.F) {
 	f.Add([]byte{slotPiece, 1, slotNotice, 0, slotUndescribed, 3})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		b := newBatch()
-		p := &pair{}
-		u := pump{pair: p, from: &leg{pair: p, errno: unix.ECONNRESET}}
+		p := &pair{port: newPort(nil, linux{}, -1, netip.AddrPort{}, Options{})}
+		u := pump{pair: p, from: &leg{pair: p, errno: unix.ECONNRESET}, to: &leg{pair: p}}
 		var want []outgoing
 		var open []byte
 		var wantErr error
@@ -123,4 +125,101 @@ func FuzzSort(f *testing.F) {
 			t.Errorf("%d bytes of an open message; want %d", len(rest), len(open))
 		}
 	})
+}
+
+var errNoMemory = errors.New("no memory")
+
+// enough is memory for one message.
+func enough() *memory { return withLimit(maxMessage) }
+
+func withLimit(limit int64) *memory {
+	var m memory
+	m.limit.Store(limit)
+	return &m
+}
+
+// fill adds n bytes to m in pieces as large as its room.
+func fill(m *message, n int) error {
+	for n > 0 {
+		if !m.grow() {
+			return errNoMemory
+		}
+		room := m.data[len(m.data):cap(m.data)]
+		piece := min(n, len(room))
+		for i := range piece {
+			room[i] = byte(len(m.data) + i)
+		}
+		if err := m.extend(piece); err != nil {
+			return err
+		}
+		n -= piece
+	}
+	return nil
+}
+
+func TestMessageGrows(t *testing.T) {
+	for _, n := range []int{1, firstRoom - minRoom, firstRoom, firstRoom + 1, maxMessage} {
+		m := getMessage(enough())
+		if err := fill(m, n); err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		want := make([]byte, n)
+		for i := range want {
+			want[i] = byte(i)
+		}
+		if !bytes.Equal(m.data, want) {
+			t.Errorf("%d bytes did not stay what they were", n)
+		}
+		m.grow()
+		m.room()
+		if room := int(m.piece.Len); room < minRoom {
+			t.Errorf("%d bytes: room for %d more; want %d at least", n, room, minRoom)
+		}
+		m.release()
+	}
+}
+
+func TestMessageTooLarge(t *testing.T) {
+	if err := fill(getMessage(enough()), maxMessage+1); !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("got %v; want EMSGSIZE", err)
+	}
+}
+
+func TestReleasedMessageIsEmpty(t *testing.T) {
+	m := getMessage(enough())
+	if err := fill(m, 10); err != nil {
+		t.Fatal(err)
+	}
+	m.release()
+	if len(m.data) != 0 {
+		t.Errorf("%d bytes left", len(m.data))
+	}
+}
+
+// TestMemory: what messages grow by is bounded, but for one of them, which another one follows.
+func TestMemory(t *testing.T) {
+	const budget = 3 * firstRoom
+	of := withLimit(budget)
+	grown, first, second := getMessage(of), getMessage(of), getMessage(of)
+	if err := fill(grown, 4*firstRoom-minRoom); err != nil { // takes the whole budget
+		t.Fatal(err)
+	}
+	if got := of.held.Load(); got != budget {
+		t.Fatalf("%d bytes are held; want %d", got, budget)
+	}
+	if err := fill(first, maxMessage); err != nil {
+		t.Errorf("one message was not let go beyond the budget: %v", err)
+	}
+	if err := fill(second, firstRoom+1); !errors.Is(err, errNoMemory) || !second.hungry {
+		t.Errorf("a second message went beyond the budget: %v", err)
+	}
+	first.release()
+	if !second.grow() || second.hungry {
+		t.Error("the next message was not let go beyond the budget")
+	}
+	second.release()
+	grown.release()
+	if of.held.Load() != 0 || of.beyond.Load() {
+		t.Errorf("%d bytes are held, and one goes beyond: %t; want nothing", of.held.Load(), of.beyond.Load())
+	}
 }

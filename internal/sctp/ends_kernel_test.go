@@ -168,10 +168,9 @@ func TestAbortFlushes(t *testing.T) {
 // TestAbortOfStalledPair: a receiver that takes nothing does not keep the pair for ever when the sender has gone.
 func TestAbortOfStalledPair(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
-	fd, front := publish(t, "127.0.0.1")
-	relay := newRelay(t, fd, front, addr, Options{})
-	relay.loop.patience = patience{flush: 50 * time.Millisecond, stall: 50 * time.Millisecond, check: 10 * time.Millisecond}
-	relay.serve()
+	hasty := defaultPatience
+	hasty.flush, hasty.stall, hasty.check = 50*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
+	relay := startRelay(t, "127.0.0.1", addr, Options{patience: hasty})
 	client, server := relay.open(t, backend)
 
 	sendUntilFull(client, 50<<10)
@@ -203,13 +202,13 @@ func TestGoneBeforeAccept(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			backend, addr := listen(t, "127.0.0.1", 300)
-			fd, front := publish(t, "127.0.0.1")
-			relay := newRelay(t, fd, front, addr, Options{})
+			relay := startRelay(t, "127.0.0.1", addr, Options{})
+			goOn := relay.standStill(t)
 			client := dial(t, relay.addr, 300)
 			sent := newParcel(1000, 299)
 			client.send(sent)
 			test.leave(client)
-			relay.serve()
+			goOn()
 			backend.accept().expect(sent)
 			relay.expectStats(t, Stats{Accepted: 1, Aborted: test.aborted, MessagesIn: 1, BytesIn: 1000})
 		})
@@ -222,8 +221,7 @@ func TestBegunBeforeNew(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
 	fd, front := publish(t, "127.0.0.1")
 	client := dial(t, front, 10)
-	relay := newRelay(t, fd, front, addr, Options{})
-	relay.serve()
+	relay := serve(t, fd, front, addr, Options{})
 	server := backend.accept()
 	sent := sendSome(server)
 	server.close()
@@ -232,8 +230,8 @@ func TestBegunBeforeNew(t *testing.T) {
 	expectIdle(t, relay)
 }
 
-// TestClose: the relay's end is an abort to everybody, and New's socket does not listen any longer.
-func TestClose(t *testing.T) {
+// TestAbortOfPort: the port's end is an abort to everybody, and its socket does not listen any longer.
+func TestAbortOfPort(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
 	relay := startRelay(t, "127.0.0.1", addr, Options{})
 	var pairs [3][2]*peer
@@ -243,31 +241,56 @@ func TestClose(t *testing.T) {
 		pairs[i][0].send(m)
 		pairs[i][1].expect(m)
 	}
-	if err := relay.Close(); err != nil {
-		t.Fatal(err)
-	}
+	relay.Abort()
 	for _, pair := range pairs {
 		pair[0].expectEnd(unix.ECONNRESET)
 		pair[1].expectEnd(unix.ECONNRESET)
 	}
 	stranger := newPeer(t, unix.AF_INET, 10)
 	if err := stranger.connect(relay.addr); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("connect after Close: %v; want ECONNREFUSED", err)
+		t.Errorf("connect after Abort: %v; want ECONNREFUSED", err)
 	}
 	if n := len(relay.reports); n != 0 {
 		t.Errorf("%d reports of the relay's own end", n)
 	}
 }
 
-// TestCloseBeforeServe: whoever is quicker, Serve returns nil and the clients that wait are aborted.
-func TestCloseBeforeServe(t *testing.T) {
-	_, addr := listen(t, "127.0.0.1", 10)
+// TestCloseOfPort: the port takes no more clients, aborts those that wait, and keeps those that it has. Another port of the
+// same loops notices nothing.
+func TestCloseOfPort(t *testing.T) {
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{})
 	fd, front := publish(t, "127.0.0.1")
-	relay := newRelay(t, fd, front, addr, Options{})
-	client := dial(t, relay.addr, 10)
-	if err := relay.Close(); err != nil {
+	neighbour, err := New(relay.group, fd, addr, Options{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	relay.serve()
+	t.Cleanup(neighbour.Abort)
+
+	client, server := relay.open(t, backend)
+	other := dial(t, front, 10)
+	otherServer := backend.accept()
+	exchange := func(client, server *peer) {
+		for _, way := range []struct{ from, to *peer }{{client, server}, {server, client}} {
+			m := newParcel(1000, 3)
+			way.from.send(m)
+			way.to.expect(m)
+		}
+	}
+	exchange(client, server)
+	goOn := relay.standStill(t)
+	waiting := dial(t, relay.addr, 10)
+	relay.Close()
+	goOn()
+	waiting.expectEnd(unix.ECONNRESET)
+	exchange(client, server)
+	exchange(other, otherServer)
+	if stats := relay.Stats(); stats.Active != 1 {
+		t.Errorf("%d pairs are active; want 1", stats.Active)
+	}
+	relay.Abort()
 	client.expectEnd(unix.ECONNRESET)
+	server.expectEnd(unix.ECONNRESET)
+	exchange(other, otherServer)
+	relay.Abort() // no harm
 }

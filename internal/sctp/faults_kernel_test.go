@@ -62,33 +62,15 @@ func (p *peer) deafen() {
 		&unix.SockFprog{Len: uint16(len(drop)), Filter: &drop[0]}))
 }
 
-// TestCloseWhileDialing: Close does not wait for a backend that does not answer.
-func TestCloseWhileDialing(t *testing.T) {
+// TestAbortWhileDialing: Abort does not wait for a backend that does not answer.
+func TestAbortWhileDialing(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
 	backend.deafen()
 	relay := startRelay(t, "127.0.0.1", addr, Options{DialTimeout: time.Hour})
 	client := dial(t, relay.addr, 10)
 	relay.expectStats(t, Stats{Accepted: 1, Active: 1})
-	if err := relay.Close(); err != nil {
-		t.Fatal(err)
-	}
+	relay.Abort()
 	client.expectEnd(unix.ECONNRESET)
-}
-
-// TestFewerStreams: the backend may grant fewer streams than it is offered. A message on one of the others
-// cannot be delivered, and ends the pair.
-func TestFewerStreams(t *testing.T) {
-	backend, addr := listen(t, "127.0.0.1", 4)
-	relay := startRelay(t, "127.0.0.1", addr, Options{})
-	client, server := relay.open(t, backend)
-	fits := newParcel(10, 3)
-	client.send(fits)
-	server.expect(fits)
-	client.send(newParcel(10, 4))
-	server.expectEnd(unix.ECONNRESET)
-	client.expectEnd(unix.ECONNRESET)
-	relay.expectReport(t, "relay", unix.EINVAL)
-	expectIdle(t, relay)
 }
 
 // TestTooLarge: a message that the relay will not hold ends the pair.
@@ -106,12 +88,10 @@ func TestTooLarge(t *testing.T) {
 func TestNoDescriptors(t *testing.T) {
 	const failures = 5 // with pauses of 5, 10, 20 and 40 ms between them
 	backend, addr := listen(t, "127.0.0.1", 10)
-	fd, front := publish(t, "127.0.0.1")
-	relay := newRelay(t, fd, front, addr, Options{})
+	relay := startRelay(t, "127.0.0.1", addr, Options{})
 	client := newPeer(t, unix.AF_INET, 10)
 
 	allow := limitDescriptors(t, 0)
-	relay.serve()
 	start := time.Now()
 	client.must("connect", client.connect(relay.addr))
 	eventually(t, func() bool { return relay.Stats().AcceptErrors >= failures },
@@ -130,15 +110,24 @@ func TestNoDescriptors(t *testing.T) {
 	server.expectEnd(io.EOF)
 }
 
-// TestNoDescriptorForBackend: a client that was accepted with the last descriptor is aborted.
+// TestNoDescriptorForBackend: a client that was accepted with the last descriptor is served when there is another, and
+// aborted when there is none within the dial timeout.
 func TestNoDescriptorForBackend(t *testing.T) {
-	_, addr := listen(t, "127.0.0.1", 10)
-	fd, front := publish(t, "127.0.0.1")
-	relay := newRelay(t, fd, front, addr, Options{})
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{DialTimeout: patienceOfPeers / 2})
 	client := newPeer(t, unix.AF_INET, 10)
-
 	allow := limitDescriptors(t, 1)
-	relay.serve()
+	client.must("connect", client.connect(relay.addr))
+	eventually(t, func() bool { return relay.Stats().Accepted == 1 }, func() string { return "the client was not accepted" })
+	allow()
+	server := backend.accept()
+	m := newParcel(10, 0)
+	client.send(m)
+	server.expect(m)
+
+	relay.SetOptions(Options{DialTimeout: 50 * time.Millisecond, Report: relay.settings.Load().Report})
+	client = newPeer(t, unix.AF_INET, 10)
+	allow = limitDescriptors(t, 1)
 	client.expectRefusal(relay.addr)
 	allow()
 	relay.expectReport(t, "dial", unix.EMFILE)

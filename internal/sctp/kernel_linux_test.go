@@ -33,7 +33,7 @@ func TestNewRefusesOtherSockets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			relay, err := New(fd, netip.MustParseAddrPort("127.0.0.1:9"), Options{})
+			relay, err := New(nil, fd, netip.MustParseAddrPort("127.0.0.1:9"), Options{})
 			if relay != nil || !errors.Is(err, test.want) {
 				t.Errorf("New: got %v, %v; want nil and %v", relay, err, test.want)
 			}

@@ -5,15 +5,10 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 
-	"github.com/portsplice/portsplice/internal/mmsg"
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
-
-// subscription is the notifications a leg needs: how the association ended, and that a message was given up.
-// SCTP_EVENT_DATA_IO is no notification: it makes the kernel add SCTP_SNDRCV to each message.
-const subscription = sctp.SCTP_EVENT_DATA_IO | sctp.SCTP_EVENT_ASSOCIATION | sctp.SCTP_EVENT_PARTIAL_DELIVERY
 
 const (
 	// bundleSize is the largest message that is worth waiting for another to share a packet with: two of them fit into
@@ -25,56 +20,111 @@ const (
 	bundleBuffer = 208 << 10
 )
 
-// A leg is one association of a pair: a non-blocking one-to-one SCTP socket.
+// Why a leg has nothing more to be read, other than an association that failed.
+var (
+	errShutdown = errors.New("peer has shut down")
+	errFlushed  = errors.New("leg flushed")
+	errRestart  = os.NewSyscallError("association restarted", unix.ECONNRESET)
+)
+
+// A leg is one association of a pair: a non-blocking one-to-one SCTP socket, of which the leg is the owner.
 type leg struct {
 	pair *pair
 	peer netip.AddrPort
-	fd   int // -1 once closed
+	fd   int // -1 while there is none
 
-	events  uint32 // what it is watched for, beside errors and hang-ups
-	watched bool
-	hungUp  bool       // it gave EPOLLHUP: epoll would give it for ever
-	errno   unix.Errno // taken from the socket; why the association ended, if it was lost
+	handle  eventloop.Handle
+	watched bool       // with the loop
+	events  uint32     // what it is watched for, beside errors and hang-ups
+	hungUp  bool       // the association has ended: epoll says so for ever
+	erring  bool       // epoll says that there is an error, which nobody can take
+	corked  bool       // the last send was one with MSG_MORE: what it sent may wait for the next
 	shut    bool       // the peer's shutdown was read
+	errno   unix.Errno // taken from the socket; why the association ended, if it was lost
+	streams uint16     // how many it has towards the peer; zero while that is not known
 	wanted  int        // bytes that the send buffer was asked to have
 	buffer  int        // bytes that it has
 }
 
-// watchFor tells epoll what the leg waits for, if that has changed.
-func (l *leg) watchFor(events uint32) error {
-	loop := l.pair.loop
-	var err error
+// Ready takes an event of the leg.
+func (l *leg) Ready(events uint32) { l.pair.ready(l, events) }
+
+// Move has the pair go to another loop.
+func (l *leg) Move(to *eventloop.Loop) bool { return l.pair.move(to) }
+
+func (l *leg) kernel() kernel { return l.pair.port.kernel }
+
+// watchFor has the loop tell what the leg waits for, if that has changed. Errors and hang-ups cannot be masked: a leg that
+// has one for ever is told of changes only, and reads on without being told.
+func (l *leg) watchFor(events uint32) (err error) {
+	if l.hungUp || l.erring {
+		events |= unix.EPOLLET
+	}
 	switch {
-	case l.fd < 0: // closed
-	case l.watched && l.hungUp && events == 0:
-		err = loop.unwatch(l.fd)
-		l.watched = false
-	case l.watched && events != l.events:
-		err = loop.rewatch(l.fd, events)
-	case !l.watched && (!l.hungUp || events != 0):
-		err = loop.watch(l.fd, events)
+	case l.fd < 0 || l.watched && events == l.events:
+		return nil
+	case l.watched:
+		err = l.pair.loop.Rewatch(l.handle, l.fd, events)
+	default:
+		l.handle, err = l.pair.loop.Watch(l.fd, events, l)
 		l.watched = err == nil
 	}
 	l.events = events
 	return err
 }
 
-// takeError keeps the error that the socket has waiting: the notification that follows does not say it as well.
-func (l *leg) takeError() {
-	if errno := pendingError(l.fd); errno != 0 {
-		l.errno = errno
+// unwatch takes the leg from the loop. What the loop has to tell of it already is dropped.
+func (l *leg) unwatch() {
+	if l.watched {
+		l.pair.loop.Unwatch(l.handle, l.fd)
+		l.watched = false
 	}
 }
 
-// receive calls read, which must be a recvmmsg. That call gives the socket's error first, if there is one, although
-// messages wait that came before: then it is kept, and read is called again.
-func (l *leg) receive(read func(fd int) unix.Errno) error {
-	errno := read(l.fd)
+// note takes in of an event what cannot be masked.
+func (l *leg) note(events uint32) {
+	if events&unix.EPOLLHUP != 0 {
+		l.hungUp = true
+	}
+	if events&unix.EPOLLERR != 0 && !l.takeError() {
+		l.erring = true
+	}
+}
+
+// takeError keeps the error that the socket has waiting, if there is one: the notification that follows does not say it
+// as well.
+func (l *leg) takeError() bool {
+	errno := l.kernel().pendingError(l.fd)
+	if errno != 0 {
+		l.errno = errno
+	}
+	return errno != 0
+}
+
+// receive fills heads. Recvmmsg gives the socket's error first, if there is one, although messages wait that came before:
+// then it is kept, and recvmmsg is called again. A leg that has hung up and has nothing left was lost before anybody asked
+// to be told.
+func (l *leg) receive(heads []unix.Mmsghdr) (int, error) {
+	n, errno := l.kernel().receive(l.fd, heads)
 	if errno != 0 && errno != unix.EAGAIN {
 		l.errno = errno
-		errno = read(l.fd)
+		n, errno = l.kernel().receive(l.fd, heads)
 	}
-	return callError("recvmmsg", errno)
+	if errno == unix.EAGAIN && l.hungUp {
+		return 0, l.notice(eventLost)
+	}
+	return n, callError("recvmmsg", errno)
+}
+
+// callError names the call that failed. EAGAIN is no failure, and is too frequent to allocate a name for.
+func callError(call string, errno unix.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case unix.EAGAIN:
+		return errno
+	}
+	return os.NewSyscallError(call, errno)
 }
 
 // notice tells what a notification says about the leg: nothing, or the error that ends the reading.
@@ -85,11 +135,10 @@ func (l *leg) notice(e event) error {
 		return errShutdown
 	case eventDry:
 		return errFlushed
+	case eventRestart:
+		return errRestart
 	case eventLost:
-		if l.errno == 0 {
-			l.takeError()
-		}
-		if l.errno == 0 { // the peer has restarted the association
+		if l.errno == 0 && !l.takeError() {
 			l.errno = unix.ECONNRESET
 		}
 		return os.NewSyscallError("association", l.errno)
@@ -99,68 +148,73 @@ func (l *leg) notice(e event) error {
 
 // send sends as many of the messages as the kernel takes, the largest of which has the given size. Small ones share
 // packets: all but the last are sent with MSG_MORE. The last must go by a call of its own then, which the caller makes
-// when it comes back for the rest.
+// when it comes back for the rest: until it has left, the leg is corked.
 func (l *leg) send(heads []unix.Mmsghdr, largest int) (int, error) {
-	if err := l.fit(max(largest, bundleBuffer)); err != nil {
-		return 0, err
+	// Linux answers EMSGSIZE to a message that is larger than the whole buffer (sctp_sendmsg_parse in net/sctp/socket.c).
+	if n := max(largest, bundleBuffer); n > l.wanted {
+		l.wanted = n
+		l.buffer = l.kernel().sendBuffer(l.fd, n)
 	}
 	var flags int
 	if len(heads) > 1 && largest <= bundleSize && l.buffer >= bundleBuffer {
 		heads = heads[:len(heads)-1]
 		flags = unix.MSG_MORE
 	}
-	n, errno := mmsg.Send(l.fd, heads, flags)
+	n, errno := l.kernel().send(l.fd, heads, flags)
+	if n > 0 {
+		l.corked = flags != 0
+	}
 	return n, callError("sendmmsg", errno)
 }
 
-// fit tries to make the send buffer large enough for a message of n bytes. Linux answers EMSGSIZE to one that is larger
-// than the whole buffer (sctp_sendmsg_parse in net/sctp/socket.c).
-func (l *leg) fit(n int) (err error) {
-	if n <= l.wanted {
-		return nil
+// stream is the one on which a message goes that came on the stream s. A message on a stream that was not granted would
+// be refused. So those streams share the ones that were: the order within each is kept. Stream 0, which applications
+// have for what concerns the association as a whole, is not shared unless it is the only one.
+func (l *leg) stream(s uint16) uint16 {
+	switch {
+	case s < l.streams || l.streams == 0:
+		return s
+	case l.streams == 1:
+		return 0
 	}
-	l.wanted = n
-	if l.buffer, err = sendBuffer(l.fd); err != nil || n <= l.buffer {
-		return err
-	}
-	if err := setBuffer(l.fd, "SO_SNDBUF", unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, n); err != nil {
-		return err
-	}
-	l.buffer, err = sendBuffer(l.fd) // the kernel doubles the value, to make up for its own overhead
-	return err
+	return 1 + (s-1)%(l.streams-1)
 }
 
-func sendBuffer(fd int) (int, error) {
-	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
-	return n, os.NewSyscallError("getsockopt SO_SNDBUF", err)
-}
-
-// setBuffer asks for a buffer of n bytes. Without CAP_NET_ADMIN the kernel gives no more than the sysctl says,
-// net.core.wmem_max or rmem_max.
-func setBuffer(fd int, name string, option, force, n int) error {
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, n)
-	if errors.Is(err, unix.EPERM) {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, n)
-	}
-	return os.NewSyscallError("setsockopt "+name, err)
+// learnStreams asks the kernel for the streams that the association has.
+func (l *leg) learnStreams() (in, out uint16, err error) {
+	in, out, err = l.kernel().streams(l.fd)
+	l.streams = out
+	return in, out, err
 }
 
 // shutdown tells the peer, behind all that was sent, that nothing more will come.
 func (l *leg) shutdown() {
-	// It fails only on an association that has ended already: the pump that reads the leg will come to that.
-	_ = unix.Shutdown(l.fd, unix.SHUT_WR)
+	if l.fd >= 0 {
+		l.kernel().shutdown(l.fd)
+	}
 }
 
 // flush asks to be told, by SENDER_DRY, when all that was sent has been acknowledged.
 func (l *leg) flush() {
-	// It fails only on an association that has ended already, as in shutdown.
-	_ = sctp.NewSCTPConn(l.fd, nil).SubscribeEvents(subscription | sctp.SCTP_EVENT_SENDER_DRY)
+	if l.fd >= 0 {
+		l.kernel().flush(l.fd)
+	}
 }
 
 // gone tells whether the association has ended. Messages of the peer may still be there to be read.
 func (l *leg) gone() bool {
-	_, _, err := streams(l.fd)
+	if l.fd < 0 {
+		return true
+	}
+	_, _, err := l.kernel().streams(l.fd)
 	return err != nil
+}
+
+// give hands the socket over.
+func (l *leg) give() (fd int) {
+	l.unwatch()
+	fd, l.fd = l.fd, -1
+	return fd
 }
 
 // end closes a leg of a pair that has ended. If the pair failed, the leg is aborted, unless its peer has said its last
@@ -169,6 +223,10 @@ func (l *leg) end(failed bool) {
 	if l.fd < 0 {
 		return
 	}
-	l.pair.loop.closeLater(l.fd, failed && !l.shut)
+	if l.watched {
+		l.pair.loop.Forget(l.handle) // closing takes it out of epoll
+		l.watched = false
+	}
+	l.kernel().close(l.fd, failed && !l.shut)
 	l.fd = -1
 }

@@ -8,76 +8,167 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// patience is how long a pair waits for its legs.
-type patience struct {
-	flush time.Duration // for the legs of a failed pair to deliver what was forwarded before
-	stall time.Duration // for a leg to take the next message, when the sender of the message has gone
-	check time.Duration // between two looks at a pump that waits for room
+// loop is what a pair asks of the event loop that it is on: an *eventloop.Loop, or a test's.
+type loop interface {
+	Watch(fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error)
+	Rewatch(h eventloop.Handle, fd int, events uint32) error
+	Unwatch(h eventloop.Handle, fd int)
+	Forget(h eventloop.Handle)
+	SetTimer(t *eventloop.Timer, r eventloop.Ringer, at time.Duration)
+	StopTimer(t *eventloop.Timer)
+	Enqueue(r eventloop.Runner)
+	Dequeue(r eventloop.Runner)
+	Now() time.Duration
+	More()
+	Do(f func()) bool
 }
 
-// defaultPatience: a flush takes round trips, unless the peer does not read; five seconds are many, and delay
-// the abort of a peer that is stuck by no more. A receiver may well stop reading for a while, and gets a minute.
-// A look is one system call, so that once a second is next to nothing.
-var defaultPatience = patience{flush: 5 * time.Second, stall: time.Minute, check: time.Second}
+// pairState is drawn in the package documentation.
+type pairState uint8
+
+const (
+	dialing  pairState = iota // nothing is read: the association to the backend does not stand yet
+	relaying                  // the pumps forward
+	failing                   // nothing is forwarded; the legs deliver what was forwarded before
+	ended                     // the legs are closed
+)
+
+// minPause and maxPause are how long a listener rests after an accept that failed, mostly for want of descriptors, and a
+// dial that did: longer each time.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = time.Second
+)
 
 // A pair is a client's association and the one to the backend that belongs to it.
 type pair struct {
-	loop              *loop
+	port              *Port
+	loop              loop // changed on that loop's goroutine, with port.mu held
+	state             pairState
 	frontend, backend leg   // to the client, to the container
 	in, out           pump  // from the client to the container, and back
-	connected         bool  // the backend is
 	cause             error // of the failure; nil while there is none
-	wake              alarm
+
+	timer    eventloop.Timer
+	wake     time.Duration // what the timer is set to; zero while it is not
+	deadline time.Duration // of the dial
+	pause    time.Duration // until the next try of a dial that wants for a descriptor
+	offered  offer         // to the backend
 }
 
-// newPair takes over the client's socket.
-func newPair(l *loop, fd int, client netip.AddrPort) *pair {
-	p := &pair{loop: l}
+// newPair takes over a client's socket.
+func newPair(port *Port, on loop, fd int, client netip.AddrPort) *pair {
+	p := &pair{port: port, loop: on}
 	p.frontend = leg{pair: p, fd: fd, peer: client}
-	p.backend = leg{pair: p, fd: -1, peer: l.relay.backend}
-	count := &l.relay.count
+	p.backend = leg{pair: p, fd: -1, peer: port.settings.Load().backend}
+	count := &port.count
 	p.in = pump{pair: p, from: &p.frontend, to: &p.backend, messages: &count.messagesIn, bytes: &count.bytesIn}
 	p.out = pump{pair: p, from: &p.backend, to: &p.frontend, messages: &count.messagesOut, bytes: &count.bytesOut}
-	p.wake.ring = p.check
-	l.own(&p.frontend)
 	count.accepted.Add(1)
 	count.active.Add(1)
 	return p
 }
 
+// start begins to dial the backend. Of the client nothing is wanted meanwhile, not even whether it is still there: its
+// messages are.
+func (p *pair) start() {
+	p.deadline = p.loop.Now() + p.port.settings.Load().DialTimeout
+	p.pause = minPause
+	// The backend is offered what the client has, in both directions.
+	in, out, err := p.frontend.learnStreams()
+	if err != nil { // the client has come and gone, perhaps with messages on any stream left to be read
+		in, out = everything.in, everything.out
+	}
+	p.offered = offer{out: in, in: out}
+	p.dial()
+}
+
+// dial opens an association to the backend. What a dial wants for that others may give back, it waits for.
+func (p *pair) dial() {
+	fd, err := p.port.kernel.dial(p.backend.peer, p.offered)
+	if err == nil {
+		p.backend.fd = fd
+		err = p.backend.watchFor(unix.EPOLLOUT)
+	}
+	at := p.deadline
+	switch now := p.loop.Now(); {
+	case err == nil:
+	case passing(err) && p.backend.fd < 0 && now < p.deadline:
+		at = min(at, now+p.pause)
+		p.pause = min(2*p.pause, maxPause)
+	default:
+		p.dialFailed(err)
+		return
+	}
+	p.setTimer(at)
+}
+
+// dialReady takes an event of the backend's leg before the association stands.
+func (p *pair) dialReady() {
+	stands, err := p.port.kernel.connected(p.backend.fd)
+	switch {
+	case err != nil:
+		p.dialFailed(err)
+	case stands:
+		p.stopTimer()
+		p.state = relaying
+		if in, out, err := p.backend.learnStreams(); err == nil {
+			p.port.learn(p.offered, offer{out: out, in: in})
+		}
+		p.settle()
+	}
+}
+
+// dialFailed ends a pair whose backend cannot be reached: the client is aborted.
+func (p *pair) dialFailed(cause error) {
+	p.cause = cause
+	p.port.count.dialErrors.Add(1)
+	p.port.forget()
+	p.end()
+	p.port.complain("dial", p.frontend.peer, p.backend.peer, cause)
+}
+
 // ready takes an event of one of the legs.
 func (p *pair) ready(l *leg, events uint32) {
-	if !p.connected {
+	if p.state == dialing {
 		p.dialReady()
 		return
 	}
-	l.hungUp = l.hungUp || events&unix.EPOLLHUP != 0
-	if events&unix.EPOLLERR != 0 {
-		l.takeError() // or epoll would give it for ever, if nobody reads
-	}
+	l.note(events)
 	from, to := &p.in, &p.out
 	if l == &p.backend {
 		from, to = to, from
 	}
-	if events&unix.EPOLLOUT != 0 && to.holding() {
-		to.resume()
+	if events&unix.EPOLLOUT != 0 {
+		to.writable()
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLHUP) != 0 && from.wants() {
-		from.read()
+	if events&(unix.EPOLLIN|unix.EPOLLHUP) != 0 {
+		from.readable()
 	}
 	p.settle()
 }
 
-// settle brings the pair's registration and alarm, or its end, in line with the state of its pumps.
+// settle brings what the legs are watched for and the timer, or the pair's end, in line with the state of the pumps.
 func (p *pair) settle() {
-	if p.in.over && p.out.over {
+	switch {
+	case p.state == ended:
+		return
+	case p.in.state == over && p.out.state == over:
 		p.close()
 		return
-	}
-	if !p.failing() && (p.in.holding() || p.out.holding()) {
-		p.loop.alarms.setOnce(&p.wake, p.loop.now()+p.loop.patience.check)
+	case p.state == relaying && (p.in.waits() || p.out.waits()):
+		patience := &p.port.settings.Load().patience
+		wait := patience.check
+		if p.in.state == starved || p.out.state == starved {
+			wait = patience.memory
+		}
+		if at := p.loop.Now() + wait; p.wake == 0 || at < p.wake {
+			p.setTimer(at)
+		}
 	}
 	err := p.frontend.watchFor(interest(&p.in, &p.out))
 	if err == nil {
@@ -94,65 +185,123 @@ func interest(from, to *pump) (events uint32) {
 	if from.wants() {
 		events |= unix.EPOLLIN
 	}
-	if to.holding() && !to.denied {
+	if to.state == blocked {
 		events |= unix.EPOLLOUT
 	}
 	return events
 }
 
-func (p *pair) failing() bool { return p.cause != nil }
-
 // fail stops the forwarding. The pumps read on until their legs are flushed. Only the first cause counts.
 func (p *pair) fail(cause error) {
-	if p.failing() {
+	if p.state != relaying {
 		return
 	}
+	p.state = failing
 	p.cause = cause
 	p.frontend.flush()
 	p.backend.flush()
-	p.in.drain()
-	p.out.drain()
-	p.loop.alarms.set(&p.wake, p.loop.now()+p.loop.patience.flush)
+	p.in.push()
+	p.out.push()
+	p.setTimer(p.loop.Now() + p.port.settings.Load().patience.flush)
 }
 
-// check is called when the alarm rings.
-func (p *pair) check() {
-	switch now := p.loop.now(); {
-	case !p.connected:
-		p.dialFailed(fmt.Errorf("no answer within %v: %w", p.loop.relay.timeout, os.ErrDeadlineExceeded))
-	case p.failing(): // for long enough
+// mayRestart says whether the client may go on when a pump has found that it has begun its association anew: it is too
+// late when it was told that nothing more will come.
+func (p *pair) mayRestart(u *pump) bool {
+	return u == &p.in && p.state == relaying && p.out.state != over
+}
+
+// restart gives the client's leg to a new pair, with an association to the backend of its own: the backend is to learn
+// that its client has begun anew. The old association to the backend fails, behind all that was forwarded on it.
+func (p *pair) restart() {
+	p.port.adopt(p.loop, p.frontend.give(), p.frontend.peer)
+	p.out.closed = true // what it holds, or reads from now on, is for a client that is gone
+	p.fail(errRestart)
+}
+
+// Ring is told when the pair's time has come.
+func (p *pair) Ring(now time.Duration) {
+	p.wake = 0
+	switch {
+	case p.state == dialing && p.backend.fd < 0:
+		p.dial()
+	case p.state == dialing:
+		p.dialFailed(fmt.Errorf("no answer within %v: %w", p.port.settings.Load().DialTimeout, os.ErrDeadlineExceeded))
+	case p.state == failing: // for long enough
 		p.close()
-	default:
-		p.in.wait(now)
-		p.out.wait(now)
+	case p.state == relaying:
+		p.in.look(now)
+		p.out.look(now)
 		p.settle()
 	}
 }
 
-// close ends the pair.
-func (p *pair) close() {
-	if p.failing() {
-		p.loop.relay.count.aborted.Add(1)
-		if !errors.Is(p.cause, unix.ECONNRESET) { // a peer may change its mind
-			p.loop.relay.complain("relay", p.frontend.peer, p.cause)
-		}
-	}
-	p.end()
+func (p *pair) setTimer(at time.Duration) {
+	p.wake = at
+	p.loop.SetTimer(&p.timer, p, at)
 }
 
-// abort ends the pair because the relay is closed.
+func (p *pair) stopTimer() {
+	p.wake = 0
+	p.loop.StopTimer(&p.timer)
+}
+
+// move has the pair go to another loop. One that is dialing has little to do, and stays until it has done it.
+func (p *pair) move(to *eventloop.Loop) bool {
+	if p.state != relaying && p.state != failing {
+		return false
+	}
+	p.loop.StopTimer(&p.timer) // wake remembers it
+	p.frontend.unwatch()
+	p.backend.unwatch()
+	p.in.leaveQueue() // epoll will say so if there is more to be read
+	p.out.leaveQueue()
+	if p.port.post(p, to, p.arrive) {
+		return true
+	}
+	p.arrive()
+	return false
+}
+
+// arrive goes on, on the loop that the pair has come to.
+func (p *pair) arrive() {
+	if p.wake != 0 {
+		p.setTimer(p.wake)
+	}
+	p.settle()
+}
+
+// close ends the pair.
+func (p *pair) close() {
+	failed := p.state == failing
+	if failed {
+		p.port.count.aborted.Add(1)
+	}
+	p.end()
+	if failed && !errors.Is(p.cause, unix.ECONNRESET) { // a peer may change its mind
+		p.port.complain("relay", p.frontend.peer, p.backend.peer, p.cause)
+	}
+}
+
+// abort ends the pair because the port is closed: nobody is told, and no leg looks like an orderly end.
 func (p *pair) abort() {
-	p.cause = errClosed
+	if p.state == ended {
+		return
+	}
+	p.cause = errAborted
 	p.frontend.shut, p.backend.shut = false, false
 	p.end()
 }
 
 // end closes the legs and gives back what the pumps hold.
 func (p *pair) end() {
-	p.loop.alarms.stop(&p.wake)
-	p.in.drop()
-	p.out.drop()
-	p.frontend.end(p.failing())
-	p.backend.end(p.failing())
-	p.loop.relay.count.active.Add(^uint64(0))
+	p.state = ended
+	p.stopTimer()
+	for _, u := range []*pump{&p.in, &p.out} {
+		u.leaveQueue()
+		u.drop()
+	}
+	p.frontend.end(p.cause != nil)
+	p.backend.end(p.cause != nil)
+	p.port.remove(p)
 }

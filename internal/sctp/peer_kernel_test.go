@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -17,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
 // The peers of the tests use plain blocking sockets, and other control messages than the relay does: they send
@@ -134,7 +137,7 @@ func (p *peer) connect(to netip.AddrPort) error {
 	err = unix.Connect(p.fd, addr)
 	if errors.Is(err, unix.EINTR) { // it goes on; to call again would be EALREADY
 		p.poll(unix.POLLOUT, patienceOfPeers)
-		_, err = connected(p.fd)
+		_, err = linux{}.connected(p.fd)
 	}
 	return err
 }
@@ -277,12 +280,11 @@ type report struct {
 	err             error
 }
 
-// rig is a relay that serves, and what it reported.
+// rig is a port that is served, on a group of its own, and what it reported.
 type rig struct {
-	*Relay
+	*Port
 	addr    netip.AddrPort
 	reports chan report
-	serve   func() // begins to serve
 }
 
 // publish opens a listening socket as dockerd does: with default options.
@@ -309,40 +311,49 @@ func publish(t *testing.T, addr string) (fd int, bound netip.AddrPort) {
 	return fd, addrPort(name)
 }
 
-// newRelay makes a relay of what publish returned. It does not serve yet.
-func newRelay(t *testing.T, fd int, front, backend netip.AddrPort, o Options) *rig {
+// serve serves what publish returned.
+func serve(t *testing.T, fd int, front, backend netip.AddrPort, o Options) *rig {
 	t.Helper()
-	r := &rig{addr: front, reports: make(chan report, 1000)}
-	o.Report = func(op string, client, backend netip.AddrPort, err error) {
-		r.reports <- report{op, client, backend, err}
-	}
-	var err error
-	if r.Relay, err = New(fd, backend, o); err != nil {
+	group, err := eventloop.New(eventloop.Options{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	r.serve = func() { go func() { done <- r.Serve() }() }
+	t.Cleanup(group.Close)
+	r := &rig{addr: front, reports: make(chan report, 1000)}
+	o.Report = func(op string, client, backend netip.AddrPort, err error) {
+		_ = r.Stats() // a lock that is held while this is called would show
+		r.reports <- report{op, client, backend, err}
+	}
+	if r.Port, err = New(group, fd, backend, o); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
+		r.Abort()
 		if got := r.Stats().Active; got != 0 {
-			t.Errorf("%d pairs are active after Serve", got)
+			t.Errorf("%d pairs are active after Abort", got)
 		}
 	})
 	return r
 }
 
-// startRelay makes a relay that serves on a free port of the address.
+// startRelay serves a free port of the address.
 func startRelay(t *testing.T, addr string, backend netip.AddrPort, o Options) *rig {
 	t.Helper()
 	fd, front := publish(t, addr)
-	r := newRelay(t, fd, front, backend, o)
-	r.serve()
-	return r
+	return serve(t, fd, front, backend, o)
+}
+
+// standStill stops the first loop, as SIGSTOP would, until the function that it gives is called.
+func (r *rig) standStill(t *testing.T) (goOn func()) {
+	t.Helper()
+	stopped, over := make(chan struct{}), make(chan struct{})
+	if !r.group.First().Post(func() { close(stopped); <-over }) {
+		t.Fatal("the loop has ended")
+	}
+	<-stopped
+	goOn = sync.OnceFunc(func() { close(over) })
+	t.Cleanup(goOn)
+	return goOn
 }
 
 // open makes a pair: a client, and the backend's side of it.
@@ -362,8 +373,8 @@ func (r *rig) expectReport(t *testing.T, op string, cause error) {
 			if got.op != op {
 				continue
 			}
-			if !errors.Is(got.err, cause) || got.backend != r.backend {
-				t.Errorf("reported %v of %v; want %v of %v", got.err, got.backend, cause, r.backend)
+			if !errors.Is(got.err, cause) || got.backend != r.settings.Load().backend {
+				t.Errorf("reported %v of %v; want %v of %v", got.err, got.backend, cause, r.settings.Load().backend)
 			}
 			return
 		case <-late:

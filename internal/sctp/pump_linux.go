@@ -4,79 +4,194 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// Why a pump has nothing more to read, other than an association that failed.
-var (
-	errShutdown = errors.New("peer has shut down")
-	errFlushed  = errors.New("leg flushed")
+// pumpState is drawn in the package documentation.
+type pumpState uint8
+
+const (
+	reading    pumpState = iota // holds nothing; reads when the source has something
+	collecting                  // holds a part of a message too large for a batch; reads on
+	starved                     // the same, but the port has no memory for more of it: reads on when it has
+	blocked                     // holds messages that the destination has no room for; reads nothing
+	denied                      // the same, but epoll said that there was room: waits for the next look
+	over                        // the end of the source was passed on
 )
+
+// gatherSlice is how much of a large message is read before others have their turn.
+const gatherSlice = 256 << 10
 
 // A pump carries the messages of one direction. What to does not take stays in the pump, and nothing more is read until
-// it has left. Its zero value, with a pair and legs, is ready and holds nothing.
+// it has left.
 type pump struct {
 	pair            *pair
 	from, to        *leg
 	messages, bytes *atomic.Uint64
 
+	state  pumpState
+	queued bool     // it is in the loop's queue: there is more to be read
 	batch  *batch   // messages that wait for to; nil while there are none
 	large  *message // one too large for a batch, being collected or, when it is whole, waiting; nil otherwise
 	end    error    // what was read behind the messages that are held; nil while more may come
-	over   bool     // end was passed on
 	closed bool     // to takes no more messages; its reader will learn why
-	denied bool     // to would not take what epoll said it had room for: wait for the timer, rather than spin
+	grand  bool     // the last message was too large for a batch, so the next may well be
 
 	orphan time.Duration // when a wait for to first found that from has ended; zero while it has not
-	grand  bool          // the last message was too large for a batch, so the next may well be
 }
-
-// holding says whether messages wait for to.
-func (u *pump) holding() bool { return u.batch != nil || u.large != nil && u.large.whole }
 
 // wants says whether the pump would read.
-func (u *pump) wants() bool { return u.end == nil && !u.holding() }
+func (u *pump) wants() bool { return u.state == reading || u.state == collecting }
 
-// read takes what has arrived, up to a batch of it, and sends it on.
-func (u *pump) read() {
-	if u.grand && u.large == nil {
-		u.large = messages.Get().(*message)
+// waits says whether the pump has to be looked at from time to time.
+func (u *pump) waits() bool { return u.state != reading && u.state != over }
+
+// holding says whether whole messages wait for to.
+func (u *pump) holding() bool { return u.batch != nil || u.large != nil && u.large.whole }
+
+// readable reads what epoll says there is: one batch, and the rest when the pump's turn comes.
+func (u *pump) readable() {
+	switch {
+	case !u.wants():
+	case u.queued:
+		u.pair.loop.More()
+	case u.turn():
+		u.queued = true
+		u.pair.loop.More()
+		u.pair.loop.Enqueue(u)
 	}
-	var err error
-	if u.large != nil {
-		err = u.collect()
-	} else {
-		err = u.readBatch()
-	}
-	if !errors.Is(err, unix.EAGAIN) {
-		u.end = err
-	}
-	u.drain()
 }
 
-// readBatch reads until there is no more, or a batch is full. The error says why nothing more is to be read, or is
-// EAGAIN.
-func (u *pump) readBatch() error {
-	b := u.pair.loop.batches.get()
+// Run is a turn in the loop's queue.
+func (u *pump) Run() eventloop.Verdict {
+	u.queued = false
+	more := u.wants() && u.turn()
+	u.pair.settle()
+	if !more || u.pair.state == ended {
+		return eventloop.Done
+	}
+	u.queued = true
+	return eventloop.Next
+}
+
+// leaveQueue takes the pump out of the loop's queue.
+func (u *pump) leaveQueue() {
+	if u.queued {
+		u.pair.loop.Dequeue(u)
+		u.queued = false
+	}
+}
+
+// turn reads up to a batch, or a slice of a large message, and sends it on. It reports whether there is more to be read.
+func (u *pump) turn() (more bool) {
+	more, err := u.read()
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		u.end = err
+	}
+	u.push()
+	return more && u.wants()
+}
+
+// writable sends what is held when epoll says that to has room.
+func (u *pump) writable() {
+	if u.state == blocked && !u.push() {
+		u.state = denied
+	}
+}
+
+// push sends what the pump holds, and passes the end on when there is nothing left before it. The state is what follows
+// from what is left. It reports false when to took nothing.
+func (u *pump) push() (moved bool) {
+	moved = u.drain()
+	switch {
+	case u.state == over:
+	case u.holding():
+		u.state = blocked
+	case u.end != nil:
+		u.state = over
+		u.finish()
+	case u.large == nil:
+		u.state = reading
+	case u.large.hungry:
+		u.state = starved
+	default:
+		u.state = collecting
+	}
+	return moved
+}
+
+// finish passes the end of from on to the pair.
+func (u *pump) finish() {
+	switch p := u.pair; {
+	case errors.Is(u.end, errFlushed): // the pair is failing already
+	case errors.Is(u.end, errRestart) && p.mayRestart(u):
+		p.restart()
+	case !errors.Is(u.end, errShutdown):
+		p.fail(u.end)
+	case p.state == relaying: // in a pair that fails, a shutdown would look like an orderly end
+		u.to.shutdown()
+	}
+}
+
+// look is called from time to time while the pump waits. While both associations live there is no limit: that is back
+// pressure. When the sender has gone, what it has left behind keeps two sockets and a buffer: not for ever.
+func (u *pump) look(now time.Duration) {
+	patience := &u.pair.port.settings.Load().patience
+	switch u.state {
+	case blocked, denied:
+		u.push()
+		switch {
+		case !u.holding() || !u.from.gone():
+		case u.orphan == 0:
+			u.orphan = now
+		case now-u.orphan >= patience.stall:
+			u.pair.fail(fmt.Errorf("the sender has gone and the receiver takes no more: %w", os.ErrDeadlineExceeded))
+		}
+	case starved:
+		u.large.since = now // it is not the sender's fault
+		if u.large.grow() {
+			u.push()
+		}
+	case collecting:
+		if len(u.large.data) > 0 && now-u.large.since >= patience.message {
+			u.pair.fail(fmt.Errorf("of a message %d bytes have come within %v, and not its end: %w",
+				len(u.large.data), patience.message, os.ErrDeadlineExceeded))
+		}
+	}
+}
+
+// read takes what has arrived: up to a batch, or a slice of a large message. The error says why nothing more is to be read,
+// or is EAGAIN.
+func (u *pump) read() (more bool, err error) {
+	if u.grand && u.large == nil {
+		u.large = getMessage(&u.pair.port.memory)
+	}
+	if u.large != nil {
+		return u.collect()
+	}
+	b := batches.Get().(*batch)
 	u.batch = b
-	n := 0
-	err := u.from.receive(func(fd int) (errno unix.Errno) { n, errno = b.receive(fd); return errno })
+	n, err := u.from.receive(b.room())
 	for i := 0; i < n && err == nil; i++ {
 		err = u.sort(b, i)
 	}
 	if err == nil && b.used > b.open {
-		u.large = messages.Get().(*message)
+		u.large = getMessage(&u.pair.port.memory)
+		u.large.since = u.pair.loop.Now()
 		b.openPieces(u.large.add)
 	}
 	if b.end == 0 {
-		u.pair.loop.batches.put(b)
+		b.release()
 		u.batch = nil
 	}
-	return err
+	return n == batchDepth && err == nil, err
 }
 
 // sort finds out what a slot of the batch is.
@@ -98,30 +213,36 @@ func (u *pump) sort(b *batch, i int) error {
 	}
 	d, err := parseDelivery(control)
 	if err == nil {
-		b.complete(d)
+		b.complete(u.remap(d))
 	}
 	return err
 }
 
-// collect reads pieces of a large message until it is whole. The error is as for readBatch.
-func (u *pump) collect() error {
+// collect reads pieces of a large message until it is whole. The results are as for read.
+func (u *pump) collect() (more bool, err error) {
 	m := u.large
-	for !m.whole {
-		err := u.from.receive(m.receive)
-		if err == nil {
+	for begun := len(m.data); !m.whole; {
+		switch {
+		case len(m.data)-begun >= gatherSlice:
+			return true, nil
+		case !m.grow():
+			return false, nil
+		}
+		n, err := u.from.receive(m.room())
+		if n > 0 {
 			err = u.gather(m)
 		}
 		if len(m.data) == 0 { // nothing has come, or what has come was given up
 			m.release()
 			u.large, u.grand = nil, false
-			return err
+			return false, err
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
 	u.grand = len(m.data) > batchDepth*slotSize
-	return nil
+	return false, nil
 }
 
 // gather finds out what was received into the room of a large message.
@@ -137,43 +258,50 @@ func (u *pump) gather(m *message) error {
 	case len(data) == 0: // SCTP has no empty messages
 		return u.from.notice(eventComplete)
 	}
+	if len(m.data) == 0 {
+		m.since = u.pair.loop.Now()
+	}
 	if err := m.extend(len(data)); err != nil || flags&unix.MSG_EOR == 0 {
 		return err
 	}
 	d, err := parseDelivery(control)
 	if err == nil {
-		m.complete(d)
+		m.complete(u.remap(d))
 	}
 	return err
 }
 
-// drain sends what the pump holds, until to takes no more: not even one message, unless moved. When all has left, and
-// nothing more is to be read, that is passed on.
+// remap puts a message on a stream that to has.
+func (u *pump) remap(d delivery) delivery {
+	if s := u.to.stream(d.stream); s != d.stream {
+		d.stream = s
+		u.pair.port.count.remapped.Add(1)
+	}
+	return d
+}
+
+// drain sends what the pump holds, until to takes no more: not even one message, unless moved. A pair that fails
+// forwards nothing more, but for what has been begun to share packets with it: see leg.send.
 func (u *pump) drain() (moved bool) {
-	for u.holding() {
-		if u.closed || u.pair.failing() {
+	for {
+		if u.closed || u.pair.state == failing && !u.to.corked {
 			u.drop()
-			break
+		}
+		if !u.holding() {
+			return true
 		}
 		n, err := u.sendSome()
 		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return moved
-		case err != nil:
-			u.refused(err)
-		default:
+		case err == nil:
 			u.advance(n)
 			moved = true
+		case err == unix.EAGAIN || passing(err): //nolint:errorlint // callError does not wrap it
+			return moved
+		default:
+			u.refused(err)
 		}
 	}
-	if u.end != nil && !u.over {
-		u.finish()
-	}
-	return true
 }
-
-// resume is drain when epoll has said that to has room.
-func (u *pump) resume() { u.denied = !u.drain() }
 
 // sendSome sends what the kernel takes by one call.
 func (u *pump) sendSome() (n int, err error) {
@@ -193,24 +321,25 @@ func (u *pump) advance(n int) {
 		u.large = nil
 		return
 	}
+	sum := 0
 	for _, h := range u.batch.waiting()[:n] {
-		u.bytes.Add(uint64(h.Len))
+		sum += int(h.Len)
 	}
+	u.bytes.Add(uint64(sum))
 	u.batch.sent += n
 	if len(u.batch.waiting()) == 0 {
-		u.pair.loop.batches.put(u.batch)
+		u.batch.release()
 		u.batch = nil
 	}
 }
 
 // refused takes the failure of a send. If the association is what failed, its reader will come to the reason. Anything
-// else is about the message, such as EINVAL for a stream that was not agreed on, or about this system.
+// else is about the message, or about this system.
 func (u *pump) refused(err error) {
-	if ended(err) {
-		u.closed = true
-		return
+	u.closed = true
+	if !finished(err) {
+		u.pair.fail(err)
 	}
-	u.pair.fail(err)
 }
 
 // drop forgets what the pump holds, and counts it.
@@ -218,7 +347,7 @@ func (u *pump) drop() {
 	lost := 0
 	if u.batch != nil {
 		lost += len(u.batch.waiting())
-		u.pair.loop.batches.put(u.batch)
+		u.batch.release()
 		u.batch = nil
 	}
 	if u.large != nil {
@@ -228,47 +357,21 @@ func (u *pump) drop() {
 		u.large.release()
 		u.large = nil
 	}
-	u.pair.loop.relay.count.undelivered.Add(uint64(lost))
+	u.pair.port.count.undelivered.Add(uint64(lost))
 }
 
-// finish passes the end of from on to the pair.
-func (u *pump) finish() {
-	u.over = true
-	switch {
-	case errors.Is(u.end, errFlushed): // the pair is failing already
-	case !errors.Is(u.end, errShutdown):
-		u.pair.fail(u.end)
-	case !u.pair.failing(): // a shutdown now would look like an orderly end
-		u.to.shutdown()
-	}
+// passing tells that a call failed for want of something that others may give back.
+func passing(err error) bool {
+	return isOneOf(err, unix.EAGAIN, unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE)
 }
 
-// wait is called from time to time while the pump holds messages. While both associations live there is no limit: that
-// is back pressure. When the sender has gone, what it has left behind keeps two sockets and a buffer: not for ever.
-func (u *pump) wait(now time.Duration) {
-	if !u.holding() {
-		return
-	}
-	u.denied = false
-	u.drain()
-	switch {
-	case !u.holding() || !u.from.gone():
-	case u.orphan == 0:
-		u.orphan = now
-	case now-u.orphan >= u.pair.loop.patience.stall:
-		u.pair.fail(fmt.Errorf("the sender has gone and the receiver takes no more: %w", os.ErrDeadlineExceeded))
-	}
+// finished tells that a send failed because the association is over, or is shutting down.
+func finished(err error) bool {
+	return isOneOf(err, unix.ESHUTDOWN, unix.EPIPE, unix.ENOTCONN, unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED,
+		unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EPROTO)
 }
 
-// ended tells that a send failed because the association is over, or is shutting down.
-func ended(err error) bool {
-	for _, errno := range []unix.Errno{
-		unix.ESHUTDOWN, unix.EPIPE, unix.ENOTCONN, unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED,
-		unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EPROTO,
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
+func isOneOf(err error, errnos ...unix.Errno) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno) && slices.Contains(errnos, errno)
 }

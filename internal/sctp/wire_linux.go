@@ -83,6 +83,7 @@ type event int
 const (
 	eventNone     event = iota // nothing to act on
 	eventLost                  // the association is over, and not by a shutdown
+	eventRestart               // the peer has begun the association anew, and knows nothing of what was before
 	eventComplete              // the association is over: both sides have shut down
 	eventGivenUp               // the message of which a part was delivered will not be completed
 	eventDry                   // everything sent has been acknowledged
@@ -120,8 +121,9 @@ func assocEvent(state sctp.SCTPState) event {
 		return eventNone
 	case sctp.SCTP_SHUTDOWN_COMP:
 		return eventComplete
-	default:
-		// SCTP_COMM_LOST; also SCTP_RESTART: the peer has begun anew and knows nothing of what was relayed so far.
+	case sctp.SCTP_RESTART:
+		return eventRestart
+	default: // SCTP_COMM_LOST
 		return eventLost
 	}
 }

@@ -116,7 +116,7 @@ func TestParseNotification(t *testing.T) {
 	}{
 		{"up", change(sctp.SCTP_COMM_UP), eventNone},
 		{"lost", change(sctp.SCTP_COMM_LOST), eventLost},
-		{"restart", change(sctp.SCTP_RESTART), eventLost},
+		{"restart", change(sctp.SCTP_RESTART), eventRestart},
 		{"not started", change(sctp.SCTP_CANT_STR_ASSOC), eventLost},
 		{"shutdown complete", change(sctp.SCTP_SHUTDOWN_COMP), eventComplete},
 		{"message given up", notification(sctp.SCTP_PARTIAL_DELIVERY_EVENT, 0, 0, 1, 0, 3, 0, 0, 0), eventGivenUp},
