@@ -157,11 +157,19 @@ func getMessage(of *memory) *message {
 
 // release gives the memory back. A buffer that grew is left to the garbage collector: the pool holds small ones only.
 func (m *message) release() {
-	m.memory.give(int64(cap(m.data)-firstRoom), m.beyond)
-	if cap(m.data) == firstRoom {
+	m.memory.give(m.grown(), m.beyond)
+	if m.grown() == 0 {
 		m.data, m.whole, m.memory, m.beyond = m.data[:0], false, nil, false
 		messages.Put(m)
 	}
+}
+
+// grown is how many bytes of the port's memory the message has; none if there is no message.
+func (m *message) grown() int64 {
+	if m == nil {
+		return 0
+	}
+	return int64(cap(m.data) - firstRoom)
 }
 
 // add takes in a copy of a piece.
@@ -225,6 +233,8 @@ type memory struct {
 	held   atomic.Int64
 	limit  atomic.Int64
 	beyond atomic.Bool // one message goes beyond the limit, so that not all wait for each other
+
+	starved atomic.Int64 // when a message last waited for memory, on the loops' clock
 }
 
 func (m *memory) take(n int64) bool {

@@ -54,6 +54,28 @@ func TestSilentBackend(t *testing.T) {
 	relay.expectStats(t, Stats{Accepted: 1, DialErrors: 1})
 }
 
+// TestDialBehindStandstill: a backend that has answered while the process stood still (SIGSTOP, a frozen cgroup) is served,
+// although the dial's time is over.
+func TestDialBehindStandstill(t *testing.T) {
+	const timeout = 500 * time.Millisecond
+	hurry(t) // the backend's kernel hears of the association when ours repeats itself
+	backend, addr := listen(t, "127.0.0.1", 10)
+	backend.deafen()
+	relay := startRelay(t, "127.0.0.1", addr, Options{DialTimeout: timeout})
+	client := dial(t, relay.addr, 10)
+	relay.expectStats(t, Stats{Accepted: 1, Active: 1})
+	begun := time.Now()
+	goOn := relay.standStill(t)
+	backend.must("SO_DETACH_FILTER", unix.SetsockoptInt(backend.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
+	server := backend.accept()
+	<-time.After(timeout - time.Since(begun) + 100*time.Millisecond)
+	goOn()
+	m := newParcel(10, 0)
+	client.send(m)
+	server.expect(m)
+	relay.expectStats(t, Stats{Accepted: 1, Active: 1, MessagesIn: 1, BytesIn: 10})
+}
+
 // deafen makes the kernel drop every packet that comes for the socket.
 func (p *peer) deafen() {
 	p.t.Helper()

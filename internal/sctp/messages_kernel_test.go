@@ -12,8 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
-	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,28 +98,6 @@ func TestOrder(t *testing.T) {
 	work.Wait()
 }
 
-// TestStreams checks that the backend is offered what the client has, and that the last stream can be used.
-func TestStreams(t *testing.T) {
-	for _, streams := range []uint16{1, 10, 500, sctp.SCTP_MAX_STREAM} {
-		t.Run(strconv.Itoa(int(streams)), func(t *testing.T) {
-			backend, addr := listen(t, "127.0.0.1", sctp.SCTP_MAX_STREAM)
-			relay := startRelay(t, "127.0.0.1", addr, Options{})
-			client := dial(t, relay.addr, streams)
-			server := backend.accept()
-			back := min(streams, frontendStreams)
-			if got := server.status(); got.Instreams != streams || got.Ostreams != back {
-				t.Fatalf("the backend has %d streams in and %d out; want %d and %d", got.Instreams, got.Ostreams,
-					streams, back)
-			}
-			there, answer := newParcel(9, streams-1), newParcel(9, back-1)
-			client.send(there)
-			server.expect(there)
-			server.send(answer)
-			client.expect(answer)
-		})
-	}
-}
-
 // TestBackPressure fills every buffer on the way to a backend that does not read: the client is stopped, what it
 // sent arrives whole, and the relay holds one message of it at most.
 func TestBackPressure(t *testing.T) {
@@ -170,6 +148,125 @@ func indexOf(sent []parcel, m parcel) int {
 		}
 	}
 	return -1
+}
+
+// TestMemoryOfPort: while the backend does not read, the port holds what it may of large messages, and one message more, and
+// their clients wait. All arrive when it reads.
+func TestMemoryOfPort(t *testing.T) {
+	const clients, each, budget, size = 4, 6, 1 << 20, 1<<20 - minRoom
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{Memory: budget})
+	var work sync.WaitGroup
+	var servers [clients]*peer
+	for i := range servers {
+		var client *peer
+		client, servers[i] = relay.open(t, backend)
+		work.Go(func() {
+			for range each { // the buffers behind the relay take half of them
+				if err := client.trySend(newParcel(size, 3), true); err != nil {
+					t.Errorf("send: %v", err)
+				}
+			}
+		})
+	}
+	eventually(t, func() bool { return relay.memory.beyond.Load() && relay.memory.starved.Load() != 0 },
+		func() string { return "the memory was not used up" })
+	if held := relay.memory.held.Load(); held > budget+size {
+		t.Errorf("the port holds %d bytes; want %d and a message at most", held, budget)
+	}
+	for _, server := range servers {
+		work.Go(func() {
+			for range each {
+				if m, err := server.tryReceive(); err != nil || len(m.Data) != size || m.Stream != 3 {
+					t.Errorf("received %v, %v", m, err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	relay.expectStats(t, Stats{Accepted: clients, Active: clients, MessagesIn: clients * each, BytesIn: clients * each * size})
+	if held := relay.memory.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held of messages that have left", held)
+	}
+}
+
+// TestMemoryOfStalledReceiver: a receiver that takes nothing does not keep for ever the memory that others wait for.
+func TestMemoryOfStalledReceiver(t *testing.T) {
+	const size = 1<<20 - minRoom
+	hasty := defaultPatience
+	hasty.stall, hasty.check = 500*time.Millisecond, 50*time.Millisecond
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{Memory: 1, patience: hasty})
+	stalled, _ := relay.open(t, backend)
+	client, server := relay.open(t, backend)
+	go func() { // which is aborted meanwhile
+		for stalled.trySend(newParcel(size, 3), true) == nil {
+		}
+	}()
+	eventually(t, func() bool { return relay.memory.beyond.Load() }, func() string { return "the memory was not used up" })
+	m := newParcel(size, 3)
+	go func() { _ = client.trySend(m, true) }()
+	server.expect(m)
+	relay.expectReport(t, "relay", unix.ENOBUFS)
+	expectOver(t, stalled)
+}
+
+// TestMessageWithoutEnd: what has come of a message whose end does not come is not kept for ever.
+func TestMessageWithoutEnd(t *testing.T) {
+	hasty := defaultPatience
+	hasty.message, hasty.check, hasty.flush = 200*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{patience: hasty})
+	client, server := relay.open(t, backend)
+	client.must("send", client.trySend(newParcel(maxMessage, 3), false)) // the kernel gives pieces of what is above its window
+	eventually(t, func() bool { return relay.memory.held.Load() > 0 }, func() string { return "no piece has come" })
+	client.deafen() // it is not told that it may send more
+	server.expectEnd(unix.ECONNRESET)
+	relay.expectReport(t, "relay", os.ErrDeadlineExceeded)
+	if held := relay.memory.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held of a message that was given up", held)
+	}
+}
+
+// TestBundling: small messages that come together share packets.
+func TestBundling(t *testing.T) {
+	const count = batchDepth
+	backend, addr := listen(t, "127.0.0.1", 10)
+	relay := startRelay(t, "127.0.0.1", addr, Options{})
+	client, server := relay.open(t, backend)
+	goOn := relay.standStill(t)
+	for range count {
+		client.send(parcel{Data: make([]byte, 50)})
+	}
+	before := server.packets()
+	goOn()
+	for range count {
+		server.receive()
+	}
+	// 16 of them, of 68 bytes with the headers of their chunks, fill a packet of 1500. The last goes by itself.
+	if got := server.packets() - before; got > count/8 {
+		t.Errorf("%d messages came in %d packets; want %d at most", count, got, count/8)
+	}
+}
+
+// packets is how many packets with data have come.
+func (p *peer) packets() uint64 {
+	p.t.Helper()
+	const getAssocStats = 112
+	var stats struct { // struct sctp_assoc_stats
+		assoc                                                           int32
+		_                                                               int32
+		_                                                               [128]byte
+		maxRTO, sacksIn, sacksOut, packetsOut, packetsIn, retransmitted uint64
+		_                                                               [9]uint64
+	}
+	size := uint32(unsafe.Sizeof(stats))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(p.fd), unix.IPPROTO_SCTP, getAssocStats,
+		uintptr(unsafe.Pointer(&stats)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		p.t.Fatalf("SCTP_GET_ASSOC_STATS: %v", errno)
+	}
+	return stats.packetsIn - stats.sacksIn
 }
 
 // TestManyAtOnce has 100 associations open at once, which exchange messages and then idle: no thread waits.

@@ -48,6 +48,34 @@ func TestMultiHomedClient(t *testing.T) {
 	}
 }
 
+// TestAddresses: the backend learns the address that the relay speaks from, and none of the host's others.
+// Public issue: moby#42762.
+func TestAddresses(t *testing.T) {
+	for _, test := range []struct{ name, backend, other string }{
+		{"v4", "127.0.0.1", "198.18.0.1/32"},
+		{"v6", "::1", "fd00::1/128"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			other := address(t, test.other)
+			backend, addr := listen(t, test.backend, 10)
+			relay := startRelay(t, other.String(), addr, Options{})
+			client, server := relay.open(t, backend)
+			for _, see := range []struct {
+				p    *peer
+				want string
+			}{{server, test.backend}, {client, other.String()}} {
+				got, err := sctp.NewSCTPConn(see.p.fd, nil).SCTPRemoteAddr(0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(got.IPAddrs) != 1 || got.IPAddrs[0].IP.String() != see.want {
+					t.Errorf("a peer has learnt %v; want %v", got, see.want)
+				}
+			}
+		})
+	}
+}
+
 // hurry makes new associations find out sooner that a path is dead: after one time-out, of at least 100 ms, rather than
 // after six of a second and more. It is undone when the test ends.
 func hurry(t *testing.T) {

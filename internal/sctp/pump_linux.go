@@ -44,7 +44,7 @@ type pump struct {
 	closed bool     // to takes no more messages; its reader will learn why
 	grand  bool     // the last message was too large for a batch, so the next may well be
 
-	orphan time.Duration // when a wait for to first found that from has ended; zero while it has not
+	stalled time.Duration // when a look first found that to takes nothing; zero while it does
 }
 
 // wants says whether the pump would read.
@@ -141,20 +141,25 @@ func (u *pump) finish() {
 }
 
 // look is called from time to time while the pump waits. While both associations live there is no limit: that is back
-// pressure. When the sender has gone, what it has left behind keeps two sockets and a buffer: not for ever.
+// pressure. When the sender has gone, what it has left behind keeps two sockets and a buffer: not for ever. Nor does a
+// message keep memory that others wait for.
 func (u *pump) look(now time.Duration) {
-	patience := &u.pair.port.settings.Load().patience
+	memory, patience := &u.pair.port.memory, &u.pair.port.settings.Load().patience
 	switch u.state {
 	case blocked, denied:
 		u.push()
 		switch {
-		case !u.holding() || !u.from.gone():
-		case u.orphan == 0:
-			u.orphan = now
-		case now-u.orphan >= patience.stall:
+		case !u.holding():
+		case u.stalled == 0:
+			u.stalled = now
+		case now-u.stalled < patience.stall:
+		case u.from.gone():
 			u.pair.fail(fmt.Errorf("the sender has gone and the receiver takes no more: %w", os.ErrDeadlineExceeded))
+		case u.large.grown() > 0 && now-time.Duration(memory.starved.Load()) < patience.stall:
+			u.pair.fail(fmt.Errorf("the receiver takes no more, and others wait for the memory: %w", unix.ENOBUFS))
 		}
 	case starved:
+		memory.starved.Store(int64(now))
 		u.large.since = now // it is not the sender's fault
 		if u.large.grow() {
 			u.push()
@@ -313,7 +318,7 @@ func (u *pump) sendSome() (n int, err error) {
 
 // advance counts what has left, and gives back what held it.
 func (u *pump) advance(n int) {
-	u.orphan = 0
+	u.stalled = 0
 	u.messages.Add(uint64(n))
 	if u.batch == nil {
 		u.bytes.Add(uint64(len(u.large.data)))
