@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,7 @@ type batch struct {
 	slots    [batchDepth]unix.Iovec
 	controls [batchDepth][controlSpace]byte
 	data     [batchDepth][slotSize]byte
+	filled   int // slots that recvmmsg has filled
 
 	out         [batchDepth]unix.Mmsghdr // the whole messages, for sendmmsg
 	outControls [batchDepth][sendControlSpace]byte
@@ -68,6 +70,29 @@ func (b *batch) room() []unix.Mmsghdr {
 func (b *batch) slot(i int) (data, control []byte, flags int32) {
 	h := &b.heads[i]
 	return b.data[i][:h.Len], b.controls[i][:h.Hdr.Controllen], h.Hdr.Flags
+}
+
+// copyFrom gives another batch with the slots from one on.
+func (b *batch) copyFrom(at int) *batch {
+	to := batches.Get().(*batch)
+	for ; at < b.filled; at++ {
+		i := to.filled
+		to.filled++
+		to.data[i], to.controls[i] = b.data[at], b.controls[at]
+		from, h := &b.heads[at], &to.heads[i]
+		h.Len, h.Hdr.Flags, h.Hdr.Controllen = from.Len, from.Hdr.Flags, from.Hdr.Controllen
+	}
+	return to
+}
+
+// unsorted is how many messages end in slots of which nothing was made.
+func (b *batch) unsorted() (n int) {
+	for i := range b.filled {
+		if flags := b.heads[i].Hdr.Flags; flags&unix.MSG_EOR != 0 && flags&sctp.MSG_NOTIFICATION == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // add makes a slot's data the next piece of the open message.
@@ -113,7 +138,7 @@ func (b *batch) dropOpen() { b.used = b.open }
 func (b *batch) waiting() []unix.Mmsghdr { return b.out[b.sent:b.end] }
 
 // reset makes the batch empty.
-func (b *batch) reset() { b.used, b.open, b.sent, b.end, b.largest = 0, 0, 0, 0, 0 }
+func (b *batch) reset() { b.filled, b.used, b.open, b.sent, b.end, b.largest = 0, 0, 0, 0, 0, 0 }
 
 // batches are those that nobody holds. One of 80 kB is borrowed for each turn of a pump, and kept while the destination is
 // behind; idle ports keep none.
@@ -159,7 +184,7 @@ func getMessage(of *memory) *message {
 func (m *message) release() {
 	m.memory.give(m.grown(), m.beyond)
 	if m.grown() == 0 {
-		m.data, m.whole, m.memory, m.beyond = m.data[:0], false, nil, false
+		m.data, m.whole, m.memory, m.beyond, m.hungry = m.data[:0], false, nil, false, false
 		messages.Put(m)
 	}
 }
@@ -177,6 +202,7 @@ func (m *message) add(piece []byte) { m.data = append(m.data, piece...) }
 
 // grow makes sure that the buffer has minRoom left. It reports false when the port has no memory for that.
 func (m *message) grow() bool {
+	m.hungry = false
 	if cap(m.data)-len(m.data) >= minRoom {
 		return true
 	}
@@ -188,7 +214,6 @@ func (m *message) grow() bool {
 		}
 		m.memory.held.Add(more)
 	}
-	m.hungry = false
 	grown := make([]byte, len(m.data), size)
 	copy(grown, m.data)
 	m.data = grown

@@ -119,6 +119,9 @@ func (p *pair) dialReady() {
 		if in, out, err := p.backend.learnStreams(); err == nil {
 			p.port.learn(p.offered, offer{out: out, in: in})
 		}
+		if p.in.rest != nil {
+			p.in.readable()
+		}
 		p.settle()
 	}
 }
@@ -214,7 +217,8 @@ func (p *pair) mayRestart(u *pump) bool {
 // restart gives the client's leg to a new pair, with an association to the backend of its own: the backend is to learn
 // that its client has begun anew. The old association to the backend fails, behind all that was forwarded on it.
 func (p *pair) restart() {
-	p.port.adopt(p.loop, p.frontend.give(), p.frontend.peer)
+	p.port.adopt(p.loop, p.frontend.give(), p.frontend.peer, p.in.rest)
+	p.in.rest = nil
 	p.out.closed = true // what it holds, or reads from now on, is for a client that is gone
 	p.fail(errRestart)
 }

@@ -171,11 +171,12 @@ func (p *Port) add(on loop, fd int, client netip.AddrPort) *pair {
 	return pair
 }
 
-// adopt makes a new pair of the leg of another one.
-func (p *Port) adopt(on loop, fd int, client netip.AddrPort) {
+// adopt makes a new pair of the leg of another one, and of what was read of it.
+func (p *Port) adopt(on loop, fd int, client netip.AddrPort, rest *batch) {
 	p.mu.Lock()
 	pair := p.add(on, fd, client)
 	p.mu.Unlock()
+	pair.in.rest = rest
 	pair.start()
 }
 

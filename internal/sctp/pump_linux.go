@@ -40,6 +40,7 @@ type pump struct {
 	queued bool     // it is in the loop's queue: there is more to be read
 	batch  *batch   // messages that wait for to; nil while there are none
 	large  *message // one too large for a batch, being collected or, when it is whole, waiting; nil otherwise
+	rest   *batch   // what was read before the pump began; nil once it has been sorted
 	end    error    // what was read behind the messages that are held; nil while more may come
 	closed bool     // to takes no more messages; its reader will learn why
 	grand  bool     // the last message was too large for a batch, so the next may well be
@@ -181,22 +182,30 @@ func (u *pump) read() (more bool, err error) {
 	if u.large != nil {
 		return u.collect()
 	}
-	b := batches.Get().(*batch)
+	b := u.rest
+	if u.rest = nil; b == nil {
+		b = batches.Get().(*batch)
+		b.filled, err = u.from.receive(b.room())
+	}
 	u.batch = b
-	n, err := u.from.receive(b.room())
-	for i := 0; i < n && err == nil; i++ {
-		err = u.sort(b, i)
+	at := 0
+	for ; at < b.filled && err == nil; at++ {
+		err = u.sort(b, at)
+	}
+	if at < b.filled && errors.Is(err, errRestart) {
+		u.rest = b.copyFrom(at)
 	}
 	if err == nil && b.used > b.open {
 		u.large = getMessage(&u.pair.port.memory)
 		u.large.since = u.pair.loop.Now()
 		b.openPieces(u.large.add)
 	}
+	more = b.filled == batchDepth && err == nil
 	if b.end == 0 {
 		b.release()
 		u.batch = nil
 	}
-	return n == batchDepth && err == nil, err
+	return more, err
 }
 
 // sort finds out what a slot of the batch is.
@@ -361,6 +370,11 @@ func (u *pump) drop() {
 		}
 		u.large.release()
 		u.large = nil
+	}
+	if u.rest != nil && u.pair.state == ended {
+		lost += u.rest.unsorted()
+		u.rest.release()
+		u.rest = nil
 	}
 	u.pair.port.count.undelivered.Add(uint64(lost))
 }

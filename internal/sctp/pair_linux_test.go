@@ -1,0 +1,485 @@
+package sctp
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ishidawataru/sctp"
+	"golang.org/x/sys/unix"
+)
+
+// TestQuiet: whatever epoll says for ever, a pair that can do nothing about it does not spin.
+func TestQuiet(t *testing.T) {
+	blocked := func(p *pair, client, backend *socket) {
+		backend.room = 0
+		client.message(10, 0)
+	}
+	for _, test := range []struct {
+		name   string
+		script func(w *world, p *pair, client, backend *socket)
+	}{
+		{"nothing", func(*world, *pair, *socket, *socket) {}},
+		{"the source has more, and the destination no room", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			w.quiet()
+			client.message(10, 0)
+		}},
+		{"the destination has room, but takes nothing", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			backend.lies = true
+		}},
+		{"the same after a look", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			backend.lies = true
+			w.quiet()
+			w.pass(time.Second)
+		}},
+		{"no memory", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			backend.sent, backend.refuses = nil, unix.ENOBUFS
+			backend.lies = true
+		}},
+		{"the source has hung up, and the destination has no room", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			client.shutdown()
+			client.hup = true
+		}},
+		{"the destination has hung up, and it was told", func(w *world, p *pair, client, backend *socket) {
+			client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_SHUTDOWN_COMP))
+			w.quiet()
+			client.hup = true
+		}},
+		{"both have hung up while messages wait", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			w.quiet()
+			client.hup, backend.hup = true, true
+			client.in, backend.in = []arrival{{}}, []arrival{{}}
+		}},
+		{"an error that nobody can take", func(w *world, p *pair, client, backend *socket) { client.errQueue = true }},
+		{"the same, while a pump waits", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			backend.errQueue = true
+		}},
+		{"an error that nobody reads", func(w *world, p *pair, client, backend *socket) {
+			blocked(p, client, backend)
+			w.quiet()
+			client.errs = []unix.Errno{unix.ECONNRESET}
+		}},
+		{"hung up before anybody asked why", func(w *world, p *pair, client, backend *socket) { client.hup = true }},
+		{"a large message for which there is no memory", func(w *world, p *pair, client, backend *socket) {
+			w.port.memory.beyond.Store(true)
+			w.port.memory.limit.Store(0)
+			for range 200 {
+				client.piece(slotSize)
+			}
+			client.message(10, 0)
+		}},
+		{"a pair that fails", func(w *world, p *pair, client, backend *socket) {
+			client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_COMM_LOST))
+			client.hup = true
+			backend.message(10, 0)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, Options{})
+			p, client, backend := w.pair()
+			test.script(w, p, client, backend)
+			w.quiet()
+			for range 3 {
+				w.pass(time.Second)
+			}
+			p.abort()
+			w.expectNothingHeld()
+		})
+	}
+}
+
+// expectNothingHeld is for the end of a test.
+func (w *world) expectNothingHeld() {
+	w.t.Helper()
+	if len(w.sockets) > 0 || len(w.watched) > 0 || len(w.timers) > 0 || len(w.queue) > 0 {
+		w.t.Errorf("left over: %d sockets, %d watched, %d timers, %d in the queue",
+			len(w.sockets), len(w.watched), len(w.timers), len(w.queue))
+	}
+	if n := len(w.port.pairs); n > 0 || w.port.Stats().Active != 0 {
+		w.t.Errorf("%d pairs are left, %d active", n, w.port.Stats().Active)
+	}
+	if held := w.port.memory.held.Load(); held != 0 {
+		w.t.Errorf("%d bytes of the port's memory are held", held)
+	}
+}
+
+// TestDenied: a destination that has taken nothing, although epoll said that it would, is tried again.
+func TestDenied(t *testing.T) {
+	for _, refuses := range []unix.Errno{0, unix.ENOMEM, unix.ENOBUFS} {
+		t.Run(fmt.Sprint(refuses), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			p, client, backend := w.pair()
+			backend.room, backend.lies, backend.refuses = 0, true, refuses
+			client.message(10, 3)
+			w.quiet()
+			if p.in.state != denied {
+				t.Fatalf("the pump is in state %d; want denied", p.in.state)
+			}
+			backend.room, backend.refuses = -1, 0
+			w.quiet() // it does not look at once: it would spin
+			w.expectSent(backend)
+			w.pass(defaultPatience.check)
+			w.expectSent(backend, "3:10")
+			if p.in.state != reading || w.port.Stats().Aborted != 0 {
+				t.Errorf("the pump is in state %d, aborted %d; want reading", p.in.state, w.port.Stats().Aborted)
+			}
+		})
+	}
+}
+
+// TestShared: small messages that come together are sent with MSG_MORE, but for the last; larger ones are not.
+func TestShared(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		sizes  []int
+		buffer int
+		more   []bool
+	}{
+		{"one", []int{10}, bundleBuffer, []bool{false}},
+		{"three", []int{10, bundleSize, 10}, bundleBuffer, []bool{true, true, false}},
+		{"one of them larger", []int{10, bundleSize + 1, 10}, bundleBuffer, []bool{false, false, false}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, Options{})
+			_, client, backend := w.pair()
+			for _, n := range test.sizes {
+				client.message(n, 0)
+			}
+			w.quiet()
+			var more []bool
+			for _, m := range backend.sent {
+				more = append(more, m.more)
+			}
+			if !slices.Equal(more, test.more) {
+				t.Errorf("sent with MSG_MORE: %v; want %v", more, test.more)
+			}
+		})
+	}
+}
+
+// TestBegunToShare: what was sent with MSG_MORE waits in the kernel for the next message. It does not stay there when the
+// pair fails meanwhile: the rest of its batch goes, too, and the last without MSG_MORE.
+func TestBegunToShare(t *testing.T) {
+	w := newWorld(t, Options{})
+	p, client, backend := w.pair()
+	backend.room = 2
+	for range 4 {
+		client.message(10, 1)
+	}
+	w.quiet()
+	w.expectSent(backend, "1:10", "1:10")
+	p.fail(unix.EIO)
+	p.settle()
+	w.quiet()
+	backend.room = -1
+	w.quiet()
+	w.expectSent(backend, "1:10", "1:10", "1:10", "1:10")
+	if backend.sent[3].more {
+		t.Error("the last was sent with MSG_MORE")
+	}
+	client.message(10, 1) // what comes later is not forwarded
+	w.quiet()
+	w.expectSent(backend, "1:10", "1:10", "1:10", "1:10")
+	client.notify(sctp.SCTP_SENDER_DRY_EVENT)
+	backend.notify(sctp.SCTP_SENDER_DRY_EVENT)
+	w.quiet()
+	if got := w.port.Stats(); got.MessagesIn != 4 || got.Undelivered != 1 || got.Aborted != 1 {
+		t.Errorf("got %v; want 4 messages in, 1 undelivered, 1 aborted", got)
+	}
+	w.expectNothingHeld()
+}
+
+// TestGivenUp: the pieces of a message that its sender has given up are not a part of the next, whether it was still in
+// a batch or already in a buffer of its own.
+func TestGivenUp(t *testing.T) {
+	for _, pieces := range []int{1, batchDepth - 1, batchDepth, batchDepth + 1, 5 * batchDepth} {
+		t.Run(fmt.Sprint(pieces), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			_, client, backend := w.pair()
+			client.message(20, 1)
+			for range pieces {
+				client.piece(slotSize)
+			}
+			w.quiet()
+			client.notify(sctp.SCTP_PARTIAL_DELIVERY_EVENT)
+			client.message(30, 2)
+			client.message(slotSize+1, 3)
+			w.quiet()
+			w.expectSent(backend, "1:20", "2:30", fmt.Sprintf("3:%d", slotSize+1))
+		})
+	}
+}
+
+// TestStreamsAreMapped: a stream that was not granted shares those that were, but for the first.
+func TestStreamsAreMapped(t *testing.T) {
+	for _, test := range []struct {
+		streams uint16
+		want    []uint16 // of 0, 1, 2, ...
+	}{
+		{1, []uint16{0, 0, 0, 0, 0, 0}},
+		{2, []uint16{0, 1, 1, 1, 1, 1}},
+		{3, []uint16{0, 1, 2, 1, 2, 1}},
+		{5, []uint16{0, 1, 2, 3, 4, 1}},
+		{9, []uint16{0, 1, 2, 3, 4, 5}},
+		{0, []uint16{0, 1, 2, 3, 4, 5}}, // nothing is known
+	} {
+		l := leg{streams: test.streams}
+		for s, want := range test.want {
+			if got := l.stream(uint16(s)); got != want {
+				t.Errorf("of %d streams: a message of stream %d goes on %d; want %d", test.streams, s, got, want)
+			}
+		}
+		if got := l.stream(65535); test.streams > 0 && got >= test.streams {
+			t.Errorf("of %d streams: a message of stream 65535 goes on %d", test.streams, got)
+		}
+	}
+}
+
+// TestLearnt: clients are offered what the backend takes and has, until it may be another one.
+func TestLearnt(t *testing.T) {
+	w := newWorld(t, Options{})
+	last := func() offer { return w.offered[len(w.offered)-1] }
+	begin := func() {
+		p, _ := w.client()
+		s := w.dialed[len(w.dialed)-1]
+		s.streamsIn, s.streamsOut = 3, 5
+		s.answer()
+		w.quiet()
+		if p.state != relaying {
+			t.Fatal("the dial did not succeed")
+		}
+	}
+	begin()
+	if want := (offer{out: 3, in: 5}); last() != want {
+		t.Errorf("clients are offered %v; want %v", last(), want)
+	}
+	count := len(w.offered)
+	begin()
+	if len(w.offered) != count+1 { // the dial's
+		t.Error("clients were offered the same once more")
+	}
+	w.dials = []error{unix.ECONNREFUSED}
+	w.client()
+	if last() != everything {
+		t.Errorf("clients are offered %v of a backend that is gone; want %v", last(), everything)
+	}
+}
+
+// TestDialWaits: a dial for which there is no descriptor is tried again, until its time is over. Any other error aborts
+// the client at once.
+func TestDialWaits(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			w := newWorld(t, Options{DialTimeout: time.Second})
+			w.dials = []error{errno, errno}
+			p, _ := w.client()
+			w.pass(minPause)
+			w.pass(2 * minPause)
+			if len(w.dialed) != 1 || p.state != dialing {
+				t.Fatalf("%d dials, state %d; want one, dialing", len(w.dialed), p.state)
+			}
+			w.pass(time.Second)
+			if len(w.reports) != 1 || !errors.Is(w.reports[0], os.ErrDeadlineExceeded) {
+				t.Errorf("reported %v; want that the backend has not answered", w.reports)
+			}
+			w.expectNothingHeld()
+
+			w.reports = nil
+			w.dials = slices.Repeat([]error{errno}, 1000)
+			_, client := w.client()
+			for range 20 {
+				w.pass(100 * time.Millisecond)
+			}
+			if len(w.reports) != 1 || !errors.Is(w.reports[0], errno) || !client.aborted {
+				t.Errorf("reported %v, aborted %t; want %v", w.reports, client.aborted, errno)
+			}
+			w.expectNothingHeld()
+		})
+	}
+	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EACCES, unix.EPERM, unix.ENOSYS, unix.ENETUNREACH} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			w.dials = []error{errno}
+			_, client := w.client()
+			if len(w.reports) != 1 || !errors.Is(w.reports[0], errno) || !client.aborted {
+				t.Errorf("reported %v, aborted %t; want %v", w.reports, client.aborted, errno)
+			}
+			w.expectNothingHeld()
+		})
+	}
+}
+
+// TestRefusedByEpoll: a pair that cannot be watched is aborted, and that is said.
+func TestRefusedByEpoll(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.ENOMEM} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			w.refuse = errno
+			_, client := w.client()
+			if len(w.reports) != 1 || !errors.Is(w.reports[0], errno) || !client.aborted {
+				t.Errorf("while dialing: reported %v, aborted %t; want %v", w.reports, client.aborted, errno)
+			}
+			w.refuse = nil
+			_, client, backend := w.pair()
+			w.refuse = errno
+			backend.room = 0
+			client.message(10, 0)
+			w.quiet()
+			if len(w.reports) != 2 || !errors.Is(w.reports[1], errno) || !client.aborted || !backend.aborted {
+				t.Errorf("while relaying: reported %v, aborted %t and %t; want %v", w.reports[1:], client.aborted,
+					backend.aborted, errno)
+			}
+			w.expectNothingHeld()
+		})
+	}
+}
+
+// TestReuseOfDescriptors: the events that are left of a pair when it ends do not reach one that has its descriptors since.
+func TestReuseOfDescriptors(t *testing.T) {
+	w := newWorld(t, Options{})
+	old, client, backend := w.pair()
+	var fresh *pair
+	var before int
+	restart := readyFunc(func(uint32) { // what comes first in the batch
+		old.abort()
+		fresh, _ = w.client()
+		before = w.events
+	})
+	trigger := &socket{fd: 0, in: []arrival{{}}, room: -1}
+	w.sockets[0] = trigger
+	w.watched[0] = &watch{handler: restart, events: unix.EPOLLIN | unix.EPOLLET, edge: true}
+	client.message(10, 0)
+	backend.message(10, 0)
+	w.turn()
+	if fresh.frontend.fd != client.fd || fresh.backend.fd != backend.fd {
+		t.Fatalf("descriptors %d and %d; want %d and %d again", fresh.frontend.fd, fresh.backend.fd, client.fd, backend.fd)
+	}
+	if w.events != before {
+		t.Errorf("%d events of the old pair were told", w.events-before)
+	}
+	fresh.abort()
+	delete(w.sockets, 0)
+	delete(w.watched, 0)
+	w.expectNothingHeld()
+}
+
+// readyFunc is a handler.
+type readyFunc func(events uint32)
+
+func (f readyFunc) Ready(events uint32) { f(events) }
+
+// TestTurns: a pump with more than a batch to be read takes its turns in the queue, one batch in each.
+func TestTurns(t *testing.T) {
+	w := newWorld(t, Options{})
+	p, client, backend := w.pair()
+	for range 5*batchDepth + 1 {
+		client.message(10, 1)
+	}
+	before := client.receives
+	for i := 1; w.turn(); i++ { // the first turn has the event's batch and one in the queue
+		if got, most := len(backend.sent), (i+1)*batchDepth; got > most {
+			t.Fatalf("%d messages after %d turns; want %d at most", got, i, most)
+		}
+	}
+	if got := len(backend.sent); got != 5*batchDepth+1 {
+		t.Errorf("%d messages; want %d", got, 5*batchDepth+1)
+	}
+	if got := client.receives - before; got != 6 {
+		t.Errorf("%d receives; want 6", got)
+	}
+	p.abort()
+	w.expectNothingHeld()
+}
+
+// TestRestartOfClient: the client's socket goes to a pair of its own, and the old backend is aborted behind what it was sent.
+func TestRestartOfClient(t *testing.T) {
+	w := newWorld(t, Options{})
+	p, client, backend := w.pair()
+	client.message(10, 1)
+	client.piece(100) // of a message whose sender is gone
+	client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_RESTART))
+	client.message(20, 2)
+	w.quiet()
+	w.expectSent(backend, "1:10")
+	if !backend.dry || backend.closed || p.state != failing {
+		t.Error("the old association to the backend is not flushed")
+	}
+	fresh := w.dialed[1]
+	fresh.answer()
+	w.quiet()
+	w.expectSent(fresh, "2:20")
+	backend.message(30, 3) // for nobody
+	backend.notify(sctp.SCTP_SENDER_DRY_EVENT)
+	w.quiet()
+	if !backend.aborted || client.closed {
+		t.Errorf("the old backend is aborted: %t, the client closed: %t; want true, false", backend.aborted, client.closed)
+	}
+	if len(client.sent) > 0 {
+		t.Error("the client was sent what was for the one before")
+	}
+	if got := w.port.Stats(); got.Accepted != 2 || got.Active != 1 || got.Undelivered != 1 || len(w.reports) > 0 {
+		t.Errorf("got %v, reported %v; want 2 accepted, 1 active, 1 undelivered, no report", got, w.reports)
+	}
+	for pair := range w.port.pairs {
+		pair.abort()
+	}
+	w.expectNothingHeld()
+}
+
+// TestRandomSchedules: whatever comes in which order, messages arrive in order, each on its stream, and nothing spins.
+func TestRandomSchedules(t *testing.T) {
+	for seed := range uint64(100) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld(t, Options{})
+		p, client, backend := w.pair()
+		var want [2][]string
+		ends := [2]*socket{client, backend}
+		for range 200 {
+			way := random.IntN(2)
+			from, to := ends[way], ends[1-way]
+			switch random.IntN(8) {
+			case 0, 1, 2:
+				n, stream := 1+random.IntN(3*slotSize), uint16(random.IntN(10))
+				if random.IntN(20) == 0 {
+					n = 1 + random.IntN(batchDepth*slotSize*6)
+				}
+				from.message(n, stream)
+				want[way] = append(want[way], fmt.Sprintf("%d:%d", stream, n))
+			case 3:
+				to.room = random.IntN(40)
+			case 4:
+				to.room, to.lies = -1, false
+			case 5:
+				to.lies = random.IntN(2) == 0
+			case 6:
+				w.turn()
+			case 7:
+				w.pass(time.Duration(random.IntN(2000)) * time.Millisecond)
+			}
+			w.quiet()
+		}
+		for _, s := range ends {
+			s.room, s.lies = -1, false
+		}
+		w.pass(time.Second)
+		for way := range ends {
+			w.expectSent(ends[1-way], want[way]...)
+		}
+		p.abort()
+		w.expectNothingHeld()
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}

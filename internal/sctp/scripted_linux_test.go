@@ -1,0 +1,450 @@
+package sctp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/ishidawataru/sctp"
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+)
+
+// A world is a kernel and an event loop that tests script: sockets are what a test says, and epoll is level-triggered as
+// the real one.
+type world struct {
+	t       *testing.T
+	sockets map[int]*socket
+	port    *Port
+	reports []error
+
+	listening []int   // clients that wait
+	dials     []error // what the next dials answer; they succeed when it is empty
+	dialed    []*socket
+	offered   []offer // what the dials offered, and what clients were
+	refuse    error   // what epoll_ctl answers
+
+	now     time.Duration
+	watched map[int]*watch
+	queue   []eventloop.Runner
+	timers  map[*eventloop.Timer]*alarm
+	events  int // that were told
+}
+
+// A socket is one of a world's.
+type socket struct {
+	fd         int
+	in         []arrival
+	hup        bool
+	errs       []unix.Errno // that wait in SO_ERROR
+	errQueue   bool         // EPOLLERR that nobody can take
+	room       int          // messages that it takes; below zero is without end
+	lies       bool         // epoll says that it has room, whatever it takes
+	refuses    unix.Errno   // what sending answers
+	stands     bool         // as a dial
+	streamsIn  uint16
+	streamsOut uint16
+	buffer     int
+	sent       []sent
+	shut, dry  bool // shutdown and flush were called
+	closed     bool
+	aborted    bool
+	receives   int
+}
+
+// An arrival is what one slot of a recvmmsg gets.
+type arrival struct {
+	data  []byte
+	flags int32
+	info  delivery
+}
+
+// sent is a message as it was sent.
+type sent struct {
+	size   int
+	first  byte
+	stream uint16
+	more   bool // with MSG_MORE
+}
+
+type watch struct {
+	handler eventloop.Handler
+	events  uint32
+	edge    bool // it may be told, although it is watched by edges
+	gone    bool
+}
+
+type alarm struct {
+	ringer eventloop.Ringer
+	at     time.Duration
+}
+
+func newWorld(t *testing.T, o Options) *world {
+	w := &world{t: t, sockets: map[int]*socket{}, watched: map[int]*watch{}, timers: map[*eventloop.Timer]*alarm{}}
+	o.Report = func(_ string, _, _ netip.AddrPort, err error) {
+		if w.port.mu.TryLock() {
+			w.port.mu.Unlock()
+		} else {
+			t.Error("a lock is held while Report is called")
+		}
+		w.reports = append(w.reports, err)
+	}
+	w.port = newPort(nil, w, -1, netip.MustParseAddrPort("127.0.0.1:9"), o)
+	return w
+}
+
+// open makes a socket with the lowest number that is free, as a kernel does.
+func (w *world) open() *socket {
+	fd := 3
+	for w.sockets[fd] != nil {
+		fd++
+	}
+	s := &socket{fd: fd, room: -1, streamsIn: 10, streamsOut: 10, buffer: bundleBuffer}
+	w.sockets[fd] = s
+	return s
+}
+
+// pair has the port accept a client, and the backend answer. It gives their sockets.
+func (w *world) pair() (p *pair, client, backend *socket) {
+	w.t.Helper()
+	p, client = w.client()
+	if p.state != dialing {
+		w.t.Fatalf("the pair is in state %d; want dialing", p.state)
+	}
+	backend = w.sockets[p.backend.fd]
+	backend.answer()
+	w.turn()
+	if p.state != relaying {
+		w.t.Fatalf("the pair is in state %d; want relaying", p.state)
+	}
+	w.quiet()
+	return p, client, backend
+}
+
+// client has the port accept a client.
+func (w *world) client() (*pair, *socket) {
+	client := w.open()
+	p := w.port.add(w, client.fd, netip.MustParseAddrPort("198.18.0.1:1"))
+	p.start()
+	return p, client
+}
+
+// turn is one of the loop. It reports whether anything was told or run.
+func (w *world) turn() (busy bool) {
+	type event struct {
+		of     *watch
+		events uint32
+	}
+	var ready []event
+	fds := make([]int, 0, len(w.watched))
+	for fd := range w.watched {
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	for _, fd := range fds {
+		of := w.watched[fd]
+		events := w.sockets[fd].level() & (of.events | unix.EPOLLERR | unix.EPOLLHUP)
+		if events == 0 || of.events&unix.EPOLLET != 0 && !of.edge {
+			continue
+		}
+		of.edge = false
+		ready = append(ready, event{of, events})
+	}
+	for _, ev := range ready {
+		if !ev.of.gone {
+			w.events++
+			ev.of.handler.Ready(ev.events)
+		}
+	}
+	if len(w.queue) > 0 {
+		r := w.queue[0]
+		verdict := r.Run()
+		w.queue = w.queue[1:]
+		if verdict == eventloop.Next {
+			w.queue = append(w.queue, r)
+		}
+		return true
+	}
+	return len(ready) > 0
+}
+
+// quiet takes turns until nothing is told any longer. A loop that spins fails the test.
+func (w *world) quiet() {
+	w.t.Helper()
+	for range 300 {
+		if !w.turn() {
+			return
+		}
+	}
+	w.t.Fatal("the loop spins")
+}
+
+// pass has time go by, and rings what is due.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	w.now += d
+	for {
+		var due *alarm
+		for timer, a := range w.timers {
+			if a.at <= w.now {
+				due = a
+				delete(w.timers, timer)
+				break
+			}
+		}
+		if due == nil {
+			break
+		}
+		due.ringer.Ring(w.now)
+	}
+	w.quiet()
+}
+
+func (s *socket) level() (events uint32) {
+	if len(s.in) > 0 {
+		events |= unix.EPOLLIN
+	}
+	if s.room != 0 || s.lies {
+		events |= unix.EPOLLOUT
+	}
+	if s.hup {
+		events |= unix.EPOLLHUP | unix.EPOLLIN
+	}
+	if len(s.errs) > 0 || s.errQueue {
+		events |= unix.EPOLLERR
+	}
+	return events
+}
+
+// answer has a dial succeed.
+func (s *socket) answer() { s.stands, s.room = true, -1 }
+
+// message arrives on a socket.
+func (s *socket) message(n int, stream uint16) {
+	for n > slotSize {
+		s.in = append(s.in, arrival{data: make([]byte, slotSize)})
+		n -= slotSize
+	}
+	data := make([]byte, n)
+	data[0] = byte(stream)
+	s.in = append(s.in, arrival{data, unix.MSG_EOR, delivery{stream: stream}})
+}
+
+// piece arrives on a socket, of a message that goes on.
+func (s *socket) piece(n int) { s.in = append(s.in, arrival{data: make([]byte, n)}) }
+
+// notify has a notification arrive.
+func (s *socket) notify(kind sctp.SCTPNotificationType, fields ...uint16) {
+	s.in = append(s.in, arrival{data: notification(kind, fields...), flags: sctp.MSG_NOTIFICATION | unix.MSG_EOR})
+}
+
+// shutdown is the peer's.
+func (s *socket) shutdown() { s.in = append(s.in, arrival{}) }
+
+func (w *world) accept(int) (int, netip.AddrPort, error) {
+	if len(w.listening) == 0 {
+		return -1, netip.AddrPort{}, unix.EAGAIN
+	}
+	fd := w.listening[0]
+	w.listening = w.listening[1:]
+	return fd, netip.MustParseAddrPort("198.18.0.1:1"), nil
+}
+
+func (w *world) dial(_ netip.AddrPort, o offer) (int, error) {
+	if len(w.dials) > 0 {
+		err := w.dials[0]
+		w.dials = w.dials[1:]
+		if err != nil {
+			return -1, err
+		}
+	}
+	s := w.open()
+	s.room = 0
+	w.dialed = append(w.dialed, s)
+	w.offered = append(w.offered, o)
+	return s.fd, nil
+}
+
+func (w *world) connected(fd int) (bool, error) {
+	return w.sockets[fd].stands, nil
+}
+
+func (w *world) streams(fd int) (in, out uint16, err error) {
+	if s := w.sockets[fd]; !s.hup {
+		return s.streamsIn, s.streamsOut, nil
+	}
+	return 0, 0, unix.EINVAL
+}
+
+func (w *world) offer(_ int, o offer) error {
+	w.offered = append(w.offered, o)
+	return nil
+}
+
+func (w *world) receive(fd int, heads []unix.Mmsghdr) (n int, errno unix.Errno) {
+	s := w.sockets[fd]
+	s.receives++
+	if len(s.errs) > 0 {
+		errno, s.errs = s.errs[0], s.errs[1:]
+		return 0, errno
+	}
+	for n < len(heads) && len(s.in) > 0 {
+		a := &s.in[0]
+		h := &heads[n]
+		room := unsafe.Slice(h.Hdr.Iov.Base, h.Hdr.Iov.Len)
+		h.Len = uint32(copy(room, a.data))
+		h.Hdr.Flags = a.flags
+		h.Hdr.Controllen = 0
+		if a.flags&unix.MSG_EOR != 0 && a.flags&sctp.MSG_NOTIFICATION == 0 {
+			var ppid [4]byte
+			info := controlMessage(unix.IPPROTO_SCTP, sctp.SCTP_CMSG_SNDRCV, sndRcvInfo(a.info.stream, 0, ppid[:]))
+			h.Hdr.SetControllen(copy(unsafe.Slice(h.Hdr.Control, controlSpace), info))
+		}
+		n++
+		if len(a.data) == 0 { // the end is there for ever
+			return n, 0
+		}
+		s.in = s.in[1:]
+	}
+	if n == 0 {
+		return 0, unix.EAGAIN
+	}
+	return n, 0
+}
+
+func (w *world) send(fd int, heads []unix.Mmsghdr, flags int) (n int, errno unix.Errno) {
+	s := w.sockets[fd]
+	if s.refuses != 0 {
+		return 0, s.refuses
+	}
+	for n < len(heads) && s.room != 0 {
+		h := &heads[n]
+		m := sent{more: flags&unix.MSG_MORE != 0}
+		for i, piece := range unsafe.Slice(h.Hdr.Iov, h.Hdr.Iovlen) {
+			if i == 0 {
+				m.first = *piece.Base
+			}
+			m.size += int(piece.Len)
+		}
+		control := unsafe.Slice(h.Hdr.Control, h.Hdr.Controllen)
+		m.stream = binary.NativeEndian.Uint16(control[unix.CmsgLen(0)+int(sndStream):])
+		if m.stream >= s.streamsOut {
+			break
+		}
+		s.sent = append(s.sent, m)
+		h.Len = uint32(m.size)
+		s.room--
+		n++
+	}
+	switch {
+	case n > 0:
+		return n, 0
+	case s.room == 0:
+		return 0, unix.EAGAIN
+	}
+	return 0, unix.EINVAL
+}
+
+func (w *world) sendBuffer(fd, n int) int {
+	s := w.sockets[fd]
+	s.buffer = max(s.buffer, n)
+	return s.buffer
+}
+
+func (w *world) pendingError(fd int) (errno unix.Errno) {
+	s := w.sockets[fd]
+	if len(s.errs) > 0 {
+		errno, s.errs = s.errs[0], s.errs[1:]
+	}
+	return errno
+}
+
+func (w *world) shutdown(fd int) { w.sockets[fd].shut = true }
+func (w *world) flush(fd int)    { w.sockets[fd].dry = true }
+
+func (w *world) close(fd int, abort bool) {
+	s := w.sockets[fd]
+	if s == nil {
+		w.t.Fatalf("descriptor %d is closed, which is not open", fd)
+	}
+	if w.watched[fd] != nil {
+		w.t.Errorf("descriptor %d is closed while events lead from it to a handler", fd)
+	}
+	s.closed, s.aborted = true, abort
+	delete(w.sockets, fd)
+}
+
+// What a loop does.
+
+func (w *world) Watch(fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error) {
+	if w.refuse != nil {
+		return eventloop.Handle{}, w.refuse
+	}
+	if w.watched[fd] != nil {
+		w.t.Errorf("descriptor %d is watched twice", fd)
+	}
+	w.watched[fd] = &watch{handler: h, events: events, edge: true}
+	return eventloop.Handle{}, nil
+}
+
+func (w *world) Rewatch(_ eventloop.Handle, fd int, events uint32) error {
+	if w.refuse != nil {
+		return w.refuse
+	}
+	w.watched[fd].events, w.watched[fd].edge = events, true
+	return nil
+}
+
+func (w *world) Unwatch(_ eventloop.Handle, fd int) {
+	w.watched[fd].gone = true
+	delete(w.watched, fd)
+}
+
+// Forget has only the handle, of which tests have none: it finds the leg that is closed next, the client's first.
+func (w *world) Forget(eventloop.Handle) {
+	found := -1
+	for fd, of := range w.watched {
+		if l, is := of.handler.(*leg); is && l.pair.state == ended && (found < 0 || l == &l.pair.frontend) {
+			found = fd
+		}
+	}
+	if found < 0 {
+		w.t.Error("a handle is forgotten that is none of a pair that has ended")
+		return
+	}
+	w.Unwatch(eventloop.Handle{}, found)
+}
+
+func (w *world) SetTimer(t *eventloop.Timer, r eventloop.Ringer, at time.Duration) {
+	w.timers[t] = &alarm{r, at}
+}
+func (w *world) StopTimer(t *eventloop.Timer) { delete(w.timers, t) }
+func (w *world) Enqueue(r eventloop.Runner) {
+	if slices.Contains(w.queue, r) {
+		w.t.Error("a runner is in the queue twice")
+	}
+	w.queue = append(w.queue, r)
+}
+func (w *world) Dequeue(r eventloop.Runner) {
+	w.queue = slices.DeleteFunc(w.queue, func(o eventloop.Runner) bool { return o == r })
+}
+func (w *world) Now() time.Duration { return w.now }
+func (w *world) More()              {}
+func (w *world) Do(f func()) bool   { f(); return true }
+
+// expectSent compares what was sent on a socket, by stream and size.
+func (w *world) expectSent(s *socket, want ...string) {
+	w.t.Helper()
+	got := make([]string, len(s.sent))
+	for i, m := range s.sent {
+		got[i] = fmt.Sprintf("%d:%d", m.stream, m.size)
+	}
+	if !slices.Equal(got, want) {
+		w.t.Errorf("sent %v; want %v", got, want)
+	}
+}
