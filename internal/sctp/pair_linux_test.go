@@ -388,17 +388,51 @@ func TestTurns(t *testing.T) {
 	}
 	before := client.receives
 	for i := 1; w.turn(); i++ { // the first turn has the event's batch and one in the queue
-		if got, most := len(backend.sent), (i+1)*batchDepth; got > most {
-			t.Fatalf("%d messages after %d turns; want %d at most", got, i, most)
+		if got, want := len(backend.sent), min((i+1)*batchDepth, 5*batchDepth+1); got != want {
+			t.Fatalf("%d messages after %d turns; want %d", got, i, want)
 		}
-	}
-	if got := len(backend.sent); got != 5*batchDepth+1 {
-		t.Errorf("%d messages; want %d", got, 5*batchDepth+1)
 	}
 	if got := client.receives - before; got != 6 {
 		t.Errorf("%d receives; want 6", got)
 	}
+	for range 5 * batchDepth {
+		client.message(10, 1)
+	}
+	w.turn()
+	p.abort() // in the queue
+	w.expectNothingHeld()
+}
+
+// TestReadBehindError: recvmmsg tells first why the association was lost, and then what came before.
+func TestReadBehindError(t *testing.T) {
+	w := newWorld(t, Options{})
+	p, client, backend := w.pair()
+	client.message(10, 1)
+	client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_COMM_LOST))
+	client.errs = []unix.Errno{unix.ETIMEDOUT}
+	p.in.readable()
+	p.settle()
+	w.expectSent(backend, "1:10")
+	if !errors.Is(p.cause, unix.ETIMEDOUT) {
+		t.Errorf("the pair failed with %v; want ETIMEDOUT", p.cause)
+	}
 	p.abort()
+	w.expectNothingHeld()
+}
+
+// TestLostBeforeAsked: of an association that was lost before the relay had asked to be told, nothing but EPOLLHUP says so.
+func TestLostBeforeAsked(t *testing.T) {
+	w := newWorld(t, Options{})
+	p, client, backend := w.pair()
+	client.message(10, 1)
+	client.hup = true
+	w.quiet()
+	w.expectSent(backend, "1:10")
+	if p.state != failing || !errors.Is(p.cause, unix.ECONNRESET) {
+		t.Errorf("the pair is in state %d, %v; want failing, ECONNRESET", p.state, p.cause)
+	}
+	backend.notify(sctp.SCTP_SENDER_DRY_EVENT)
+	w.quiet()
 	w.expectNothingHeld()
 }
 
@@ -433,6 +467,24 @@ func TestRestartOfClient(t *testing.T) {
 	}
 	for pair := range w.port.pairs {
 		pair.abort()
+	}
+	w.expectNothingHeld()
+}
+
+// TestRestartWithoutBackend: what was read of a client that has begun anew is counted when it cannot be delivered.
+func TestRestartWithoutBackend(t *testing.T) {
+	w := newWorld(t, Options{})
+	_, client, backend := w.pair()
+	client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_RESTART))
+	client.message(10, 1)
+	client.message(slotSize+1, 1)
+	client.notify(sctp.SCTP_PEER_ADDR_CHANGE, 1, 0)
+	w.dials = []error{unix.ECONNREFUSED}
+	w.quiet()
+	backend.notify(sctp.SCTP_SENDER_DRY_EVENT)
+	w.quiet()
+	if got := w.port.Stats(); got.Undelivered != 2 || got.DialErrors != 1 || !client.aborted {
+		t.Errorf("got %v, client aborted %t; want 2 undelivered, 1 dial error", got, client.aborted)
 	}
 	w.expectNothingHeld()
 }

@@ -23,11 +23,12 @@ type world struct {
 	port    *Port
 	reports []error
 
-	listening []int   // clients that wait
-	dials     []error // what the next dials answer; they succeed when it is empty
-	dialed    []*socket
-	offered   []offer // what the dials offered, and what clients were
-	refuse    error   // what epoll_ctl answers
+	accepts     []error // what the next accepts answer; nobody waits when it is empty
+	acceptCalls int
+	dials       []error // what the next dials answer; they succeed when it is empty
+	dialed      []*socket
+	offered     []offer // what the dials offered, and what clients were
+	refuse      error   // what epoll_ctl answers
 
 	now     time.Duration
 	watched map[int]*watch
@@ -247,12 +248,13 @@ func (s *socket) notify(kind sctp.SCTPNotificationType, fields ...uint16) {
 func (s *socket) shutdown() { s.in = append(s.in, arrival{}) }
 
 func (w *world) accept(int) (int, netip.AddrPort, error) {
-	if len(w.listening) == 0 {
+	w.acceptCalls++
+	if len(w.accepts) == 0 {
 		return -1, netip.AddrPort{}, unix.EAGAIN
 	}
-	fd := w.listening[0]
-	w.listening = w.listening[1:]
-	return fd, netip.MustParseAddrPort("198.18.0.1:1"), nil
+	err := w.accepts[0]
+	w.accepts = w.accepts[1:]
+	return -1, netip.AddrPort{}, err
 }
 
 func (w *world) dial(_ netip.AddrPort, o offer) (int, error) {
