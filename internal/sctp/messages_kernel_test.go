@@ -125,7 +125,7 @@ func TestBackPressure(t *testing.T) {
 // sendUntilFull sends messages until the relay and every buffer before and behind it are full.
 func sendUntilFull(p *peer, size int) []parcel {
 	p.t.Helper()
-	p.must("SO_SNDBUF", unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 2*size))
+	p.must("SO_SNDBUF", unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*size))
 	var sent []parcel
 	for {
 		m := newParcel(size, uint16(len(sent)%10))
@@ -199,16 +199,15 @@ func TestMemoryOfStalledReceiver(t *testing.T) {
 	relay := startRelay(t, "127.0.0.1", addr, Options{Memory: 1, patience: hasty})
 	stalled, _ := relay.open(t, backend)
 	client, server := relay.open(t, backend)
-	go func() { // which is aborted meanwhile
-		for stalled.trySend(newParcel(size, 3), true) == nil {
-		}
-	}()
-	eventually(t, func() bool { return relay.memory.beyond.Load() }, func() string { return "the memory was not used up" })
+	sendUntilFull(stalled, size)
+	if !relay.memory.beyond.Load() {
+		t.Fatal("the memory was not used up")
+	}
 	m := newParcel(size, 3)
 	go func() { _ = client.trySend(m, true) }()
 	server.expect(m)
 	relay.expectReport(t, "relay", unix.ENOBUFS)
-	expectOver(t, stalled)
+	expectReset(t, stalled)
 }
 
 // TestMessageWithoutEnd: what has come of a message whose end does not come is not kept for ever.
