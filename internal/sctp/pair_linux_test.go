@@ -3,7 +3,6 @@ package sctp
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -12,92 +11,6 @@ import (
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 )
-
-// TestQuiet: whatever epoll says for ever, a pair that can do nothing about it does not spin.
-func TestQuiet(t *testing.T) {
-	blocked := func(p *pair, client, backend *socket) {
-		backend.room = 0
-		client.message(10, 0)
-	}
-	for _, test := range []struct {
-		name   string
-		script func(w *world, p *pair, client, backend *socket)
-	}{
-		{"nothing", func(*world, *pair, *socket, *socket) {}},
-		{"the source has more, and the destination no room", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			w.quiet()
-			client.message(10, 0)
-		}},
-		{"the destination has room, but takes nothing", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			backend.lies = true
-		}},
-		{"the same after a look", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			backend.lies = true
-			w.quiet()
-			w.pass(time.Second)
-		}},
-		{"no memory", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			backend.sent, backend.refuses = nil, unix.ENOBUFS
-			backend.lies = true
-		}},
-		{"the source has hung up, and the destination has no room", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			client.shutdown()
-			client.hup = true
-		}},
-		{"the destination has hung up, and it was told", func(w *world, p *pair, client, backend *socket) {
-			client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_SHUTDOWN_COMP))
-			w.quiet()
-			client.hup = true
-		}},
-		{"both have hung up while messages wait", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			w.quiet()
-			client.hup, backend.hup = true, true
-			client.in, backend.in = []arrival{{}}, []arrival{{}}
-		}},
-		{"an error that nobody can take", func(w *world, p *pair, client, backend *socket) { client.errQueue = true }},
-		{"the same, while a pump waits", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			backend.errQueue = true
-		}},
-		{"an error that nobody reads", func(w *world, p *pair, client, backend *socket) {
-			blocked(p, client, backend)
-			w.quiet()
-			client.errs = []unix.Errno{unix.ECONNRESET}
-		}},
-		{"hung up before anybody asked why", func(w *world, p *pair, client, backend *socket) { client.hup = true }},
-		{"a large message for which there is no memory", func(w *world, p *pair, client, backend *socket) {
-			w.port.memory.beyond.Store(true)
-			w.port.memory.limit.Store(0)
-			for range 200 {
-				client.piece(slotSize)
-			}
-			client.message(10, 0)
-		}},
-		{"a pair that fails", func(w *world, p *pair, client, backend *socket) {
-			client.notify(sctp.SCTP_ASSOC_CHANGE, uint16(sctp.SCTP_COMM_LOST))
-			client.hup = true
-			backend.message(10, 0)
-		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t, Options{})
-			p, client, backend := w.pair()
-			test.script(w, p, client, backend)
-			w.quiet()
-			for range 3 {
-				w.pass(time.Second)
-			}
-			p.abort()
-			w.expectNothingHeld()
-		})
-	}
-}
 
 // expectNothingHeld is for the end of a test.
 func (w *world) expectNothingHeld() {
@@ -111,30 +24,6 @@ func (w *world) expectNothingHeld() {
 	}
 	if held := w.port.memory.held.Load(); held != 0 {
 		w.t.Errorf("%d bytes of the port's memory are held", held)
-	}
-}
-
-// TestDenied: a destination that has taken nothing, although epoll said that it would, is tried again.
-func TestDenied(t *testing.T) {
-	for _, refuses := range []unix.Errno{0, unix.ENOMEM, unix.ENOBUFS} {
-		t.Run(fmt.Sprint(refuses), func(t *testing.T) {
-			w := newWorld(t, Options{})
-			p, client, backend := w.pair()
-			backend.room, backend.lies, backend.refuses = 0, true, refuses
-			client.message(10, 3)
-			w.quiet()
-			if p.in.state != denied {
-				t.Fatalf("the pump is in state %d; want denied", p.in.state)
-			}
-			backend.room, backend.refuses = -1, 0
-			w.quiet() // it does not look at once: it would spin
-			w.expectSent(backend)
-			w.pass(defaultPatience.check)
-			w.expectSent(backend, "3:10")
-			if p.in.state != reading || w.port.Stats().Aborted != 0 {
-				t.Errorf("the pump is in state %d, aborted %d; want reading", p.in.state, w.port.Stats().Aborted)
-			}
-		})
 	}
 }
 
@@ -379,30 +268,6 @@ type readyFunc func(events uint32)
 
 func (f readyFunc) Ready(events uint32) { f(events) }
 
-// TestTurns: a pump with more than a batch to be read takes its turns in the queue, one batch in each.
-func TestTurns(t *testing.T) {
-	w := newWorld(t, Options{})
-	p, client, backend := w.pair()
-	for range 5*batchDepth + 1 {
-		client.message(10, 1)
-	}
-	before := client.receives
-	for i := 1; w.turn(); i++ { // the first turn has the event's batch and one in the queue
-		if got, want := len(backend.sent), min((i+1)*batchDepth, 5*batchDepth+1); got != want {
-			t.Fatalf("%d messages after %d turns; want %d", got, i, want)
-		}
-	}
-	if got := client.receives - before; got != 6 {
-		t.Errorf("%d receives; want 6", got)
-	}
-	for range 5 * batchDepth {
-		client.message(10, 1)
-	}
-	w.turn()
-	p.abort() // in the queue
-	w.expectNothingHeld()
-}
-
 // TestReadBehindError: recvmmsg tells first why the association was lost, and then what came before.
 func TestReadBehindError(t *testing.T) {
 	w := newWorld(t, Options{})
@@ -487,51 +352,4 @@ func TestRestartWithoutBackend(t *testing.T) {
 		t.Errorf("got %v, client aborted %t; want 2 undelivered, 1 dial error", got, client.aborted)
 	}
 	w.expectNothingHeld()
-}
-
-// TestRandomSchedules: whatever comes in which order, messages arrive in order, each on its stream, and nothing spins.
-func TestRandomSchedules(t *testing.T) {
-	for seed := range uint64(100) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		w := newWorld(t, Options{})
-		p, client, backend := w.pair()
-		var want [2][]string
-		ends := [2]*socket{client, backend}
-		for range 200 {
-			way := random.IntN(2)
-			from, to := ends[way], ends[1-way]
-			switch random.IntN(8) {
-			case 0, 1, 2:
-				n, stream := 1+random.IntN(3*slotSize), uint16(random.IntN(10))
-				if random.IntN(20) == 0 {
-					n = 1 + random.IntN(batchDepth*slotSize*6)
-				}
-				from.message(n, stream)
-				want[way] = append(want[way], fmt.Sprintf("%d:%d", stream, n))
-			case 3:
-				to.room = random.IntN(40)
-			case 4:
-				to.room, to.lies = -1, false
-			case 5:
-				to.lies = random.IntN(2) == 0
-			case 6:
-				w.turn()
-			case 7:
-				w.pass(time.Duration(random.IntN(2000)) * time.Millisecond)
-			}
-			w.quiet()
-		}
-		for _, s := range ends {
-			s.room, s.lies = -1, false
-		}
-		w.pass(time.Second)
-		for way := range ends {
-			w.expectSent(ends[1-way], want[way]...)
-		}
-		p.abort()
-		w.expectNothingHeld()
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
 }
