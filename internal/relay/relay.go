@@ -83,11 +83,16 @@ func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	case supported != nil:
 		return nil, errors.Join(supported, socket.Close())
 	}
-	r, err := udp.NewLoop(socket.Take(), c.Backend, options)
+	group, err := eventloop.New(eventloop.Options{})
 	if err != nil {
+		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
+	}
+	port, err := udp.New(group, socket.Take(), c.Backend, options)
+	if err != nil {
+		group.Close()
 		return nil, err
 	}
-	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return port.Stats() }}, nil
 }
 
 func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {

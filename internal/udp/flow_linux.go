@@ -1,127 +1,255 @@
 package udp
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
-// flow is a client's entry in the loop's table: 96 bytes. Its socket is connected to the backend, so the backend sees
-// one port for as long as the flow lives.
+// flow is a client's entry in a port's table. Its socket is connected to the backend, so the backend sees one port for
+// as long as the flow lives.
+//
+// The port's home sends on the socket and closes it. What the backend answers is taken by the loop that the flow is on.
+// While that is not the home it holds mu as long as it uses the socket, so that the descriptor is not closed meanwhile,
+// and another does not get its number.
 type flow struct {
-	tracking[flowKey]
-	fd     int32
-	depth  depth
-	wide   bool          // its socket has been made ready for bursts
-	faulty bool          // its socket is of no more use
+	flows.Tracking[flowKey]
+	port *Port
+	at   atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
+	mu   sync.Mutex           // guards fd, handle and at of a flow that is not at home
+
+	fd     int32 // -1 once it is closed
+	handle eventloop.Handle
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
+	wide   bool          // its socket has been made ready for bursts
+	faulty bool          // its socket is of no more use; the home's
+
+	// What is of the loop that it is on.
+	heard bool // the backend has answered
+	depth depth
 
 	// limits are the largest datagrams that blocks to the backend, and to the client, are made of. A block that was
 	// refused lowers it.
 	limits [2]uint16
 }
 
-// sockets leads from a descriptor to its flow. It is made in blocks so that nothing is copied as flows become more.
-//
-// An event that is left in a batch which closed its descriptor finds no flow, or that of a later descriptor with the
-// same number. Then there is nothing to receive, and that is all.
-type sockets struct{ blocks []*[socketBlock]*flow }
-
-const socketBlock = 128
-
-// at gives the place of a descriptor's flow.
-func (s *sockets) at(fd int32) **flow {
-	for int(fd) >= len(s.blocks)*socketBlock {
-		s.blocks = append(s.blocks, new([socketBlock]*flow))
-	}
-	return &s.blocks[fd/socketBlock][fd%socketBlock]
-}
-
 // openFlow finds the flow of key, or opens it, at another's expense when the table is full or there is no descriptor
 // or port left.
-func (l *Loop) openFlow(key flowKey) (*flow, error) {
-	if f := l.flows.find(key); f != nil {
-		f.touch(l.time)
+func (p *Port) openFlow(l *lane, key flowKey) (*flow, error) {
+	now := p.now(l.loop)
+	if f := p.flows.Find(key); f != nil {
+		f.Touch(now)
 		return f, nil
 	}
-	fd, err := l.dial(&key.client)
+	fd, err := p.dial(&key.client)
 	if err != nil {
 		return nil, err
 	}
-	if l.flows.len() >= l.options.MaxFlows {
-		l.evict()
+	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), limits: [...]uint16{maxBlock, maxBlock}}
+	f.at.Store(l)
+	if f.handle, err = l.loop.Watch(fd, unix.EPOLLIN, f); err != nil {
+		closeFD(fd)
+		return nil, err
 	}
-	if l.flows.len() == 0 {
-		l.nextSweep, l.sweepBy = l.time+l.options.Timeout, 0
+	o := p.options.Load()
+	if p.flows.Len() >= o.MaxFlows {
+		p.evict()
 	}
-	f := &flow{tracking: tracking[flowKey]{key: key}, fd: int32(fd), limits: [...]uint16{maxBlock, maxBlock}}
-	*l.sockets.at(f.fd) = f
-	l.flows.add(f, l.time)
-	l.count.flows.Store(uint64(l.flows.len()))
-	l.count.flowsTotal.Add(1)
+	p.flows.Add(f, now)
+	p.refs.Add(1)
+	p.count.flows.Store(uint64(p.flows.Len()))
+	p.count.flowsTotal.Add(1)
+	if !p.sweeping.Set() {
+		p.sweepAt(now + o.Timeout)
+	}
 	return f, nil
 }
 
 // dial opens the socket of a new flow. When descriptors, or ports, have run out an older flow gives up its own.
-func (l *Loop) dial(client *peer) (int, error) {
+func (p *Port) dial(client *peer) (int, error) {
 	for attempt := 1; ; attempt++ {
-		fd, err := l.openSocket()
-		if !exhausted(err) || attempt == dialAttempts || !l.evict() {
+		fd, err := p.kernel.open(p.backendFamily, p.address)
+		if !exhausted(err) || attempt == dialAttempts || !p.evict() {
 			return fd, err
 		}
-		l.options.Report("make room for a new client", client.addrPort(), l.backend, err)
+		p.report("make room for a new client", client.addrPort(), err)
 	}
 }
 
 // evict forgets the flow that is missed least, and reports whether there was one.
-func (l *Loop) evict() bool {
-	f := l.flows.evict(l.time)
+func (p *Port) evict() bool {
+	f := p.flows.Evict(p.now(p.home.Load().loop))
 	if f == nil {
 		return false
 	}
-	l.count.evicted.Add(1)
-	l.closeFlow(f)
+	p.count.evicted.Add(1)
+	p.closeFlow(f)
 	return true
 }
 
 // abandon forgets a flow whose socket is of no more use, so that the next datagram of its client opens another.
-func (l *Loop) abandon(f *flow) {
-	if l.flows.remove(f) {
-		l.count.abandoned.Add(1)
-		l.closeFlow(f)
+func (p *Port) abandon(f *flow) {
+	if p.flows.Remove(f) {
+		p.count.abandoned.Add(1)
+		p.closeFlow(f)
 	}
 }
 
-// closeFlow closes the socket of a flow that has left the table.
-func (l *Loop) closeFlow(f *flow) {
-	*l.sockets.at(f.fd) = nil
-	l.countLostBy(int(f.fd), &f.lost)
+// closeFlow closes the socket of a flow that has left the table. What a loop other than the home knows of it goes later.
+func (p *Port) closeFlow(f *flow) {
+	p.count.flows.Store(uint64(p.flows.Len()))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, handle := f.at.Load(), f.handle
+	p.countLostBy(int(f.fd), &f.lost)
 	closeFD(int(f.fd)) // which takes it out of epoll
-	l.count.flows.Store(uint64(l.flows.len()))
+	f.fd = -1
+	switch {
+	case at == nil: // arrive finds that it is closed
+		return
+	case at == p.home.Load():
+		at.loop.Forget(handle)
+	case at.loop.Post(func() {
+		at.loop.Forget(handle)
+		p.release() // the turn before has sent what it had for the frontend
+	}):
+		return
+	}
+	p.release()
+}
+
+// Move takes the flow's way back to another loop.
+func (f *flow) Move(to *eventloop.Loop) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd < 0 || !to.Post(func() { f.arrive(to) }) {
+		return false
+	}
+	f.at.Load().loop.Unwatch(f.handle, int(f.fd))
+	f.at.Store(nil)
+	return true
+}
+
+// arrive has the flow go on, on that loop's goroutine.
+func (f *flow) arrive(loop *eventloop.Loop) {
+	f.mu.Lock()
+	closed := f.fd < 0
+	var err error
+	if !closed {
+		f.at.Store(laneOf(loop))
+		f.handle, err = loop.Watch(int(f.fd), unix.EPOLLIN, f)
+	}
+	f.mu.Unlock()
+	switch {
+	case closed:
+		f.port.release()
+	case err != nil:
+		f.port.report("watch a flow", f.Key.client.addrPort(), err)
+		f.port.atHome(func() { f.port.abandon(f) })
+	}
+}
+
+// Ready takes a batch of datagrams from the backend and puts them into the outbox, which is shared by all flows of the
+// turn.
+func (f *flow) Ready(uint32) {
+	p, l := f.port, f.at.Load()
+	l.begin()
+	asked := f.depth.ask(l.turn)
+	if l.out.buffers+asked > batch || l.out.port != p {
+		l.flush()
+	}
+	first := l.out.buffers
+	n, errno, ok := f.receive(l, first, asked)
+	if !ok {
+		return
+	}
+	if n == asked {
+		l.loop.More()
+	}
+	if n > 1 {
+		l.loop.Charge(f.handle, uint32(n-1))
+	}
+	f.depth.got(n)
+	if errno != 0 && errno != unix.EAGAIN {
+		f.failed(l, errno)
+	}
+	for i := range n {
+		told := l.in.ancillary(i)
+		p.countLost(&f.lost, told)
+		l.put(f, i, first+i, told.segment, toClients)
+	}
+	if l.out.buffers < first+n { // one was cut: the buffers after it are taken, and the outbox does not count so far
+		l.flush()
+	}
+	if n > 0 {
+		f.Touch(p.now(l.loop))
+		if !f.heard {
+			f.heard = true
+			f.atHome(l, func() { p.flows.Answer(f) })
+		}
+	}
+}
+
+// receive receives into buffers from the first on. It is not ok if the flow is closed.
+func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok bool) {
+	p := f.port
+	if p.home.Load() != l {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.fd < 0 {
+			return 0, 0, false
+		}
+	}
+	for i := range asked {
+		l.in.prepare(i, l.arena.buffer(first+i), false, f.wide)
+	}
+	n, errno = p.kernel.receive(int(f.fd), l.in.messages[:asked])
+	if n > 1 {
+		f.widen()
+	}
+	return n, errno, true
+}
+
+// atHome has do run on the goroutine of the port's home, at once if that is the lane's.
+func (f *flow) atHome(l *lane, do func()) {
+	if f.port.home.Load() == l {
+		do()
+		return
+	}
+	f.port.atHome(do)
+}
+
+// failed deals with an error from the flow's socket. Most are the answer of a router or the backend's host to an
+// earlier datagram, taken from the socket by being returned: one for each, so this cannot spin, and the backend may be
+// back any moment. Any other could come again and again, and ends the flow.
+func (f *flow) failed(l *lane, errno unix.Errno) {
+	p := f.port
+	err := sysError("recvmmsg", errno)
+	p.count.countRefusal(err)
+	p.report("receive from the backend", f.Key.client.addrPort(), err)
+	if !fromICMP(errno) {
+		f.atHome(l, func() { p.abandon(f) })
+	}
 }
 
 // widen makes a flow's socket ready for bursts, the first time that it has one. Most flows never have: an exchange of
-// single datagrams gains nothing by it.
-func (l *Loop) widen(f *flow) {
-	if f.wide || !f.queued { // or has left the table, with its replies still to be sent
-		return
+// single datagrams gains nothing by it. The flow is at home, or its mu is held.
+func (f *flow) widen() {
+	if !f.wide {
+		f.wide = true
+		tune(int(f.fd), flowBuffer)
 	}
-	f.wide = true
-	tune(int(f.fd), flowBuffer)
 }
 
-// openSocket opens a socket that is connected to the backend, and watched.
-func (l *Loop) openSocket() (int, error) {
-	fd, err := unix.Socket(l.backendFamily, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
-	if err != nil {
-		return -1, sysError("socket", err)
+// widenFromHome is widen for the port's home, wherever the flow is. It may have left the table.
+func (f *flow) widenFromHome() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fd >= 0 {
+		f.widen()
 	}
-	if err = sysError("connect", unix.Connect(fd, l.address)); err == nil {
-		err = l.watch(fd)
-	}
-	if err != nil {
-		closeFD(fd)
-		return -1, err
-	}
-	return fd, nil
 }

@@ -10,10 +10,12 @@ import (
 	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
-// kernel is what moves datagrams. No call waits. A zero errno is success; EAGAIN means that there was nothing to
-// receive, or no room to send. EINTR never surfaces. Tests replace it by one that fails as a real kernel cannot be made
-// to fail.
+// kernel is what opens the sockets of flows and moves datagrams. No call waits. A zero errno is success; EAGAIN means that
+// there was nothing to receive, or no room to send. EINTR never surfaces. Tests replace it by one that fails as a real
+// kernel cannot be made to fail.
 type kernel interface {
+	// open opens a socket that is connected to a backend.
+	open(family int, backend unix.Sockaddr) (fd int, err error)
 	// receive fills messages from fd and returns how many, at least one.
 	receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno)
 	// send sends messages on fd, in order, and returns how many have left, at least one. The first that could not be
@@ -24,6 +26,18 @@ type kernel interface {
 // linux is the real kernel. Whether a socket would block is said with each call: the flag that the socket itself has for
 // it would be shared with the process that handed it over.
 type linux struct{}
+
+func (linux) open(family int, backend unix.Sockaddr) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return -1, sysError("socket", err)
+	}
+	if err := unix.Connect(fd, backend); err != nil {
+		closeFD(fd)
+		return -1, sysError("connect", err)
+	}
+	return fd, nil
+}
 
 func (linux) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 	if !plain(messages) {
@@ -64,16 +78,6 @@ func callPlain(number uintptr, fd int, buffer *unix.Iovec, flags uintptr) (int, 
 	}
 }
 
-// poll is epoll_wait that does not wait. That it fails is left for the call that waits to find out.
-func poll(epoll int, events []unix.EpollEvent) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
-		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
 // Supported tells whether the kernel, or the sandbox around this process, allows what moves datagrams in batches. If not,
 // the error wraps errors.ErrUnsupported.
 func Supported() error {
@@ -90,6 +94,6 @@ func unsupported(call string, errno unix.Errno) error {
 	return fmt.Errorf("udp: event loop: %w: %w", errors.ErrUnsupported, sysError(call, errno))
 }
 
-// closeFD closes a descriptor that the loop owns. On Linux the descriptor is gone whatever close(2) answers, and a
-// datagram socket has nothing to flush.
+// closeFD closes a descriptor that is ours. On Linux it is gone whatever close(2) answers, and a datagram socket has
+// nothing to flush.
 func closeFD(fd int) { _ = unix.Close(fd) }

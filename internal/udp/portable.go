@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
 // Portable carries the datagrams of one published port with a goroutine for each flow, wherever Go runs.
@@ -46,7 +48,7 @@ func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Por
 		backend:  backend,
 		options:  o,
 		now:      stopwatch(),
-		flows:    newTable[portableKey, *portableFlow](),
+		flows:    flows.New[portableKey, *portableFlow](),
 		done:     make(chan struct{}),
 	}
 	r.sweeper = time.AfterFunc(o.Timeout, r.sweep)
@@ -91,7 +93,7 @@ func (r *Portable) shutdown() error {
 	err := r.frontend.Close()
 	r.mu.Lock()
 	r.sweeper.Stop()
-	flows := r.flows.drain()
+	flows := r.flows.Drain()
 	r.mu.Unlock()
 	for _, f := range flows {
 		r.closeFlow(f)
@@ -122,7 +124,7 @@ func (r *Portable) Stats() Stats {
 	s := r.count.read()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Flows = uint64(r.flows.len())
+	s.Flows = uint64(r.flows.Len())
 	return s
 }
 
@@ -131,4 +133,119 @@ func (r *Portable) countLostBy(conn *net.UDPConn, before *atomic.Uint32) {
 	if lost, counted := lostByConn(conn); counted {
 		r.count.countLost(before, lost)
 	}
+}
+
+// flow finds the flow of key, or opens it.
+func (r *Portable) flow(key portableKey) (*portableFlow, error) {
+	if f := r.find(key); f != nil {
+		return f, nil
+	}
+	conn, err := r.dial(key.client)
+	if err != nil {
+		return nil, err
+	}
+	f, err := newPortableFlow(key, conn)
+	if err != nil {
+		return nil, err
+	}
+	if !r.admit(f) {
+		f.close()
+		return nil, net.ErrClosed
+	}
+	return f, nil
+}
+
+// find refreshes the flow before the lock is left, so that the sweeper cannot close it under the datagram.
+func (r *Portable) find(key portableKey) *portableFlow {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.flows.Find(key)
+	if f != nil {
+		f.Touch(now)
+	}
+	return f
+}
+
+// dial opens the backend socket of a new flow. When descriptors, or ports, have run out an older flow gives up its
+// own.
+func (r *Portable) dial(client netip.AddrPort) (*net.UDPConn, error) {
+	for attempt := 1; ; attempt++ {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.backend))
+		if !exhausted(err) || attempt == dialAttempts || !r.evict() {
+			return conn, err
+		}
+		r.fail("make room for a new client", client, err)
+	}
+}
+
+// evict forgets the flow that is missed least, and reports whether there was one.
+func (r *Portable) evict() bool {
+	r.mu.Lock()
+	f := r.flows.Evict(r.now())
+	r.mu.Unlock()
+	if f == nil {
+		return false
+	}
+	r.count.evicted.Add(1)
+	r.closeFlow(f)
+	return true
+}
+
+// admit enters a flow into the table, at another's expense when that is full, and starts its way back. A relay
+// that is closing admits none.
+func (r *Portable) admit(f *portableFlow) bool {
+	if r.full() {
+		r.evict()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed() {
+		return false
+	}
+	if r.flows.Len() == 0 {
+		r.sweeper.Reset(r.options.Timeout)
+	}
+	r.flows.Add(f, r.now())
+	r.count.flowsTotal.Add(1)
+	r.readers.Go(func() { r.serveReplies(f) })
+	return true
+}
+
+func (r *Portable) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.flows.Len() >= r.options.MaxFlows
+}
+
+// sweep forgets the flows that have been idle for the timeout, and sets the timer for the next one to come.
+func (r *Portable) sweep() {
+	now := r.now()
+	r.mu.Lock()
+	idle := r.flows.Expire(now - r.options.Timeout)
+	if at, some := r.flows.Due(now, r.options.Timeout); some && !r.closed() {
+		r.sweeper.Reset(at - now)
+	}
+	r.mu.Unlock()
+	r.count.expired.Add(uint64(len(idle)))
+	for _, f := range idle {
+		r.closeFlow(f)
+	}
+}
+
+// abandon forgets a flow whose socket is of no more use, so that the next datagram of its client opens another.
+func (r *Portable) abandon(f *portableFlow) {
+	r.mu.Lock()
+	had := r.flows.Remove(f)
+	r.mu.Unlock()
+	if had {
+		r.count.abandoned.Add(1)
+	}
+	r.closeFlow(f)
+}
+
+// closeFlow closes the socket of a flow that has left the table.
+func (r *Portable) closeFlow(f *portableFlow) {
+	r.countLostBy(f.conn, &f.lost)
+	f.close()
 }

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+
+	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
 // portableKey is what makes a flow: who asked, and which of our addresses. The same client port asking two addresses
@@ -14,15 +16,16 @@ type portableKey struct {
 	asked  local
 }
 
-type portableTable = table[portableKey, *portableFlow]
+type portableTable = flows.Table[portableKey, *portableFlow]
 
 // portableFlow is a client's entry in the table. The Serve goroutine writes to conn, the flow's own goroutine reads
 // from it.
 type portableFlow struct {
-	tracking[portableKey]
+	flows.Tracking[portableKey]
 	conn    *net.UDPConn  // connected to the backend
 	inbox   *inbox        // how conn is read
 	control []byte        // control message that makes replies leave from key.asked
+	heard   bool          // the backend has answered
 	lost    atomic.Uint32 // datagrams that conn had no room for, as last told
 }
 
@@ -34,7 +37,7 @@ func newPortableFlow(key portableKey, conn *net.UDPConn) (*portableFlow, error) 
 		return nil, err
 	}
 	return &portableFlow{
-		tracking: tracking[portableKey]{key: key},
+		Tracking: flows.Tracking[portableKey]{Key: key},
 		conn:     conn,
 		inbox:    inbox,
 		control:  key.asked.control(),
@@ -58,8 +61,7 @@ func (r *Portable) forward(datagram []byte, key portableKey) {
 		r.fail("send to the backend", key.client, err)
 		return
 	}
-	r.count.datagramsIn.Add(1)
-	r.count.bytesIn.Add(uint64(len(datagram)))
+	r.count.countSent(toBackend, 1, len(datagram))
 }
 
 // send tries twice. The error that a connected socket answers a send with may be the ICMP answer to an earlier
@@ -73,7 +75,7 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 	err := f.send(datagram)
 	if err == nil {
 		r.count.retried.Add(1)
-		r.fail("send to the backend, done at the second try", f.key.client, first)
+		r.fail("send to the backend, done at the second try", f.Key.client, first)
 		return nil
 	}
 	r.count.countRefusal(err)
@@ -103,9 +105,9 @@ func (r *Portable) serveReplies(f *portableFlow) {
 			return
 		case r.count.countRefusal(err):
 			// One for each ICMP message, so this cannot spin; and the backend may be back any moment.
-			r.fail("receive from the backend", f.key.client, err)
+			r.fail("receive from the backend", f.Key.client, err)
 		default:
-			r.fail("receive from the backend", f.key.client, err)
+			r.fail("receive from the backend", f.Key.client, err)
 			pace.pause(r.done)
 		}
 	}
@@ -113,17 +115,17 @@ func (r *Portable) serveReplies(f *portableFlow) {
 
 // reply takes one datagram from the backend to the client.
 func (r *Portable) reply(f *portableFlow, datagram []byte) {
-	f.touch(r.now())
-	if !f.answered { // written by this goroutine alone
+	f.Touch(r.now())
+	if !f.heard { // this goroutine's alone
+		f.heard = true
 		r.mu.Lock()
-		r.flows.answer(f)
+		r.flows.Answer(f)
 		r.mu.Unlock()
 	}
-	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.key.client); err != nil {
+	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.Key.client); err != nil {
 		r.count.countDrop(1, err)
-		r.fail("send to the client", f.key.client, err)
+		r.fail("send to the client", f.Key.client, err)
 		return
 	}
-	r.count.datagramsOut.Add(1)
-	r.count.bytesOut.Add(uint64(len(datagram)))
+	r.count.countSent(toClients, 1, len(datagram))
 }

@@ -1,8 +1,12 @@
 package udp
 
 import (
+	"errors"
+	"math"
+	"net"
 	"net/netip"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -67,3 +71,102 @@ func familyOf(fd int) (uint16, error) {
 
 // sysError names the call that failed.
 func sysError(call string, err error) error { return os.NewSyscallError(call, err) }
+
+// readyPortable makes the portable relay's frontend ready.
+func readyPortable(frontend *net.UDPConn) error {
+	raw, err := frontend.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = readyFrontend(int(fd))
+		tuneSingle(int(fd), frontendBuffer)
+	})
+	return errors.Join(err, failed)
+}
+
+// readyFrontend makes a socket, which others may have opened, what both relays expect of a frontend.
+func readyFrontend(fd int) error {
+	family, err := familyOf(fd)
+	if err != nil {
+		return err
+	}
+	if err := setPktinfo(fd, family); err != nil {
+		return err
+	}
+	if family == unix.AF_INET6 {
+		// Lets replies leave from an address that is local by a route only, as IPv4 does anyhow. Where a kernel does not
+		// know it, these are dropped and reported.
+		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+	}
+	return ignoreErrors(fd, family)
+}
+
+// setPktinfo asks for the local addresses. An IPv6 socket that also takes IPv4 gets both messages for IPv4 datagrams;
+// only IP_PKTINFO then has the address to reply from if the datagram was broadcast.
+func setPktinfo(fd int, family uint16) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1); err != nil {
+		return sysError("setsockopt IP_PKTINFO", err)
+	}
+	if family != unix.AF_INET6 {
+		return nil
+	}
+	return sysError("setsockopt IPV6_RECVPKTINFO",
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1))
+}
+
+// ignoreErrors has the kernel not queue what ICMP says of clients that have gone, and empties the queue. A socket whose
+// opener asked for that is ready (EPOLLERR) until somebody reads the queue, and fails sends to other clients.
+func ignoreErrors(fd int, family uint16) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 0); err != nil {
+		return sysError("setsockopt IP_RECVERR", err)
+	}
+	if family != unix.AF_INET6 {
+		return nil
+	}
+	return sysError("setsockopt IPV6_RECVERR", unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 0))
+}
+
+// memDrops is the place of a socket's drops in what SO_MEMINFO tells, SK_MEMINFO_DROPS, and the last one there.
+const memDrops = 8
+
+// lostBy returns how many datagrams a socket had no room for since it was opened: what it also tells with each datagram
+// that it receives (SO_RXQ_OVFL), but not of those lost after the last. Kernels before 4.12 do not say.
+func lostBy(fd int) (lost uint32, counted bool) {
+	var info [memDrops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return info[memDrops], errno == 0 && size == uint32(unsafe.Sizeof(info))
+}
+
+// lostByConn is lostBy of a socket of net's. One that is closed does not say.
+func lostByConn(conn *net.UDPConn) (lost uint32, counted bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	err = raw.Control(func(fd uintptr) { lost, counted = lostBy(int(fd)) })
+	return lost, counted && err == nil
+}
+
+// descriptorLimit is how many descriptors this process may have open.
+func descriptorLimit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt // the table adapts when it meets the limit: dial evicts
+	}
+	return int(min(limit.Cur, math.MaxInt))
+}
+
+// drainErrors empties a socket's queue of errors, of at most that many, and says of how many.
+func drainErrors(fd, most int) (n int) {
+	var buffer [1]byte
+	for ; n < most; n++ {
+		if _, _, _, _, err := unix.Recvmsg(fd, buffer[:], nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+			break
+		}
+	}
+	return n
+}

@@ -1,10 +1,18 @@
-package udp
+package flows
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+const timeout = 90 * time.Second
+
+// stopwatch is the time since now.
+func stopwatch() func() time.Duration {
+	start := time.Now()
+	return func() time.Duration { return time.Since(start) }
+}
 
 // Whatever the traffic, a flow is forgotten between one timeout and 9/8 of it after its last datagram, and time is kept
 // by at most eight sweeps per timeout, and none without flows.
@@ -21,15 +29,15 @@ func TestExpiry(t *testing.T) {
 		{"one that goes on", 1, 0, 10 * time.Second, 100, 14}, // every 80 s, for 1,080 s,
 		{"many together", 1000, 0, 0, 1, 1},
 		{"one after the other", 1000, time.Second, 0, 1, 8 * (1 + 1000/90)},
-		{"just before they would expire", 10, time.Second, DefaultTimeout - 1, 5, 60},
+		{"just before they would expire", 10, time.Second, timeout - 1, 5, 60},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				flows := make([]*testFlow, c.flows)
 				last := time.Duration(c.flows-1)*c.apart + time.Duration(c.last-1)*c.every
-				k := keeper{timeout: DefaultTimeout, table: newTable[int, *testFlow](), now: stopwatch()}
+				k := keeper{timeout: timeout, table: New[int, *testFlow](), now: stopwatch()}
 				for i := range flows {
-					flows[i] = &testFlow{tracking[int]{key: i}}
+					flows[i] = &testFlow{Tracking[int]{Key: i}}
 					for n := range c.last {
 						k.at(time.Duration(i)*c.apart+time.Duration(n)*c.every, func() { k.datagram(flows[i]) })
 					}
@@ -38,7 +46,7 @@ func TestExpiry(t *testing.T) {
 				if k.sweeps > c.sweeps {
 					t.Errorf("%d sweeps, want at most %d", k.sweeps, c.sweeps)
 				}
-				if end := k.now(); k.expired != c.flows || end < last+DefaultTimeout || end > last+DefaultTimeout*9/8 {
+				if end := k.now(); k.expired != c.flows || end < last+timeout || end > last+timeout*9/8 {
 					t.Errorf("%d flows expired, the last at %v; its last datagram was at %v", k.expired, end, last)
 				}
 			})
@@ -75,7 +83,7 @@ func (k *keeper) run(t *testing.T) {
 		timer := time.AfterFunc(e.at, func() { happens <- e.do })
 		defer timer.Stop()
 	}
-	for left := len(k.events); left > 0 || k.table.len() > 0; {
+	for left := len(k.events); left > 0 || k.table.Len() > 0; {
 		select {
 		case do := <-happens:
 			do()
@@ -88,26 +96,26 @@ func (k *keeper) run(t *testing.T) {
 
 func (k *keeper) datagram(f *testFlow) {
 	if f.queued {
-		f.touch(k.now())
+		f.Touch(k.now())
 		return
 	}
-	if k.table.len() == 0 {
+	if k.table.Len() == 0 {
 		k.sweep.Reset(k.timeout)
 	}
-	k.table.add(f, k.now())
+	k.table.Add(f, k.now())
 }
 
 func (k *keeper) expire(t *testing.T) {
 	t.Helper()
 	k.sweeps++
 	now := k.now()
-	for _, f := range k.table.expire(now - k.timeout) {
+	for _, f := range k.table.Expire(now - k.timeout) {
 		k.expired++
 		if idle := now - seenOf(f); idle > k.timeout*9/8 {
-			t.Errorf("flow %d was idle for %v", f.key, idle)
+			t.Errorf("flow %d was idle for %v", f.Key, idle)
 		}
 	}
-	if at, some := k.table.due(now, k.timeout); some {
+	if at, some := k.table.Due(now, k.timeout); some {
 		k.sweep.Reset(at - now)
 	}
 }

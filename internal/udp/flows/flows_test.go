@@ -1,4 +1,4 @@
-package udp
+package flows
 
 import (
 	"cmp"
@@ -10,8 +10,8 @@ import (
 )
 
 type (
-	testFlow  struct{ tracking[int] }
-	testTable = table[int, *testFlow]
+	testFlow  struct{ Tracking[int] }
+	testTable = Table[int, *testFlow]
 )
 
 // entry is a flow in the words of TestEvict.
@@ -23,7 +23,7 @@ type entry struct {
 
 func TestEvict(t *testing.T) {
 	const now = time.Minute
-	idle, idler, busy, busier := now-2*grace, now-3*grace, now-grace/2, now-grace/4
+	idle, idler, busy, busier := now-2*Grace, now-3*Grace, now-Grace/2, now-Grace/4
 	for _, c := range []struct {
 		name    string
 		entries []entry
@@ -37,26 +37,26 @@ func TestEvict(t *testing.T) {
 		{"all busy: one-sided before answered", []entry{{"a", busy, true}, {"b", busier, false}}, "ba"},
 		{"all busy: of those that are more", []entry{{"a", busy, true}, {"b", busier, true}, {"c", busy, false}}, "acb"},
 		{"the same the other way", []entry{{"a", busy, false}, {"b", busier, false}, {"c", busy, true}}, "abc"},
-		{"at the grace exactly", []entry{{"a", now - grace, true}, {"b", now - grace + 1, false}}, "ab"},
+		{"at the Grace exactly", []entry{{"a", now - Grace, true}, {"b", now - Grace + 1, false}}, "ab"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			table := newTable[int, *testFlow]()
+			table := New[int, *testFlow]()
 			names := map[*testFlow]string{}
 			for i, e := range c.entries {
-				f := &testFlow{tracking[int]{key: i}}
+				f := &testFlow{Tracking[int]{Key: i}}
 				names[f] = e.name
-				table.add(f, 0)
-				f.touch(e.seen)
+				table.Add(f, 0)
+				f.Touch(e.seen)
 				if e.answered {
-					table.answer(f)
+					table.Answer(f)
 				}
 			}
 			got := ""
-			for f := table.evict(now); f != nil; f = table.evict(now) {
+			for f := table.Evict(now); f != nil; f = table.Evict(now) {
 				got += names[f]
 			}
-			if got != c.want || table.len() != 0 {
-				t.Errorf("evicted %q, %d left, want %q and none", got, table.len(), c.want)
+			if got != c.want || table.Len() != 0 {
+				t.Errorf("evicted %q, %d left, want %q and none", got, table.Len(), c.want)
 			}
 		})
 	}
@@ -78,7 +78,7 @@ func (m model) victim(now time.Duration) *testFlow {
 		}
 	}
 	rank := func(f *testFlow) int {
-		idle, minority := now-seenOf(f) >= grace, f.answered == (2*answered <= len(m))
+		idle, minority := now-seenOf(f) >= Grace, f.answered == (2*answered <= len(m))
 		switch {
 		case idle && !f.answered:
 			return 0
@@ -105,20 +105,20 @@ func (m model) victim(now time.Duration) *testFlow {
 // flood has the other half, so that of clients that come in a burst none evicts another.
 func TestFloodTakesHalfOfTheTable(t *testing.T) {
 	const limit, flood = 100, 10_000
-	table, now := newTable[int, *testFlow](), time.Minute
+	table, now := New[int, *testFlow](), time.Minute
 	answered := make([]*testFlow, limit)
 	for i := range answered {
-		answered[i] = &testFlow{tracking[int]{key: i}}
-		table.add(answered[i], now)
-		table.answer(answered[i])
+		answered[i] = &testFlow{Tracking[int]{Key: i}}
+		table.Add(answered[i], now)
+		table.Answer(answered[i])
 	}
 	for i := range flood {
-		now += grace / (2 * limit)
-		answered[i%limit].touch(now) // so that each is seen twice in the grace
-		if victim := table.evict(now); i < limit/2 && !victim.answered {
-			t.Fatalf("client %d of the flood evicted client %d of the same", i, victim.key-limit)
+		now += Grace / (2 * limit)
+		answered[i%limit].Touch(now) // so that each is seen twice in the Grace
+		if victim := table.Evict(now); i < limit/2 && !victim.answered {
+			t.Fatalf("client %d of the flood evicted client %d of the same", i, victim.Key-limit)
 		}
-		table.add(&testFlow{tracking[int]{key: limit + i}}, now)
+		table.Add(&testFlow{Tracking[int]{Key: limit + i}}, now)
 		if len(table.twoSided) < limit/2 {
 			t.Fatalf("after %d of the flood %d answered flows are left of %d", i+1, len(table.twoSided), limit)
 		}
@@ -136,70 +136,70 @@ func TestTableAgainstModel(t *testing.T) {
 }
 
 func runSchedule(t *testing.T, random *rand.Rand) {
-	table, now := newTable[int, *testFlow](), time.Duration(0)
+	table, now := New[int, *testFlow](), time.Duration(0)
 	var m model
 	for step := range 2000 {
-		now += 1 + time.Duration(random.Int64N(int64(grace/20)))
+		now += 1 + time.Duration(random.Int64N(int64(Grace/20)))
 		pick := func() *testFlow { return m[random.IntN(len(m))] }
 		switch action := random.IntN(12); {
 		case len(m) == 0 || action < 4:
-			f := &testFlow{tracking[int]{key: step}}
-			table.add(f, now)
+			f := &testFlow{Tracking[int]{Key: step}}
+			table.Add(f, now)
 			m = append(m, f)
 		case action < 8:
-			pick().touch(now)
+			pick().Touch(now)
 		case action < 9:
 			f := pick()
-			f.touch(now)
-			table.answer(f)
+			f.Touch(now)
+			table.Answer(f)
 		case action < 10:
 			want := m.victim(now)
-			if got := table.evict(now); got != want {
-				t.Fatalf("step %d: evicted %v, want %v", step, got.key, want.key)
+			if got := table.Evict(now); got != want {
+				t.Fatalf("step %d: evicted %v, want %v", step, got.Key, want.Key)
 			}
 			m.remove(want)
 		case action < 11:
 			f := pick()
-			if !table.remove(f) || table.remove(f) {
+			if !table.Remove(f) || table.Remove(f) {
 				t.Fatalf("step %d: remove does not tell what was there", step)
 			}
-			table.answer(f) // comes too late, and must not bring it back
+			table.Answer(f) // comes too late, and must not bring it back
 			m.remove(f)
 		default:
-			checkExpiry(t, &table, &m, now-time.Duration(random.Int64N(int64(3*grace))))
+			checkExpiry(t, &table, &m, now-time.Duration(random.Int64N(int64(3*Grace))))
 		}
 		checkSame(t, &table, m)
 	}
-	if drained := table.drain(); len(drained) != len(m) || table.len() != 0 {
-		t.Errorf("drained %d of %d, %d left", len(drained), len(m), table.len())
+	if drained := table.Drain(); len(drained) != len(m) || table.Len() != 0 {
+		t.Errorf("drained %d of %d, %d left", len(drained), len(m), table.Len())
 	}
 }
 
 func checkExpiry(t *testing.T, table *testTable, m *model, before time.Duration) {
 	t.Helper()
-	gone := table.expire(before)
+	gone := table.Expire(before)
 	for _, f := range gone {
 		if seenOf(f) > before {
-			t.Fatalf("expired %v seen at %v, after %v", f.key, seenOf(f), before)
+			t.Fatalf("expired %v seen at %v, after %v", f.Key, seenOf(f), before)
 		}
 		m.remove(f)
 	}
 	for _, f := range *m {
 		if seenOf(f) <= before {
-			t.Fatalf("kept %v seen at %v, not after %v", f.key, seenOf(f), before)
+			t.Fatalf("kept %v seen at %v, not after %v", f.Key, seenOf(f), before)
 		}
 	}
 }
 
 func checkSame(t *testing.T, table *testTable, m model) {
 	t.Helper()
-	if table.len() != len(m) || len(table.oneSided)+len(table.twoSided) != len(m) {
+	if table.Len() != len(m) || len(table.oneSided)+len(table.twoSided) != len(m) {
 		t.Fatalf("%d flows, %d one-sided, %d two-sided, want %d in all",
-			table.len(), len(table.oneSided), len(table.twoSided), len(m))
+			table.Len(), len(table.oneSided), len(table.twoSided), len(m))
 	}
 	for _, f := range m {
-		if table.find(f.key) != f {
-			t.Fatalf("%v is not found", f.key)
+		if table.Find(f.Key) != f {
+			t.Fatalf("%v is not found", f.Key)
 		}
 	}
 	seen, some := table.oldest()

@@ -1,0 +1,185 @@
+package udp
+
+import (
+	"iter"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// intake is a batch of received messages.
+type intake struct {
+	messages [batch]unix.Mmsghdr
+	iovecs   [batch]unix.Iovec
+	names    [batch]sockaddr
+	controls [batch][controlSpace]byte
+}
+
+// prepare makes message i ready to be received into buffer. Who sent it is asked for unless the socket is connected,
+// control messages are asked for where the socket has any to give.
+func (in *intake) prepare(i int, buffer []byte, named, control bool) {
+	iovec := &in.iovecs[i]
+	iovec.Base = unsafe.SliceData(buffer)
+	iovec.SetLen(len(buffer))
+	header := &in.messages[i].Hdr
+	*header = unix.Msghdr{Iov: iovec}
+	header.SetIovlen(1)
+	if named {
+		header.Name = (*byte)(unsafe.Pointer(&in.names[i]))
+		header.Namelen = uint32(unsafe.Sizeof(in.names[i]))
+	}
+	if control {
+		header.Control = &in.controls[i][0]
+		header.SetControllen(len(in.controls[i]))
+	}
+}
+
+// size is how many bytes message i has.
+func (in *intake) size(i int) int { return int(in.messages[i].Len) }
+
+// ancillary is what the kernel told with message i.
+func (in *intake) ancillary(i int) ancillary {
+	if in.messages[i].Hdr.Controllen == 0 {
+		return ancillary{}
+	}
+	return parseControl(in.controls[i][:in.messages[i].Hdr.Controllen])
+}
+
+// cut tells whether message i, or what was told with it, is incomplete. Neither should happen: buffers are larger
+// than any datagram, and a block of datagrams whose size got lost must not be taken for one.
+func (in *intake) cut(i int) bool {
+	return in.messages[i].Hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0
+}
+
+// The bounds of a block, which is what UDP_SEGMENT sends at once. Kernels before 6.9 take 64 datagrams
+// (UDP_MAX_SEGMENTS), and all of them together are at most what fits one IPv4 packet.
+const (
+	maxSegments = 64
+	maxBlock    = 65507
+)
+
+// blockControl takes the control messages of a block: the address that it leaves from (40 bytes) and the size of its
+// datagrams (24).
+const blockControl = 64
+
+// outbox is a batch of messages to be sent on one socket: a port's frontend, or the socket of one flow. Datagrams of a
+// flow that follow one another, and are of the same size but for the last, are put into one message: a block.
+type outbox struct {
+	port *Port // whose they are, if there are any
+	way  direction
+
+	messages [batch]unix.Mmsghdr
+	parcels  [batch]parcel
+	iovecs   [batch]unix.Iovec // a message has as many as buffers, one after the other
+	names    [batch]sockaddr
+	controls [batch][blockControl]byte
+
+	length  int // messages
+	buffers int // iovecs, and buffers of the arena
+}
+
+// parcel is what there is to know of a message besides.
+type parcel struct {
+	flow      *flow
+	first     int // its first iovec
+	datagrams int
+	segment   int // bytes of each datagram, but for the last
+	bytes     int
+	closed    bool // its last datagram is shorter, or empty: nothing may follow
+}
+
+// flow is whose datagrams were put last, nil if there are none.
+func (o *outbox) flow() *flow {
+	if o.length == 0 {
+		return nil
+	}
+	return o.parcels[o.length-1].flow
+}
+
+// put adds a received message: a datagram, or a block of datagrams of segment bytes each. Blocks are not made of
+// datagrams larger than limit.
+func (o *outbox) put(f *flow, way direction, message []byte, segment, limit int) {
+	o.port, o.way = f.port, way
+	next := parcel{flow: f, first: o.buffers, datagrams: 1, segment: len(message), bytes: len(message)}
+	last := len(message)
+	if segment > 0 && segment < len(message) {
+		next.segment = segment
+		next.datagrams = (len(message) + segment - 1) / segment
+		last = len(message) - (next.datagrams-1)*segment
+	}
+	iovec := &o.iovecs[o.buffers]
+	iovec.Base = unsafe.SliceData(message)
+	iovec.SetLen(len(message))
+	o.buffers++
+	if o.length > 0 && o.parcels[o.length-1].take(&next, limit) {
+		o.parcels[o.length-1].closed = last < o.parcels[o.length-1].segment
+		return
+	}
+	next.closed = last < next.segment || last == 0
+	o.parcels[o.length] = next
+	o.length++
+}
+
+// take joins the next message to the block if it may.
+func (p *parcel) take(next *parcel, limit int) bool {
+	switch {
+	case p.closed || p.flow != next.flow || p.segment > limit,
+		next.bytes == 0, // an empty datagram would be nothing at all in a block
+		next.segment > p.segment,
+		next.segment < p.segment && next.datagrams > 1,
+		p.datagrams+next.datagrams > maxSegments,
+		p.bytes+next.bytes > maxBlock:
+		return false
+	}
+	p.datagrams += next.datagrams
+	p.bytes += next.bytes
+	return true
+}
+
+// complete makes message i ready for send: with the flow's client as its destination if that is its way, and as a block
+// if it has several datagrams and segmented says so.
+func (o *outbox) complete(i int, segmented bool) *unix.Mmsghdr {
+	p, header := &o.parcels[i], &o.messages[i].Hdr
+	end := o.buffers
+	if i+1 < o.length {
+		end = o.parcels[i+1].first
+	}
+	*header = unix.Msghdr{Iov: &o.iovecs[p.first]}
+	header.SetIovlen(end - p.first)
+	control := o.controls[i][:0]
+	if o.way == toClients {
+		header.Name = (*byte)(unsafe.Pointer(&o.names[i]))
+		header.Namelen = p.flow.Key.client.write(&o.names[i], o.port.family)
+		control = p.flow.Key.asked.appendControl(control)
+	}
+	if segmented && p.datagrams > 1 {
+		control = appendSegment(control, uint16(p.segment))
+	}
+	if len(control) > 0 {
+		header.Control = &o.controls[i][0]
+		header.SetControllen(len(control))
+	}
+	return &o.messages[i]
+}
+
+// datagrams yields the datagrams of message i, which is complete, one by one.
+func (o *outbox) datagrams(i int) iter.Seq[unix.Iovec] {
+	p := &o.parcels[i]
+	return func(yield func(unix.Iovec) bool) {
+		for _, iovec := range o.iovecs[p.first:][:o.messages[i].Hdr.Iovlen] {
+			for datagram := range slices.Chunk(unsafe.Slice(iovec.Base, iovec.Len), p.segment) {
+				one := unix.Iovec{Base: unsafe.SliceData(datagram)}
+				one.SetLen(len(datagram))
+				if !yield(one) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// clear forgets the messages.
+func (o *outbox) clear() {
+	o.length, o.buffers = 0, 0
+}

@@ -1,0 +1,87 @@
+package udp
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// passing are the errors of a send after which the socket is as good as before: the datagram was too large, the backend
+// is down, a queue was full, or the host does not let datagrams go there for now, by its packet filter (EPERM) or its
+// routes.
+var passing = []syscall.Errno{syscall.EMSGSIZE, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ENOBUFS,
+	syscall.EPERM, syscall.EACCES, syscall.EHOSTUNREACH}
+
+// faulty tells whether a send to the backend that failed twice shows that the socket is no good any more: its source
+// address may have left the host. That is EINVAL, but ENETUNREACH with newer kernels, for which a missing route is the
+// same: then it takes a look at the source, the address that the socket has.
+func faulty(err error, backend netip.AddrPort, source func() netip.Addr) bool {
+	for _, errno := range passing {
+		if errors.Is(err, errno) {
+			return false
+		}
+	}
+	return !errors.Is(err, syscall.ENETUNREACH) || outdated(source(), backend)
+}
+
+// outdated tells whether a new socket would reach the backend where the one that speaks from source does not: from
+// another address. Where descriptors or ports have run out nobody can tell, and the new socket needs those of the old.
+func outdated(source netip.Addr, backend netip.AddrPort) bool {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(backend))
+	if err != nil {
+		return exhausted(err)
+	}
+	defer func() { _ = conn.Close() }() // nothing was sent
+	return sourceOf(conn) != source
+}
+
+// sourceOf is the address that a socket speaks from.
+func sourceOf(conn *net.UDPConn) netip.Addr {
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("")
+}
+
+// exhausted tells whether a flow less would help: no descriptor left in the process or the system (EMFILE, ENFILE),
+// or no ephemeral port (EAGAIN from Linux's connect, EADDRNOTAVAIL elsewhere).
+func exhausted(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// The longest pause is also how long traffic may stand still after the cause has gone: short enough for a person not
+// to notice, long enough that a call that fails for good costs ten wake-ups a second.
+const (
+	shortestPause = time.Millisecond
+	longestPause  = 100 * time.Millisecond
+)
+
+// backoff spaces out the attempts at a call that keeps failing. The zero value is ready to use.
+type backoff struct{ rest time.Duration }
+
+func (b *backoff) reset() { b.rest = 0 }
+
+// next is how long to rest after one more failure: not at all after the first, and longer with each.
+func (b *backoff) next() time.Duration {
+	rest := b.rest
+	b.rest = min(max(2*b.rest, shortestPause), longestPause)
+	return rest
+}
+
+// pause rests, unless done is closed first.
+func (b *backoff) pause(done <-chan struct{}) {
+	rest := b.next()
+	if rest == 0 {
+		return
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	}
+}

@@ -1,0 +1,57 @@
+//go:build !linux
+
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"runtime"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+)
+
+// Port is for Linux.
+type Port struct{}
+
+// Supported tells that New cannot work: the error wraps errors.ErrUnsupported.
+func Supported() error {
+	return fmt.Errorf("udp: event loop: %w on %s", errors.ErrUnsupported, runtime.GOOS)
+}
+
+// New fails with an error that wraps errors.ErrUnsupported.
+func New(*eventloop.Group, int, netip.AddrPort, Options) (*Port, error) { return nil, Supported() }
+
+// Close is never called.
+func (*Port) Close() error { return nil }
+
+// SetOptions is never called.
+func (*Port) SetOptions(Options) error { return Supported() }
+
+// Stats is never called.
+func (*Port) Stats() Stats { return Stats{} }
+
+// controlSpace is none: replies leave from the address the kernel chooses.
+const controlSpace = 0
+
+// ancillary is what the kernel tells with a datagram: nothing here.
+type ancillary struct {
+	asked   local
+	lost    uint32
+	counted bool
+}
+
+func parseControl([]byte) ancillary { return ancillary{} }
+
+func (local) control() []byte { return nil }
+
+// readyPortable has nothing to do: a frontend is taken as it is.
+func readyPortable(*net.UDPConn) error { return nil }
+
+// lostByConn does not know how many datagrams a socket had no room for.
+func lostByConn(*net.UDPConn) (lost uint32, counted bool) { return 0, false }
+
+// descriptorLimit is not asked for here: the table adapts when it meets the limit.
+func descriptorLimit() int { return math.MaxInt }

@@ -1,0 +1,299 @@
+package udp
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/udp/flows"
+)
+
+// Port is a published port whose datagrams are carried by a group of event loops. Its frontend and its table of flows
+// are on one of them, its home; what the backend answers may come by others. Its methods may be called from any
+// goroutine, also from Report, but for Close.
+type Port struct {
+	first         *eventloop.Loop // of the group, which never ends before the group does
+	frontend      int
+	family        uint16 // the frontend's
+	backend       netip.AddrPort
+	backendFamily int
+	address       unix.Sockaddr // the backend's
+	kernel        kernel
+	now           func(*eventloop.Loop) time.Duration
+	options       atomic.Pointer[Options]
+	count         counters
+	lost          atomic.Uint32 // datagrams that the frontend had no room for, as last told; Stats asks, too
+
+	// home is whose goroutine may touch what follows. It is nil until the loop has first heard of the port, and while
+	// that is on its way to another loop.
+	home     atomic.Pointer[lane]
+	handle   eventloop.Handle // the frontend's
+	events   uint32           // of the frontend, in this turn
+	flows    flows.Table[flowKey, *flow]
+	depth    depth   // of the frontend
+	pace     backoff // of a frontend that fails
+	resuming eventloop.Timer
+	sweeping eventloop.Timer
+
+	mu      sync.Mutex
+	loop    *eventloop.Loop // of home; nil while the port is on its way to another
+	pending []func()        // what is to be done at home then
+	open    bool            // the frontend
+
+	closing sync.Once
+	refs    atomic.Int32  // the port's own, while it is open, and one for each flow: the frontend is open until then
+	done    chan struct{} // closed when it is closed
+}
+
+// New begins to relay from frontend, a bound socket, to backend. The port owns the descriptor from then on, also when
+// New fails. It is to be closed before the group is.
+func New(group *eventloop.Group, frontend int, backend netip.AddrPort, o Options) (*Port, error) {
+	return newPort(group, frontend, backend, o, linux{}, (*eventloop.Loop).Now)
+}
+
+func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Options, k kernel,
+	now func(*eventloop.Loop) time.Duration) (*Port, error) {
+	p := &Port{
+		first:    group.First(),
+		frontend: frontend,
+		kernel:   k,
+		now:      now,
+		flows:    flows.New[flowKey, *flow](),
+		done:     make(chan struct{}),
+	}
+	if err := p.start(backend, o); err != nil {
+		closeFD(frontend)
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Port) start(backend netip.AddrPort, o Options) (err error) {
+	if p.backend, err = checkBackend(backend); err != nil {
+		return err
+	}
+	if err := p.SetOptions(o); err != nil {
+		return err
+	}
+	if err = p.ready(); err != nil {
+		return fmt.Errorf("udp: relay to %v: %w", p.backend, err)
+	}
+	p.mu.Lock() // until the loop may hear of it
+	defer p.mu.Unlock()
+	p.open = true
+	p.refs.Store(1)
+	p.loop = p.first
+	p.handle, err = p.loop.Listen(p.frontend, unix.EPOLLIN, (*newcomer)(p))
+	if err != nil {
+		return fmt.Errorf("udp: relay to %v: %w", p.backend, err)
+	}
+	return nil
+}
+
+// ready makes the frontend, and the backend's address, what the port expects.
+func (p *Port) ready() (err error) {
+	if p.backendFamily, p.address, err = encode(p.backend); err != nil {
+		return err
+	}
+	if p.family, err = familyOf(p.frontend); err != nil {
+		return err
+	}
+	if err := readyFrontend(p.frontend); err != nil {
+		return err
+	}
+	tune(p.frontend, frontendBuffer)
+	return nil
+}
+
+// newcomer is a port that its first loop has not heard of. Any goroutine may register it, and idle as it is it costs the
+// loop nothing; with its first datagram it becomes a handler like others, whose load is counted and can be moved.
+type newcomer Port
+
+// Ready has the port settle. The datagram is still there when the loop looks again.
+func (n *newcomer) Ready(uint32) {
+	p := (*Port)(n)
+	p.mu.Lock()
+	loop := p.loop
+	p.mu.Unlock()
+	p.settle(loop)
+}
+
+// settle makes a newcomer's loop its home.
+func (p *Port) settle(loop *eventloop.Loop) {
+	if p.home.Load() == nil {
+		loop.Unlisten(p.handle, p.frontend)
+		p.handle = eventloop.Handle{}
+		p.arrive(loop)
+	}
+}
+
+// arrive makes a loop the port's home, on that loop's goroutine.
+func (p *Port) arrive(loop *eventloop.Loop) {
+	p.mu.Lock()
+	p.loop = loop
+	p.home.Store(laneOf(loop))
+	pending := p.pending
+	p.pending = nil
+	p.mu.Unlock()
+	p.watch()
+	if p.flows.Len() > 0 {
+		p.sweepAt(p.now(loop)) // which looks when it is due
+	}
+	for _, do := range pending {
+		do()
+	}
+}
+
+// Move takes the port to another loop: its frontend and its table. Its flows go on where they are.
+func (p *Port) Move(to *eventloop.Loop) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.resuming.Set() || !p.open || !to.Post(func() { p.arrive(to) }) {
+		return false
+	}
+	from := p.loop
+	from.Unwatch(p.handle, p.frontend)
+	p.handle = eventloop.Handle{}
+	from.StopTimer(&p.sweeping)
+	p.loop = nil
+	p.home.Store(nil)
+	return true
+}
+
+// atHome has do run on the goroutine of the port's home. It reports false if that has ended, with its group.
+func (p *Port) atHome(do func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	loop := p.loop
+	if loop == nil {
+		p.pending = append(p.pending, do)
+		return true
+	}
+	return loop.Post(func() {
+		p.mu.Lock()
+		here := p.loop == loop
+		p.mu.Unlock()
+		if !here {
+			p.atHome(do)
+			return
+		}
+		p.settle(loop)
+		do()
+	})
+}
+
+// SetOptions exchanges the options. Flows live on, and are forgotten by the new ones.
+func (p *Port) SetOptions(o Options) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	if p.options.Swap(&o) == nil {
+		return nil // the first ones
+	}
+	p.atHome(func() {
+		for p.flows.Len() > o.MaxFlows && p.evict() {
+		}
+		if p.flows.Len() > 0 {
+			p.sweepAt(p.now(p.home.Load().loop))
+		}
+	})
+	return nil
+}
+
+// report tells of a failure.
+func (p *Port) report(op string, client netip.AddrPort, err error) {
+	p.options.Load().Report(op, client, p.backend, err)
+}
+
+// sweeper is a port whose flows may have expired.
+type sweeper Port
+
+// Ring forgets those that have.
+func (s *sweeper) Ring(time.Duration) { (*Port)(s).sweep() }
+
+// sweep forgets the flows that have been idle for the timeout.
+func (p *Port) sweep() {
+	l, timeout := p.home.Load(), p.options.Load().Timeout
+	now := p.now(l.loop)
+	for _, f := range p.flows.Expire(now - timeout) {
+		p.count.expired.Add(1)
+		p.closeFlow(f)
+	}
+	if at, some := p.flows.Due(now, timeout); some {
+		p.sweepAt(at)
+	} else {
+		l.loop.StopTimer(&p.sweeping)
+	}
+}
+
+func (p *Port) sweepAt(at time.Duration) {
+	p.home.Load().loop.SetTimer(&p.sweeping, (*sweeper)(p), at)
+}
+
+// Stats gives the counts.
+func (p *Port) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open {
+		p.countLostBy(p.frontend, &p.lost)
+	}
+	return p.count.read()
+}
+
+// Close closes the frontend and every flow, and returns when that is done. It must not be called from Report.
+func (p *Port) Close() error {
+	p.closing.Do(func() {
+		if !p.atHome(func() { p.shut(true) }) {
+			p.shut(false)
+		}
+	})
+	<-p.done
+	return nil
+}
+
+// shut closes everything. The loops may have ended.
+func (p *Port) shut(watched bool) {
+	if watched {
+		loop := p.home.Load().loop
+		loop.Unwatch(p.handle, p.frontend)
+		loop.StopTimer(&p.sweeping)
+		loop.StopTimer(&p.resuming)
+	}
+	for _, f := range p.flows.Drain() {
+		p.closeFlow(f)
+	}
+	p.release()
+}
+
+// release gives up what kept the frontend open. Other loops may send on it until their flows are gone.
+func (p *Port) release() {
+	if p.refs.Add(-1) > 0 {
+		return
+	}
+	p.mu.Lock()
+	p.countLostBy(p.frontend, &p.lost)
+	p.open = false
+	closeFD(p.frontend)
+	p.mu.Unlock()
+	close(p.done)
+}
+
+// countLost counts what a socket had no room for, where a datagram told.
+func (p *Port) countLost(before *atomic.Uint32, told ancillary) {
+	if told.counted {
+		p.count.countLost(before, told.lost)
+	}
+}
+
+// countLostBy counts what a socket had no room for as it knows itself.
+func (p *Port) countLostBy(fd int, before *atomic.Uint32) {
+	if lost, counted := lostBy(fd); counted {
+		p.count.countLost(before, lost)
+	}
+}
