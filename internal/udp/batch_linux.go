@@ -69,6 +69,8 @@ type outbox struct {
 	port *Port // whose they are, if there are any
 	way  direction
 
+	renewed bool // they were given to another flow than they were put for
+
 	messages [batch]unix.Mmsghdr
 	parcels  [batch]parcel
 	iovecs   [batch]unix.Iovec // a message has as many as buffers, one after the other
@@ -95,6 +97,14 @@ func (o *outbox) flow() *flow {
 		return nil
 	}
 	return o.parcels[o.length-1].flow
+}
+
+// socket is what the messages are sent on.
+func (o *outbox) socket() int {
+	if o.way == toBackend {
+		return int(o.flow().fd)
+	}
+	return o.port.frontend
 }
 
 // put adds a received message: a datagram, or a block of datagrams of segment bytes each. Blocks are not made of
@@ -181,5 +191,5 @@ func (o *outbox) datagrams(i int) iter.Seq[unix.Iovec] {
 
 // clear forgets the messages.
 func (o *outbox) clear() {
-	o.length, o.buffers = 0, 0
+	o.length, o.buffers, o.renewed = 0, 0, false
 }

@@ -82,7 +82,7 @@ func ask(client *net.UDPConn, datagram, buffer []byte) error {
 	return err
 }
 
-func benchListen(b *testing.B) *net.UDPConn {
+func benchListen(b testing.TB) *net.UDPConn {
 	b.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -103,7 +103,7 @@ func benchClient(b *testing.B, server netip.AddrPort) *net.UDPConn {
 }
 
 // echo is a backend that answers everything with itself.
-func echo(b *testing.B) netip.AddrPort {
+func echo(b testing.TB) netip.AddrPort {
 	conn := benchListen(b)
 	go func() {
 		buffer := make([]byte, maxDatagram)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -159,11 +160,12 @@ func testTableFitsDescriptorLimit(t *testing.T, e engine) {
 func TestOutOfDescriptorsOutdatedFlowGoes(t *testing.T) {
 	backend := addressOf(listen(t, "127.0.0.1"))
 	source := backend.Addr()
-	if outdated(source, backend) {
+	fresh := func() (netip.Addr, error) { return freshSource(backend) }
+	if outdated(source, fresh) {
 		t.Error("outdated, with a descriptor")
 	}
 	limitDescriptors(t, 0)
-	if !outdated(source, backend) {
+	if !outdated(source, fresh) {
 		t.Error("not outdated, without a descriptor")
 	}
 }

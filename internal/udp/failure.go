@@ -14,27 +14,52 @@ import (
 var passing = []syscall.Errno{syscall.EMSGSIZE, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ENOBUFS,
 	syscall.EPERM, syscall.EACCES, syscall.EHOSTUNREACH}
 
-// faulty tells whether a send to the backend that failed twice shows that the socket is no good any more: its source
-// address may have left the host. That is EINVAL, but ENETUNREACH with newer kernels, for which a missing route is the
-// same: then it takes a look at the source, the address that the socket has.
-func faulty(err error, backend netip.AddrPort, source func() netip.Addr) bool {
+// prober finds out whether a flow's socket, to which sending has failed, is no good any more: its source address may
+// have left the host. Its zero value is ready.
+type prober struct{ again time.Duration }
+
+// probePause is how long a missing route is believed in. A look at it costs three system calls.
+const probePause = 100 * time.Millisecond
+
+// faulty tells whether the error of a send, or of its second try, shows that the socket is no good. It is EINVAL, but
+// ENETUNREACH with newer kernels, for which a missing route is the same. So then source, the address that the socket
+// speaks from, is compared with that of a fresh one.
+func (p *prober) faulty(err error, now time.Duration, source func() netip.Addr, fresh func() (netip.Addr, error)) bool {
 	for _, errno := range passing {
 		if errors.Is(err, errno) {
 			return false
 		}
 	}
-	return !errors.Is(err, syscall.ENETUNREACH) || outdated(source(), backend)
+	switch {
+	case !errors.Is(err, syscall.ENETUNREACH):
+		return true
+	case now < p.again:
+		return false
+	case outdated(source(), fresh):
+		return true
+	}
+	p.again = now + probePause
+	return false
 }
 
 // outdated tells whether a new socket would reach the backend where the one that speaks from source does not: from
 // another address. Where descriptors or ports have run out nobody can tell, and the new socket needs those of the old.
-func outdated(source netip.Addr, backend netip.AddrPort) bool {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(backend))
+func outdated(source netip.Addr, fresh func() (netip.Addr, error)) bool {
+	addr, err := fresh()
 	if err != nil {
 		return exhausted(err)
 	}
+	return addr != source
+}
+
+// freshSource is the address that a new socket would speak to the backend from.
+func freshSource(backend netip.AddrPort) (netip.Addr, error) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(backend))
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	defer func() { _ = conn.Close() }() // nothing was sent
-	return sourceOf(conn) != source
+	return sourceOf(conn), nil
 }
 
 // sourceOf is the address that a socket speaks from.

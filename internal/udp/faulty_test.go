@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestFaulty(t *testing.T) {
@@ -26,10 +27,37 @@ func TestFaulty(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := os.NewSyscallError("sendmmsg", c.errno)
-			got := faulty(err, backend, func() netip.Addr { return netip.MustParseAddr(c.source) })
+			got := new(prober).faulty(err, 0, func() netip.Addr { return netip.MustParseAddr(c.source) },
+				func() (netip.Addr, error) { return freshSource(backend) })
 			if got != c.want {
 				t.Errorf("faulty: %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// A route that is missing is not looked for again with each datagram.
+func TestMissingRouteIsProbedRarely(t *testing.T) {
+	var p prober
+	probes := 0
+	here := netip.MustParseAddr("127.0.0.1")
+	ask := func(now time.Duration) {
+		if p.faulty(syscall.ENETUNREACH, now, func() netip.Addr { return here }, func() (netip.Addr, error) {
+			probes++
+			return here, nil
+		}) {
+			t.Error("faulty, with a source that is there")
+		}
+	}
+	for now := range probePause {
+		if now%time.Millisecond == 0 {
+			ask(now)
+		}
+	}
+	if probes != 1 {
+		t.Errorf("%d probes, want 1", probes)
+	}
+	if ask(probePause); probes != 2 {
+		t.Errorf("%d probes after the pause, want 2", probes)
 	}
 }

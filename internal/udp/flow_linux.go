@@ -26,7 +26,6 @@ type flow struct {
 	handle eventloop.Handle
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
 	wide   bool          // its socket has been made ready for bursts
-	faulty bool          // its socket is of no more use; the home's
 
 	// What is of the loop that it is on.
 	heard bool // the backend has answered

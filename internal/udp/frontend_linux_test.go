@@ -9,8 +9,8 @@ import (
 // frontendOf is the descriptor of a relay's frontend.
 func frontendOf(t *testing.T, r *rig) int {
 	t.Helper()
-	if l, ok := r.relay.(*Loop); ok {
-		return l.frontend
+	if loop, ok := r.relay.(loopRelay); ok {
+		return loop.frontend
 	}
 	return descriptor(t, r.relay.(*Portable).frontend)
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
 // moby#11185: the table is bounded, and a full one still serves each new client.
@@ -39,7 +41,7 @@ func testFullTableKeepsConversations(t *testing.T, e engine) {
 	clock.advance(10 * time.Second)
 	send(t, ignored, []byte("anyone?"))
 	gone := expect(t, backend, []byte("anyone?"))
-	clock.advance(2 * grace)
+	clock.advance(2 * flows.Grace)
 	exchange(t, newcomer, backend, []byte("new"))
 
 	if from := exchange(t, answered, backend, []byte("still there")); from != kept {
@@ -64,8 +66,8 @@ func testNewClientsDoNotEvictEachOther(t *testing.T, e engine) {
 		idle time.Duration
 		come int
 	}{
-		{"idle table", grace, limit},
-		{"busy table", grace / 2, limit / 2},
+		{"idle table", flows.Grace, limit},
+		{"busy table", flows.Grace / 2, limit / 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			backend := listen(t, "127.0.0.1")
@@ -77,14 +79,14 @@ func testNewClientsDoNotEvictEachOther(t *testing.T, e engine) {
 			}
 			clock.advance(c.idle)
 			clients := make([]*net.UDPConn, c.come)
-			flows := make([]netip.AddrPort, c.come)
+			froms := make([]netip.AddrPort, c.come)
 			for i := range clients {
 				clients[i] = dial(t, at(r, "127.0.0.1"))
 				send(t, clients[i], fmt.Appendf(nil, "new %d", i))
-				flows[i] = expect(t, backend, fmt.Appendf(nil, "new %d", i))
+				froms[i] = expect(t, backend, fmt.Appendf(nil, "new %d", i))
 			}
 			for i, client := range clients {
-				reply(t, backend, []byte("late answer"), flows[i])
+				reply(t, backend, []byte("late answer"), froms[i])
 				expect(t, client, []byte("late answer"))
 			}
 		})

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
 // received is a message as it comes in: of a flow, so many bytes, and in a block if segment says so.
@@ -55,9 +57,9 @@ func TestOutbox(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var o outbox
-			flows := []*flow{newTestFlow(0), newTestFlow(1)}
+			all := []*flow{newTestFlow(0), newTestFlow(1)}
 			for _, r := range c.in {
-				o.put(flows[r.flow], make([]byte, r.size), r.segment, c.limit)
+				o.put(all[r.flow], toBackend, make([]byte, r.size), r.segment, c.limit)
 			}
 			if got := contents(&o); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
@@ -67,14 +69,14 @@ func TestOutbox(t *testing.T) {
 }
 
 func newTestFlow(port uint32) *flow {
-	return &flow{tracking: tracking[flowKey]{key: flowKey{client: peer{port: port}}}}
+	return &flow{Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}}}
 }
 
 // contents are the sizes of the datagrams in an outbox, as its messages tell the kernel.
 func contents(o *outbox) string {
 	var messages []string
 	for i := range o.length {
-		m := o.complete(i, unix.AF_INET, false, true)
+		m := o.complete(i, true)
 		total, segment := 0, segmentOf(m)
 		for _, iovec := range unsafe.Slice(m.Hdr.Iov, m.Hdr.Iovlen) {
 			total += int(iovec.Len)
@@ -112,10 +114,10 @@ func TestOutboxDatagrams(t *testing.T) {
 	var o outbox
 	f := newTestFlow(0)
 	first, second := pattern(500), pattern(250)[:50]
-	o.put(f, first[:400], 100, maxBlock)
-	o.put(f, first[400:], 0, maxBlock)
-	o.put(f, second, 0, maxBlock)
-	o.complete(0, unix.AF_INET, false, true)
+	o.put(f, toBackend, first[:400], 100, maxBlock)
+	o.put(f, toBackend, first[400:], 0, maxBlock)
+	o.put(f, toBackend, second, 0, maxBlock)
+	o.complete(0, true)
 	var all [][]byte
 	for iovec := range o.datagrams(0) {
 		all = append(all, unsafe.Slice(iovec.Base, iovec.Len))

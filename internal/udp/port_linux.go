@@ -39,6 +39,7 @@ type Port struct {
 	pace     backoff // of a frontend that fails
 	resuming eventloop.Timer
 	sweeping eventloop.Timer
+	prober   prober
 
 	mu      sync.Mutex
 	loop    *eventloop.Loop // of home; nil while the port is on its way to another

@@ -25,6 +25,7 @@ type Portable struct {
 	flows   portableTable // empty, and staying so, once done is closed and shutdown has had mu
 	sweeper *time.Timer   // runs sweep; armed while there are flows, so that an idle port has nothing to wake for
 	readers sync.WaitGroup
+	prober  prober // Serve's
 
 	done  chan struct{} // closed first of all when the relay closes
 	close func() error  // shutdown, once

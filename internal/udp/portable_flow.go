@@ -50,18 +50,29 @@ func (f *portableFlow) close() { _ = f.conn.Close() }
 
 // forward takes one datagram from a client to the backend.
 func (r *Portable) forward(datagram []byte, key portableKey) {
-	f, err := r.flow(key)
-	if err != nil {
-		r.count.countDrop(1, err)
-		r.fail("open a flow to the backend", key.client, err)
-		return
-	}
-	if err := r.send(f, datagram); err != nil {
+	for try := 1; ; try++ {
+		f, err := r.flow(key)
+		if err != nil {
+			r.count.countDrop(1, err)
+			r.fail("open a flow to the backend", key.client, err)
+			return
+		}
+		if err = r.send(f, datagram); err == nil {
+			r.count.countSent(toBackend, 1, len(datagram))
+			return
+		}
+		if faulty := r.prober.faulty(err, r.now(), func() netip.Addr { return sourceOf(f.conn) },
+			func() (netip.Addr, error) { return freshSource(r.backend) }); faulty {
+			r.abandon(f)
+			if try == 1 {
+				r.fail("send to the backend, from another port then", key.client, err)
+				continue
+			}
+		}
 		r.count.countDrop(1, err)
 		r.fail("send to the backend", key.client, err)
 		return
 	}
-	r.count.countSent(toBackend, 1, len(datagram))
 }
 
 // send tries twice. The error that a connected socket answers a send with may be the ICMP answer to an earlier
@@ -72,6 +83,9 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 		return nil
 	}
 	r.count.countRefusal(first)
+	if !fromICMP(first) {
+		return first
+	}
 	err := f.send(datagram)
 	if err == nil {
 		r.count.retried.Add(1)
@@ -79,9 +93,6 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 		return nil
 	}
 	r.count.countRefusal(err)
-	if faulty(err, r.backend, func() netip.Addr { return sourceOf(f.conn) }) {
-		r.abandon(f)
-	}
 	return err
 }
 

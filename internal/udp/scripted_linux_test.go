@@ -71,14 +71,13 @@ func (s *scripted) script(f func(s *scripted)) {
 // isBlock tells whether a message asks for UDP_SEGMENT.
 func isBlock(m *unix.Mmsghdr) bool { return segmentOf(m) > 0 }
 
-// newScripted makes a loop on a scripted kernel. Nobody serves it yet.
-func newScripted(t *testing.T, backend netip.AddrPort, o Options) (*rig, *Loop, *scripted) {
+// newScripted makes a port on a scripted kernel.
+func newScripted(t *testing.T, backend netip.AddrPort, o Options) (*rig, *Port, *scripted) {
 	t.Helper()
 	r := eventLoop.newRelay(t, "127.0.0.1", backend, o)
-	l := r.relay.(*Loop)
-	kernel := new(scripted)
-	l.kernel = kernel
-	return r, l, kernel
+	p, kernel := portUnder(r), new(scripted)
+	p.do(func() { p.kernel = kernel })
+	return r, p, kernel
 }
 
 // sendBlock sends several datagrams as one block (UDP_SEGMENT), to an address or, if that is not valid, the peer.

@@ -11,76 +11,100 @@ import (
 //
 // An error concerns the first message that is left. To the backend it is tried once more: the error may be the answer
 // to an earlier datagram, from when the backend was down, and is cleared by being returned (moby#52483). When a block
-// fails it is sent datagram by datagram.
+// fails it is sent datagram by datagram. When the flow's socket turns out to be of no more use a new flow takes its place.
 func (l *lane) flush() {
 	o := &l.out
 	if o.length == 0 {
 		return
 	}
-	p, last, fd := o.port, o.flow(), o.port.frontend
-	if o.way == toBackend {
-		fd = int(last.fd)
-	}
 	for i := range o.length {
 		o.complete(i, true)
 	}
 	for sent := 0; sent < o.length; {
-		n, errno := p.kernel.send(fd, o.messages[sent:o.length])
+		n, errno := o.port.kernel.send(o.socket(), o.messages[sent:o.length])
 		if errno != 0 {
 			n = 1
-			l.sendAgain(fd, sent, errno)
+			l.sendAgain(sent, errno)
 		} else {
-			p.countSent(o.parcels[sent:][:n], o.way)
+			o.port.countSent(o.parcels[sent:][:n], o.way)
 		}
 		sent += n
 	}
-	way := o.way
 	o.clear()
-	if way == toBackend && last.faulty {
-		p.abandon(last)
-	}
 }
 
 // sendAgain deals with message i, which could not be sent.
-func (l *lane) sendAgain(fd, i int, errno unix.Errno) {
+func (l *lane) sendAgain(i int, errno unix.Errno) {
 	o := &l.out
 	p, parcel, way := o.port, &o.parcels[i], o.way
-	if way == toBackend && fromICMP(errno) {
-		if errno = p.retry(fd, o.messages[i:i+1], parcel.flow, errno); errno == 0 {
-			p.countSent(o.parcels[i:i+1], way)
-			return
-		}
+	if way == toBackend {
+		errno = l.retry(o.messages[i:i+1], errno)
 	}
 	if parcel.datagrams > 1 && refusesBlock(errno) {
 		parcel.flow.limits[way] = lowered(parcel.segment, errno)
-		l.sendEach(fd, i)
+		l.sendEach(i)
+		return
+	}
+	if errno != 0 && l.renew(errno) {
+		_, errno = p.kernel.send(o.socket(), o.messages[i:i+1])
+	}
+	if errno == 0 {
+		p.countSent(o.parcels[i:i+1], way)
 		return
 	}
 	p.lose(parcel.flow, parcel.datagrams, way, sysError("sendmmsg", errno))
 }
 
-// retry tries a message a second time after the error first, and returns its new one.
-func (p *Port) retry(fd int, message []unix.Mmsghdr, f *flow, first unix.Errno) unix.Errno {
+// retry tries a message to the backend a second time, unless the error first is surely its own, and gives its new one.
+func (l *lane) retry(message []unix.Mmsghdr, first unix.Errno) unix.Errno {
+	p := l.out.port
 	p.count.countRefusal(first)
-	_, errno := p.kernel.send(fd, message)
+	if !fromICMP(first) {
+		return first
+	}
+	_, errno := p.kernel.send(l.out.socket(), message)
 	if errno != 0 {
 		p.count.countRefusal(errno)
 		return errno
 	}
 	p.count.retried.Add(1)
-	p.report("send to the backend, done at the second try", f.Key.client.addrPort(), sysError("sendmmsg", first))
+	p.report("send to the backend, done at the second try", l.out.flow().Key.client.addrPort(),
+		sysError("sendmmsg", first))
 	return 0
 }
 
-// fromICMP says whether an error may be the answer of a router, or of the backend's host, to an earlier datagram: it is
-// what ICMP messages become (icmp_err_convert and icmpv6_err_convert in the kernel).
-func fromICMP(errno unix.Errno) bool {
-	switch errno {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EACCES, unix.ENOPROTOOPT,
-		unix.EPROTO, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.ENONET:
-		return true
+// renew gives the messages to the backend to a new flow of the same client, once, if the error shows that the socket of
+// the one they have is of no more use.
+func (l *lane) renew(errno unix.Errno) bool {
+	o := &l.out
+	p, f := o.port, o.flow()
+	err := sysError("sendmmsg", errno)
+	if o.way != toBackend || o.renewed || !p.prober.faulty(err, p.now(l.loop),
+		func() netip.Addr { return source(int(f.fd)) }, p.freshSource) {
+		return false
 	}
-	return false
+	o.renewed = true
+	p.report("send to the backend, from another port then", f.Key.client.addrPort(), err)
+	p.abandon(f)
+	g, err := p.openFlow(l, f.Key)
+	if err != nil {
+		p.report("open a flow to the backend", f.Key.client.addrPort(), err)
+		return false
+	}
+	for i := range o.length {
+		o.parcels[i].flow = g
+	}
+	return true
+}
+
+// freshSource is the address that a new flow would speak from.
+func (p *Port) freshSource() (netip.Addr, error) {
+	fd, err := p.kernel.open(p.backendFamily, p.address)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer closeFD(fd)
+	return source(fd), nil
 }
 
 // refusesBlock tells whether an error may come from sending datagrams together: the kernel does not know how (EINVAL), a
@@ -99,20 +123,23 @@ func lowered(segment int, errno unix.Errno) uint16 {
 }
 
 // sendEach sends the datagrams of a block that was refused one by one.
-func (l *lane) sendEach(fd, i int) {
+func (l *lane) sendEach(i int) {
 	o := &l.out
-	p, f, way := o.port, o.parcels[i].flow, o.way
+	p, way := o.port, o.way
 	p.count.blocksRefused.Add(1)
 	single := []unix.Mmsghdr{*o.complete(i, false)}
 	single[0].Hdr.SetIovlen(1)
 	for datagram := range o.datagrams(i) {
 		single[0].Hdr.Iov = &datagram
-		_, errno := p.kernel.send(fd, single)
-		if errno != 0 && way == toBackend && fromICMP(errno) {
-			errno = p.retry(fd, single, f, errno)
+		_, errno := p.kernel.send(o.socket(), single)
+		if errno != 0 && way == toBackend {
+			errno = l.retry(single, errno)
+		}
+		if errno != 0 && l.renew(errno) {
+			_, errno = p.kernel.send(o.socket(), single)
 		}
 		if errno != 0 {
-			p.lose(f, 1, way, sysError("sendmmsg", errno))
+			p.lose(o.parcels[i].flow, 1, way, sysError("sendmmsg", errno))
 			continue
 		}
 		p.countSent([]parcel{{datagrams: 1, bytes: int(datagram.Len)}}, way)
@@ -123,9 +150,6 @@ func (l *lane) sendEach(fd, i int) {
 func (p *Port) lose(f *flow, datagrams int, way direction, err error) {
 	p.count.countDrop(datagrams, err)
 	p.report(way.op(), f.Key.client.addrPort(), err)
-	if way == toBackend && !f.faulty {
-		f.faulty = faulty(err, p.backend, func() netip.Addr { return source(int(f.fd)) })
-	}
 }
 
 // countSent counts what has left.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -159,6 +160,20 @@ func descriptorLimit() int {
 	}
 	return int(min(limit.Cur, math.MaxInt))
 }
+
+// fromICMP says whether an error may be the answer of a router, or of the backend's host, to an earlier datagram: it is
+// one of those that ICMP messages become (icmp_err_convert and icmpv6_err_convert in the kernel).
+func fromICMP(err error) bool {
+	for _, errno := range icmpErrors {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+var icmpErrors = []syscall.Errno{unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EACCES,
+	unix.ENOPROTOOPT, unix.EPROTO, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.ENONET}
 
 // drainErrors empties a socket's queue of errors, of at most that many, and says of how many.
 func drainErrors(fd, most int) (n int) {
