@@ -210,6 +210,10 @@ func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok b
 	if n > 1 {
 		f.widen()
 	}
+	if lasting(errno) {
+		l.loop.Unwatch(f.handle, int(f.fd))
+		f.handle = eventloop.Handle{}
+	}
 	return n, errno, true
 }
 
@@ -230,10 +234,13 @@ func (f *flow) failed(l *lane, errno unix.Errno) {
 	err := sysError("recvmmsg", errno)
 	p.count.countRefusal(err)
 	p.report("receive from the backend", f.Key.client.addrPort(), err)
-	if !fromICMP(errno) {
+	if lasting(errno) {
 		f.atHome(l, func() { p.abandon(f) })
 	}
 }
+
+// lasting says whether a receive may fail in that way again and again.
+func lasting(errno unix.Errno) bool { return errno != 0 && errno != unix.EAGAIN && !fromICMP(errno) }
 
 // widen makes a flow's socket ready for bursts, the first time that it has one. Most flows never have: an exchange of
 // single datagrams gains nothing by it. The flow is at home, or its mu is held.

@@ -320,7 +320,12 @@ func TestBusyPortGrows(t *testing.T) {
 	t.Cleanup(group.Close)
 	frontend := listen(t, "127.0.0.1")
 	address := addressOf(frontend)
-	p, err := New(group, takeFD(t, frontend), echo(t), Options{})
+	kernel := &scripted{failSend: func(int, *unix.Mmsghdr) unix.Errno {
+		for begun := time.Now(); time.Since(begun) < 50*time.Microsecond; { // so that it does not take much to keep the loop busy
+		}
+		return 0
+	}}
+	p, err := newPort(group, takeFD(t, frontend), echo(t), Options{}, kernel, (*eventloop.Loop).Now)
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Close()) })
 	var stop atomic.Bool
