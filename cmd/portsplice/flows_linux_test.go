@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,7 +94,8 @@ func TestIdleFlows_moby11185(t *testing.T) {
 	memory, descriptors := p.privateKB(t), p.descriptors(t)
 	open(flows)
 	const added = flows - warmUp
-	if got := p.descriptors(t) - descriptors; got != added {
+	loops := 2 * runtime.GOMAXPROCS(0) // descriptors that these have
+	if got := p.descriptors(t) - descriptors; got < added-loops || got > added+loops {
 		t.Errorf("%d idle flows have %d descriptors", added, got)
 	}
 	perFlow := float64(p.privateKB(t)-memory) / added
@@ -160,4 +162,68 @@ func TestBackendDown_moby52483(t *testing.T) {
 		t.Errorf("%d lines in the log, want 1 to %d:\n%s", lines, atMost, p.stderr)
 	}
 	p.signalled(t, syscall.SIGTERM)
+}
+
+// TestStandstill: a process that stood still for longer than the timeout (SIGSTOP here; a frozen cgroup or a suspended
+// machine are the same) forgets no flow whose datagrams wait, in whichever socket.
+func TestStandstill(t *testing.T) {
+	const clients, idle = 5, 2 * time.Second
+	for _, engine := range []string{"auto", "fallback"} {
+		for _, way := range []string{"requests", "replies"} {
+			t.Run(engine+", "+way, func(t *testing.T) {
+				t.Parallel()
+				frontend := freePort(t, "udp", ours())
+				backend, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ours(), 0)))
+				must(t, err)
+				t.Cleanup(func() { must(t, backend.Close()) })
+				p := run{args: arguments("udp", frontend, backend.LocalAddr().(*net.UDPAddr).AddrPort(), "-engine", engine,
+					"-udp-timeout", idle.String())}.serve(t)
+				b := make([]byte, 16)
+				receive := func() (string, netip.AddrPort) {
+					must(t, backend.SetReadDeadline(time.Now().Add(timeout)))
+					n, from, err := backend.ReadFromUDPAddrPort(b)
+					must(t, err)
+					return string(b[:n]), from
+				}
+				conns, flows := make([]net.Conn, clients), map[string]netip.AddrPort{}
+				for i := range conns {
+					conns[i] = dial(t, "udp", frontend)
+					_, err := fmt.Fprint(conns[i], i)
+					must(t, err)
+					who, from := receive()
+					flows[who] = from
+					_, err = backend.WriteToUDPAddrPort([]byte(who), from)
+					must(t, err)
+					_, err = conns[i].Read(b)
+					must(t, err)
+				}
+				p.stopped(t)
+				if way == "requests" {
+					for i := range conns {
+						_, err := fmt.Fprint(conns[i], i)
+						must(t, err)
+					}
+				} else {
+					for who, flow := range flows {
+						_, err := backend.WriteToUDPAddrPort([]byte(who), flow)
+						must(t, err)
+					}
+				}
+				<-time.After(idle + idle/4)
+				must(t, p.Process.Signal(syscall.SIGCONT))
+				for i := range conns {
+					if way == "requests" {
+						if who, from := receive(); from != flows[who] {
+							t.Errorf("client %s speaks from %v, before from %v", who, from, flows[who])
+						}
+						continue
+					}
+					if n, err := conns[i].Read(b); err != nil || string(b[:n]) != fmt.Sprint(i) {
+						t.Errorf("client %d received %q, %v", i, b[:n], err)
+					}
+				}
+				p.signalled(t, syscall.SIGTERM)
+			})
+		}
+	}
 }

@@ -23,7 +23,9 @@ type Portable struct {
 
 	mu      sync.Mutex    // guards flows; held for a few steps, never across a system call
 	flows   portableTable // empty, and staying so, once done is closed and shutdown has had mu
-	sweeper *time.Timer   // runs sweep; armed while there are flows, so that an idle port has nothing to wake for
+	sweeper *time.Timer   // runs tick; armed while there are flows, so that an idle port has nothing to wake for
+	noted   time.Duration // when tick found that flows may have expired; zero: it has not. The timer's own, as again is
+	again   int           // how often it has begun anew
 	readers sync.WaitGroup
 	prober  prober // Serve's
 
@@ -52,7 +54,7 @@ func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Por
 		flows:    flows.New[portableKey, *portableFlow](),
 		done:     make(chan struct{}),
 	}
-	r.sweeper = time.AfterFunc(o.Timeout, r.sweep)
+	r.sweeper = time.AfterFunc(o.Timeout, r.tick)
 	r.sweeper.Stop()
 	r.close = sync.OnceValue(r.shutdown)
 	return r, nil
@@ -219,13 +221,44 @@ func (r *Portable) full() bool {
 	return r.flows.Len() >= r.options.MaxFlows
 }
 
-// sweep forgets the flows that have been idle for the timeout, and sets the timer for the next one to come.
-func (r *Portable) sweep() {
-	now := r.now()
+// settle is how long the relay is to have run, since it was found that flows seem idle, before they are forgotten. When
+// the process stood still, their datagrams may only not have been read yet: 5,000, which a socket of 4 MiB holds, take
+// a fifth of it. A standstill meanwhile begins it anew, a few times: a machine may also be that slow.
+const (
+	settle      = 250 * time.Millisecond
+	standstills = 4
+)
+
+// tick is when flows may have expired. It is only noted at first.
+func (r *Portable) tick() {
+	now, rest := r.now(), min(settle, r.options.Timeout/8)
+	if r.noted == 0 || now-r.noted > 2*rest && r.again < standstills {
+		if r.noted == 0 {
+			r.again = 0
+		}
+		r.noted, r.again = now, r.again+1
+		r.arm(rest)
+		return
+	}
+	noted := r.noted
+	r.noted = 0
+	r.sweep(noted)
+}
+
+func (r *Portable) arm(wait time.Duration) {
 	r.mu.Lock()
-	idle := r.flows.Expire(now - r.options.Timeout)
-	if at, some := r.flows.Due(now, r.options.Timeout); some && !r.closed() {
-		r.sweeper.Reset(at - now)
+	defer r.mu.Unlock()
+	if !r.closed() {
+		r.sweeper.Reset(wait)
+	}
+}
+
+// sweep forgets the flows that had been idle for the timeout then, and sets the timer for the next one to come.
+func (r *Portable) sweep(then time.Duration) {
+	r.mu.Lock()
+	idle := r.flows.Expire(then - r.options.Timeout)
+	if at, some := r.flows.Due(then, r.options.Timeout); some && !r.closed() {
+		r.sweeper.Reset(at - then)
 	}
 	r.mu.Unlock()
 	r.count.expired.Add(uint64(len(idle)))

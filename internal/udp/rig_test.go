@@ -92,7 +92,7 @@ var portable = engine{"portable", func(_ *testing.T, frontend *net.UDPConn, back
 
 func (r *Portable) settings() Options                 { return r.options }
 func (r *Portable) setClock(now func() time.Duration) { r.now = now }
-func (r *Portable) sweepNow()                         { r.sweep() }
+func (r *Portable) sweepNow()                         { r.sweep(r.now()) }
 
 // rig is a relay under test.
 type rig struct {
