@@ -37,6 +37,16 @@ const (
 	Never    Policy = "never"
 )
 
+// Blocks says when several datagrams are passed on as one block.
+type Blocks string
+
+// BlocksAuto is where every receiver is sure to get single datagrams all the same.
+const (
+	BlocksAuto Blocks = "auto"
+	BlocksOn   Blocks = "on"
+	BlocksOff  Blocks = "off"
+)
+
 // Config is everything that the program is told.
 type Config struct {
 	Protocol    listener.Protocol
@@ -50,6 +60,7 @@ type Config struct {
 	DialTimeout time.Duration
 	UDPTimeout  time.Duration
 	MaxFlows    int // of UDP; zero: as many as descriptors allow
+	UDPBlocks   Blocks
 }
 
 // ErrHelp is returned when the usage was asked for and has been printed.
@@ -118,6 +129,9 @@ func (c *Config) declare(fs *flag.FlagSet) {
 	fs.DurationVar(&c.DialTimeout, "dial-timeout", 10*time.Second, "bound of a dial to the backend (TCP and SCTP)")
 	fs.DurationVar(&c.UDPTimeout, "udp-timeout", 90*time.Second, "idle time after which a UDP flow is forgotten")
 	fs.IntVar(&c.MaxFlows, "max-flows", 0, "bound of the UDP flows; 0 means as many as descriptors allow")
+	c.UDPBlocks = BlocksAuto
+	fs.Var(oneOf[Blocks]{&c.UDPBlocks, []Blocks{BlocksAuto, BlocksOn, BlocksOff}}, "udp-blocks",
+		"when UDP datagrams pass as blocks (UDP_SEGMENT): auto (where all receivers get them singly), on or off")
 }
 
 func fromEnvironment(fs *flag.FlagSet, getenv func(string) string) error {

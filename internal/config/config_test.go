@@ -29,6 +29,7 @@ func TestParse(t *testing.T) {
 		Policy:      Adaptive,
 		DialTimeout: 10 * time.Second,
 		UDPTimeout:  90 * time.Second,
+		UDPBlocks:   BlocksAuto,
 	}
 	with := func(change func(*Config)) Config {
 		c := base
@@ -52,9 +53,10 @@ func TestParse(t *testing.T) {
 		})},
 		{"mapped address", ports + "-container-ip ::ffff:172.17.0.2", nil, base},
 		{"listen descriptor", dockerd + "-use-listen-fd", nil, with(func(c *Config) { c.UseListenFD = true })},
-		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7", nil, with(func(c *Config) {
+		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7 -udp-blocks off", nil, with(func(c *Config) {
 			c.Policy = Never
 			c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Fallback, 2*time.Second, 5*time.Second, 7
+			c.UDPBlocks = BlocksOff
 		})},
 		{
 			"our environment", dockerd,

@@ -74,8 +74,14 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 	return &Relay{Engine: "fallback", Stats: func() fmt.Stringer { return engine.Stats() }}, nil
 }
 
+var blocks = map[config.Blocks]udp.Blocks{
+	config.BlocksAuto: udp.BlocksAuto,
+	config.BlocksOn:   udp.BlocksOn,
+	config.BlocksOff:  udp.BlocksOff,
+}
+
 func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
-	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Report: report}
+	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report}
 	supported := udp.Supported()
 	switch {
 	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:

@@ -70,6 +70,7 @@ type outbox struct {
 	way  direction
 
 	renewed bool // they were given to another flow than they were put for
+	large   bool // there is a block of datagrams that are too large for one
 
 	messages [batch]unix.Mmsghdr
 	parcels  [batch]parcel
@@ -88,6 +89,7 @@ type parcel struct {
 	datagrams int
 	segment   int // bytes of each datagram, but for the last
 	bytes     int
+	cut       bool // it came as a block, and is to be sent one by one
 	closed    bool // its last datagram is shorter, or empty: nothing may follow
 }
 
@@ -105,6 +107,17 @@ func (o *outbox) socket() int {
 		return int(o.flow().fd)
 	}
 	return o.port.frontend
+}
+
+// sendable is the message before which to stop, from message i on: the first that is to be cut.
+func (o *outbox) sendable(i int) int {
+	if !o.large {
+		return o.length
+	}
+	for i < o.length && !o.parcels[i].cut {
+		i++
+	}
+	return i
 }
 
 // put adds a received message: a datagram, or a block of datagrams of segment bytes each. Blocks are not made of
@@ -127,6 +140,9 @@ func (o *outbox) put(f *flow, way direction, message []byte, segment, limit int)
 		return
 	}
 	next.closed = last < next.segment || last == 0
+	if next.datagrams > 1 && next.segment > limit {
+		next.cut, o.large = true, true
+	}
 	o.parcels[o.length] = next
 	o.length++
 }
@@ -134,7 +150,7 @@ func (o *outbox) put(f *flow, way direction, message []byte, segment, limit int)
 // take joins the next message to the block if it may.
 func (p *parcel) take(next *parcel, limit int) bool {
 	switch {
-	case p.closed || p.flow != next.flow || p.segment > limit,
+	case p.closed || p.flow != next.flow || p.segment > limit, // what is cut is above the limit
 		next.bytes == 0, // an empty datagram would be nothing at all in a block
 		next.segment > p.segment,
 		next.segment < p.segment && next.datagrams > 1,
@@ -191,5 +207,5 @@ func (o *outbox) datagrams(i int) iter.Seq[unix.Iovec] {
 
 // clear forgets the messages.
 func (o *outbox) clear() {
-	o.length, o.buffers, o.renewed = 0, 0, false
+	o.length, o.buffers, o.renewed, o.large = 0, 0, false, false
 }

@@ -16,6 +16,7 @@ const controlSpace = 256
 // ancillary is what the kernel tells with a datagram, in control messages.
 type ancillary struct {
 	asked   local
+	device  uint32 // that it came by
 	segment int    // size of each datagram, but for the last, in a block of several (UDP_GRO); 0: one datagram
 	lost    uint32 // datagrams that the socket had no room for since it was opened (SO_RXQ_OVFL), if counted
 	counted bool
@@ -40,10 +41,12 @@ func (a *ancillary) read(level, kind int32, data []byte) {
 	case level == unix.SOL_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 		// struct in_pktinfo: interface, the local address to answer from, the address in the header.
 		a.asked = local{addr: netip.AddrFrom4([4]byte(data[4:8])).As16()}
+		a.device = binary.NativeEndian.Uint32(data)
 	case level == unix.SOL_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 		// struct in6_pktinfo: address, interface.
+		a.device = binary.NativeEndian.Uint32(data[16:])
 		if addr := netip.AddrFrom16([16]byte(data)); !addr.Is4In6() {
-			a.asked = local6(addr, binary.NativeEndian.Uint32(data[16:]))
+			a.asked = local6(addr, a.device)
 		}
 	case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
 		a.segment = int(int32(binary.NativeEndian.Uint32(data)))

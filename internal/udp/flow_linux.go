@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -34,11 +35,14 @@ type flow struct {
 	// limits are the largest datagrams that blocks to the backend, and to the client, are made of. A block that was
 	// refused lowers it.
 	limits [2]uint16
+	device uint32 // that the client came by
+
+	nowhere bool // the client has no address that an answer could go to
 }
 
 // openFlow finds the flow of key, or opens it, at another's expense when the table is full or there is no descriptor
 // or port left.
-func (p *Port) openFlow(l *lane, key flowKey) (*flow, error) {
+func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	now := p.now(l.loop)
 	if f := p.flows.Find(key); f != nil {
 		f.Touch(now)
@@ -48,13 +52,15 @@ func (p *Port) openFlow(l *lane, key flowKey) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), limits: [...]uint16{maxBlock, maxBlock}}
+	o := p.options.Load()
+	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), device: device}
+	f.limits = [...]uint16{toBackend: p.blocksTo(o), toClients: p.blocksBack(o, device)}
+	f.nowhere = netip.AddrFrom16(key.client.addr).Unmap().IsUnspecified()
 	f.at.Store(l)
 	if f.handle, err = l.loop.Watch(fd, unix.EPOLLIN, f); err != nil {
 		closeFD(fd)
 		return nil, err
 	}
-	o := p.options.Load()
 	if p.flows.Len() >= o.MaxFlows {
 		p.evict()
 	}

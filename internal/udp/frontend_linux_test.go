@@ -1,9 +1,13 @@
 package udp
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/needroot"
 )
 
 // frontendOf is the descriptor of a relay's frontend.
@@ -64,5 +68,111 @@ func testInheritedSocketWithErrorQueue(t *testing.T, e engine) {
 				t.Error("an error waits on the frontend")
 			}
 		})
+	}
+}
+
+// A buffer that the socket's opener made larger than ours is not made smaller.
+func TestLargerBuffersAreKept(t *testing.T) { onEach(t, testLargerBuffersAreKept) }
+
+func testLargerBuffersAreKept(t *testing.T, e engine) {
+	needroot.Check(t)
+	const large = 8 * frontendBuffer
+	inherited := listen(t, "127.0.0.1")
+	fd := descriptor(t, inherited)
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, large))
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, large))
+	r := e.newRelayOn(t, inherited, netip.MustParseAddrPort("127.0.0.1:53"), Options{})
+	for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
+		if has, err := unix.GetsockoptInt(frontendOf(t, r), unix.SOL_SOCKET, option); has != 2*large || err != nil {
+			t.Errorf("option %d: %d bytes, %v, want %d", option, has, err, 2*large)
+		}
+	}
+}
+
+// A frontend that is ready for ever without a datagram is reported and rests. Transmit time stamps, which its opener asked
+// for, are taken out of its queue of errors, and it goes on.
+func TestUselessReadinessDoesNotSpin(t *testing.T) {
+	t.Run("shut down", func(t *testing.T) {
+		var told reports
+		backend := listen(t, "127.0.0.1")
+		r := eventLoop.newRelay(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+		begun := time.Now()
+		if err := unix.Shutdown(portUnder(r).frontend, unix.SHUT_RDWR); err != nil && err != unix.ENOTCONN {
+			t.Fatal(err)
+		}
+		waitFor(t, "eighth report", func() bool { return told.count(unix.ESHUTDOWN) >= 8 })
+		if took, least := time.Since(begun), 63*time.Millisecond; took < least { // 0+1+2+4+8+16+32
+			t.Errorf("eight attempts took %v, want %v: it spins", took, least)
+		}
+	})
+	t.Run("time stamps", func(t *testing.T) {
+		inherited := listen(t, "127.0.0.1")
+		const txSoftware = unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
+		must(t, unix.SetsockoptInt(descriptor(t, inherited), unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txSoftware))
+		backend := listen(t, "127.0.0.1")
+		r := eventLoop.newRelayOn(t, inherited, addressOf(backend), Options{})
+		client := dial(t, r.address)
+		for range 10 {
+			exchange(t, client, backend, []byte("hello"))
+		}
+		waitFor(t, "empty queue of errors", func() bool { return !failed(t, frontendOf(t, r)) })
+	})
+}
+
+// A client without an address, as DHCP's have none, is relayed; what it is answered is dropped, and not sent to this
+// host's own port.
+func TestAnswerToNowhereIsDropped(t *testing.T) { onEach(t, testAnswerToNowhereIsDropped) }
+
+func testAnswerToNowhereIsDropped(t *testing.T, e engine) {
+	var told reports
+	backend, own := listen(t, "127.0.0.1"), listen(t, "127.0.0.1")
+	nowhere := netip.AddrPortFrom(netip.IPv4Unspecified(), addressOf(own).Port())
+	r := e.serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+	var flow netip.AddrPort
+	switch r := r.relay.(type) {
+	case *Portable:
+		r.forward([]byte("discover"), portableKey{client: nowhere})
+		flow = expect(t, backend, []byte("discover"))
+	case loopRelay:
+		r.do(func() {
+			f, err := r.openFlow(r.home.Load(), flowKey{client: peer{
+				addr: netip.IPv4Unspecified().As16(), port: uint32(nowhere.Port())}}, 0)
+			must(t, err)
+			name, err := unix.Getsockname(int(f.fd))
+			must(t, err)
+			at := name.(*unix.SockaddrInet4)
+			flow = netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+		})
+	}
+	reply(t, backend, []byte("offer"), flow)
+	waitFor(t, "drop", func() bool { return r.Stats().Dropped == 1 })
+	if s := r.Stats(); s.DatagramsOut != 0 || told.count(errNowhere) != 1 {
+		t.Errorf("%v, %d reports; want none sent, and one report", s, told.count(errNowhere))
+	}
+}
+
+// No socket of ours sets the DF bit by itself.
+func TestDatagramsMayBeFragmented(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		backend := listen(t, host)
+		r, p, _ := newScripted(t, addressOf(backend), Options{})
+		exchange(t, dial(t, r.address), backend, []byte("hello"))
+		p.do(func() {
+			for f := range p.flows.All() {
+				expectOmit(t, int(f.fd), host == "::1")
+			}
+			expectOmit(t, p.frontend, false)
+		})
+	}
+}
+
+func expectOmit(t *testing.T, fd int, v6 bool) {
+	t.Helper()
+	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
+	if v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER
+	}
+	if got, err := unix.GetsockoptInt(fd, level, option); got != unix.IP_PMTUDISC_OMIT || err != nil {
+		t.Errorf("path MTU discovery %d, %v, want none", got, err)
 	}
 }

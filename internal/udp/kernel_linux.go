@@ -32,6 +32,7 @@ func (linux) open(family int, backend unix.Sockaddr) (int, error) {
 	if err != nil {
 		return -1, sysError("socket", err)
 	}
+	allowFragments(fd, uint16(family))
 	if err := unix.Connect(fd, backend); err != nil {
 		closeFD(fd)
 		return -1, sysError("connect", err)

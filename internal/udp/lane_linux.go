@@ -17,10 +17,11 @@ const trimAfter = time.Second
 // lane is what the ports on one loop share: buffers, and the batches of messages that are received into them and sent
 // from them. It belongs to the loop's goroutine.
 type lane struct {
-	loop  *eventloop.Loop
-	in    intake
-	out   outbox
-	arena arena // holds what the messages of in and out point to
+	loop   *eventloop.Loop
+	in     intake
+	out    outbox
+	single single
+	arena  arena // holds what the messages of in and out point to
 
 	turn     uint32  // one look of the loop that brought a datagram, and what follows from it
 	begun    bool    // the turn has; its end is to come

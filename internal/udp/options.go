@@ -23,10 +23,21 @@ const (
 	maxDatagram = 64 << 10
 )
 
+// Blocks says when several datagrams may be passed on as one block (UDP_SEGMENT).
+type Blocks uint8
+
+// The zero value is where every receiver is sure to get them as single datagrams again.
+const (
+	BlocksAuto Blocks = iota
+	BlocksOn
+	BlocksOff
+)
+
 // Options are what a caller may choose. The zero value is ready to use.
 type Options struct {
 	Timeout  time.Duration // idle time after which a flow is forgotten; zero means DefaultTimeout
 	MaxFlows int           // bound of the table; zero means three quarters of RLIMIT_NOFILE, at most 8192
+	Blocks   Blocks        // of new flows; the portable relay makes none
 
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.

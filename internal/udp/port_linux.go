@@ -40,6 +40,7 @@ type Port struct {
 	resuming eventloop.Timer
 	sweeping eventloop.Timer
 	prober   prober
+	devices  map[uint32]bool // whether they cut blocks, by index
 
 	mu      sync.Mutex
 	loop    *eventloop.Loop // of home; nil while the port is on its way to another

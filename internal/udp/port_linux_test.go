@@ -185,7 +185,7 @@ func TestDatagramsOfARefusedBlockAreRetried(t *testing.T) {
 			if isBlock(m) {
 				return unix.EIO
 			}
-			if singles++; singles == 2 {
+			if singles++; singles == 1 {
 				return unix.ECONNREFUSED
 			}
 			return 0
@@ -481,10 +481,14 @@ func TestFailedFlowIsReplaced(t *testing.T) {
 
 // A packet costs no allocation, whichever way, alone or in a batch.
 func TestNothingIsAllocatedPerPacket(t *testing.T) {
-	for _, burst := range []int{1, 32} {
-		t.Run(fmt.Sprint(burst, " at once"), func(t *testing.T) {
+	for _, c := range []struct {
+		burst  int
+		blocks Blocks
+	}{{1, BlocksOn}, {32, BlocksOn}, {32, BlocksOff}} {
+		burst := c.burst
+		t.Run(fmt.Sprintf("%d at once, blocks %d", burst, c.blocks), func(t *testing.T) {
 			backend := listen(t, "127.0.0.1")
-			r := eventLoop.newRelay(t, "127.0.0.1", addressOf(backend), Options{})
+			r := eventLoop.newRelay(t, "127.0.0.1", addressOf(backend), Options{Blocks: c.blocks})
 			p := portUnder(r)
 			client, server := descriptor(t, dial(t, at(r, "127.0.0.1"))), descriptor(t, backend)
 			flow := connectTo(t, client, server)

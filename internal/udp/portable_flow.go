@@ -133,6 +133,11 @@ func (r *Portable) reply(f *portableFlow, datagram []byte) {
 		r.flows.Answer(f)
 		r.mu.Unlock()
 	}
+	if f.Key.client.Addr().Unmap().IsUnspecified() {
+		r.count.countDrop(1, errNowhere)
+		r.fail("send to the client", f.Key.client, errNowhere)
+		return
+	}
 	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.Key.client); err != nil {
 		r.count.countDrop(1, err)
 		r.fail("send to the client", f.Key.client, err)

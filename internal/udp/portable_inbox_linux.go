@@ -30,6 +30,13 @@ func newInbox(conn *net.UDPConn) (*inbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := raw.Control(func(fd uintptr) {
+		if family, err := familyOf(int(fd)); err == nil {
+			allowFragments(int(fd), family)
+		}
+	}); err != nil {
+		return nil, err
+	}
 	in := &inbox{raw: raw}
 	in.try = in.read
 	return in, nil

@@ -58,7 +58,7 @@ func (p *Port) forward(l *lane, i int) {
 	if f == nil || f.Key != key {
 		l.flush()
 		var err error
-		if f, err = p.openFlow(l, key); err != nil {
+		if f, err = p.openFlow(l, key, told.device); err != nil {
 			p.count.dropped.Add(1)
 			p.report("open a flow to the backend", key.client.addrPort(), err)
 			return
@@ -69,8 +69,12 @@ func (p *Port) forward(l *lane, i int) {
 
 // put puts received message i, which is in a buffer of the arena, into the outbox.
 func (l *lane) put(f *flow, i, buffer, segment int, way direction) {
-	if l.in.cut(i) {
+	switch {
+	case l.in.cut(i):
 		f.port.lose(f, 1, way, errCut)
+		return
+	case way == toClients && f.nowhere:
+		f.port.lose(f, 1, way, errNowhere)
 		return
 	}
 	size := l.in.size(i)

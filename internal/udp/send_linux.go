@@ -21,7 +21,13 @@ func (l *lane) flush() {
 		o.complete(i, true)
 	}
 	for sent := 0; sent < o.length; {
-		n, errno := o.port.kernel.send(o.socket(), o.messages[sent:o.length])
+		end := o.sendable(sent)
+		if end == sent { // a block that is not to be sent as one
+			l.sendEach(sent)
+			sent++
+			continue
+		}
+		n, errno := o.port.kernel.send(o.socket(), o.messages[sent:end])
 		if errno != 0 {
 			n = 1
 			l.sendAgain(sent, errno)
@@ -42,6 +48,7 @@ func (l *lane) sendAgain(i int, errno unix.Errno) {
 	}
 	if parcel.datagrams > 1 && refusesBlock(errno) {
 		parcel.flow.limits[way] = lowered(parcel.segment, errno)
+		p.count.blocksRefused.Add(1)
 		l.sendEach(i)
 		return
 	}
@@ -86,7 +93,7 @@ func (l *lane) renew(errno unix.Errno) bool {
 	o.renewed = true
 	p.report("send to the backend, from another port then", f.Key.client.addrPort(), err)
 	p.abandon(f)
-	g, err := p.openFlow(l, f.Key)
+	g, err := p.openFlow(l, f.Key, f.device)
 	if err != nil {
 		p.report("open a flow to the backend", f.Key.client.addrPort(), err)
 		return false
@@ -120,30 +127,6 @@ func lowered(segment int, errno unix.Errno) uint16 {
 		return 0
 	}
 	return uint16(segment - 1)
-}
-
-// sendEach sends the datagrams of a block that was refused one by one.
-func (l *lane) sendEach(i int) {
-	o := &l.out
-	p, way := o.port, o.way
-	p.count.blocksRefused.Add(1)
-	single := []unix.Mmsghdr{*o.complete(i, false)}
-	single[0].Hdr.SetIovlen(1)
-	for datagram := range o.datagrams(i) {
-		single[0].Hdr.Iov = &datagram
-		_, errno := p.kernel.send(o.socket(), single)
-		if errno != 0 && way == toBackend {
-			errno = l.retry(single, errno)
-		}
-		if errno != 0 && l.renew(errno) {
-			_, errno = p.kernel.send(o.socket(), single)
-		}
-		if errno != 0 {
-			p.lose(o.parcels[i].flow, 1, way, sysError("sendmmsg", errno))
-			continue
-		}
-		p.countSent([]parcel{{datagrams: 1, bytes: int(datagram.Len)}}, way)
-	}
 }
 
 // lose gives datagrams up.

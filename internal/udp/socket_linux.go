@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -33,11 +35,35 @@ func tune(fd, buffer int) {
 // tuneSingle is tune for a socket of which datagrams are received one by one.
 func tuneSingle(fd, buffer int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
+	enlarge(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, buffer, "rmem_max")
+	enlarge(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, buffer, "wmem_max")
+}
+
+// enlarge gives a socket a buffer of that size, unless it has a larger one: its opener's, or the system's default. The
+// kernel doubles what is set, for its own use, and without CAP_NET_ADMIN bounds it.
+func enlarge(fd, option, force, buffer int, bound string) {
+	has, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+	if err != nil || has >= 2*buffer || unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, buffer) == nil {
+		return
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, buffer)
+	text, err := os.ReadFile("/proc/sys/net/core/" + bound)
+	if err != nil {
+		return // it may be smaller than what the socket has
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err == nil && 2*min(buffer, most) > has {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, buffer)
+	}
+}
+
+// allowFragments has a socket's datagrams leave without the DF bit, so that a router cuts those that are too large for
+// its next link; and cut here only by the device's size, not by what ICMP claims the path to be (IP_PMTUDISC_OMIT, Linux
+// 3.15). As it is, a server that asks for that has it undone by a proxy, and its answers are lost where ICMP is filtered.
+// A kernel that does not know it does as before.
+func allowFragments(fd int, family uint16) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	if family == unix.AF_INET6 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
 	}
 }
 
@@ -101,6 +127,7 @@ func readyFrontend(fd int) error {
 		// know it, these are dropped and reported.
 		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
 	}
+	allowFragments(fd, family)
 	return ignoreErrors(fd, family)
 }
 
