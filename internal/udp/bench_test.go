@@ -33,8 +33,8 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleFlow is what a flow of the portable relay costs in the memory of the process once it has exchanged a datagram and waits.
-// The kernel's part, a socket, is not in it.
+// BenchmarkIdleFlow is what a flow of the portable relay costs in the memory of the process once it has exchanged a
+// datagram and waits. The kernel's part, a socket, is not in it.
 func BenchmarkIdleFlow(b *testing.B) {
 	const flows = 4000
 	var total int64

@@ -104,7 +104,8 @@ func (p *Port) abandon(f *flow) {
 	}
 }
 
-// closeFlow closes the socket of a flow that has left the table. What a loop other than the home knows of it goes later.
+// closeFlow closes the socket of a flow that has left the table. What a loop other than the home knows of it goes
+// later.
 func (p *Port) closeFlow(f *flow) {
 	p.count.flows.Store(uint64(p.flows.Len()))
 	f.mu.Lock()

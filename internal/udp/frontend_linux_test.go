@@ -89,8 +89,8 @@ func testLargerBuffersAreKept(t *testing.T, e engine) {
 	}
 }
 
-// A frontend that is ready for ever without a datagram is reported and rests. Transmit time stamps, which its opener asked
-// for, are taken out of its queue of errors, and it goes on.
+// A frontend that is ready for ever without a datagram is reported and rests. Transmit time stamps, which its opener
+// asked for, are taken out of its queue of errors, and it goes on.
 func TestUselessReadinessDoesNotSpin(t *testing.T) {
 	t.Run("shut down", func(t *testing.T) {
 		var told reports

@@ -10,9 +10,9 @@ import (
 	"github.com/portsplice/portsplice/internal/mmsg"
 )
 
-// kernel is what opens the sockets of flows and moves datagrams. No call waits. A zero errno is success; EAGAIN means that
-// there was nothing to receive, or no room to send. EINTR never surfaces. Tests replace it by one that fails as a real
-// kernel cannot be made to fail.
+// kernel is what opens the sockets of flows and moves datagrams. No call waits. A zero errno is success; EAGAIN means
+// that there was nothing to receive, or no room to send. EINTR never surfaces. Tests replace it by one that fails as a
+// real kernel cannot be made to fail.
 type kernel interface {
 	// open opens a socket that is connected to a backend.
 	open(family int, backend unix.Sockaddr) (fd int, err error)
@@ -23,8 +23,8 @@ type kernel interface {
 	send(fd int, messages []unix.Mmsghdr) (int, unix.Errno)
 }
 
-// linux is the real kernel. Whether a socket would block is said with each call: the flag that the socket itself has for
-// it would be shared with the process that handed it over.
+// linux is the real kernel. Whether a socket would block is said with each call: the flag that the socket itself has
+// for it would be shared with the process that handed it over.
 type linux struct{}
 
 func (linux) open(family int, backend unix.Sockaddr) (int, error) {
@@ -79,8 +79,8 @@ func callPlain(number uintptr, fd int, buffer *unix.Iovec, flags uintptr) (int, 
 	}
 }
 
-// Supported tells whether the kernel, or the sandbox around this process, allows what moves datagrams in batches. If not,
-// the error wraps errors.ErrUnsupported.
+// Supported tells whether the kernel, or the sandbox around this process, allows what moves datagrams in batches. If
+// not, the error wraps errors.ErrUnsupported.
 func Supported() error {
 	if _, errno := mmsg.Receive(-1, nil); errno != unix.EBADF {
 		return unsupported("recvmmsg", errno)

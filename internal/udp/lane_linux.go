@@ -103,7 +103,8 @@ func newArena() arena {
 	if err != nil { // a sandbox that allows Go its memory, but not us
 		return arena{memory: make([]byte, batch*stride)}
 	}
-	// A first byte would take 2 MiB where huge pages are always used. Where there are none this fails, and is not needed.
+	// A first byte would take 2 MiB where huge pages are always used. Where there are none this fails, and is not
+	// needed.
 	_ = unix.Madvise(memory, unix.MADV_NOHUGEPAGE)
 	return arena{memory: memory, mapped: true}
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // onTwoLoops makes a port, and gives it another loop besides its home.
-func onTwoLoops(t *testing.T, backend netip.AddrPort, o Options) (r *rig, p *Port, kernel *scripted, other *eventloop.Loop) {
+func onTwoLoops(t *testing.T, backend netip.AddrPort, o Options) (r *rig, p *Port, kernel *scripted,
+	other *eventloop.Loop) {
 	t.Helper()
 	r, p, kernel = newScripted(t, backend, o)
 	other = r.relay.(loopRelay).group.Grow()
@@ -321,7 +322,8 @@ func TestBusyPortGrows(t *testing.T) {
 	frontend := listen(t, "127.0.0.1")
 	address := addressOf(frontend)
 	kernel := &scripted{failSend: func(int, *unix.Mmsghdr) unix.Errno {
-		for begun := time.Now(); time.Since(begun) < 50*time.Microsecond; { // so that it does not take much to keep the loop busy
+		// So that it does not take much to keep the loop busy.
+		for begun := time.Now(); time.Since(begun) < 50*time.Microsecond; {
 		}
 		return 0
 	}}

@@ -112,8 +112,8 @@ func (p *Port) ready() (err error) {
 	return nil
 }
 
-// newcomer is a port that its first loop has not heard of. Any goroutine may register it, and idle as it is it costs the
-// loop nothing; with its first datagram it becomes a handler like others, whose load is counted and can be moved.
+// newcomer is a port that its first loop has not heard of. Any goroutine may register it, and idle as it is it costs
+// the loop nothing; with its first datagram it becomes a handler like others, whose load is counted and can be moved.
 type newcomer Port
 
 // Ready has the port settle. The datagram is still there when the loop looks again.

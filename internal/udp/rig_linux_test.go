@@ -15,7 +15,8 @@ import (
 
 func engines() []engine { return []engine{portable, eventLoop} }
 
-var eventLoop = engine{"loop", func(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (relay, error) {
+var eventLoop = engine{"loop", func(t *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (
+	relay, error) {
 	group, err := eventloop.New(eventloop.Options{})
 	must(t, err)
 	group.Hold() // tests that move what is on a loop do so themselves

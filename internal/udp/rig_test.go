@@ -86,7 +86,8 @@ func onEach(t *testing.T, test func(t *testing.T, e engine)) {
 	}
 }
 
-var portable = engine{"portable", func(_ *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (relay, error) {
+var portable = engine{"portable", func(_ *testing.T, frontend *net.UDPConn, backend netip.AddrPort, o Options) (
+	relay, error) {
 	return NewPortable(frontend, backend, o)
 }}
 

@@ -11,7 +11,8 @@ import (
 //
 // An error concerns the first message that is left. To the backend it is tried once more: the error may be the answer
 // to an earlier datagram, from when the backend was down, and is cleared by being returned (moby#52483). When a block
-// fails it is sent datagram by datagram. When the flow's socket turns out to be of no more use a new flow takes its place.
+// fails it is sent datagram by datagram. When the flow's socket turns out to be of no more use a new flow takes its
+// place.
 func (l *lane) flush() {
 	o := &l.out
 	if o.length == 0 {
@@ -114,8 +115,8 @@ func (p *Port) freshSource() (netip.Addr, error) {
 	return source(fd), nil
 }
 
-// refusesBlock tells whether an error may come from sending datagrams together: the kernel does not know how (EINVAL), a
-// datagram of the block would be larger than the device's packets (EINVAL, EMSGSIZE in newer kernels), or the device
+// refusesBlock tells whether an error may come from sending datagrams together: the kernel does not know how (EINVAL),
+// a datagram of the block would be larger than the device's packets (EINVAL, EMSGSIZE in newer kernels), or the device
 // cannot sum them up (EIO).
 func refusesBlock(errno unix.Errno) bool {
 	return errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EIO

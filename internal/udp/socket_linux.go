@@ -57,9 +57,9 @@ func enlarge(fd, option, force, buffer int, bound string) {
 }
 
 // allowFragments has a socket's datagrams leave without the DF bit, so that a router cuts those that are too large for
-// its next link; and cut here only by the device's size, not by what ICMP claims the path to be (IP_PMTUDISC_OMIT, Linux
-// 3.15). As it is, a server that asks for that has it undone by a proxy, and its answers are lost where ICMP is filtered.
-// A kernel that does not know it does as before.
+// its next link; and cut here only by the device's size, not by what ICMP claims the path to be (IP_PMTUDISC_OMIT,
+// Linux 3.15). As it is, a server that asks for that has it undone by a proxy, and its answers are lost where ICMP is
+// filtered. A kernel that does not know it does as before.
 func allowFragments(fd int, family uint16) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
 	if family == unix.AF_INET6 {
@@ -123,8 +123,8 @@ func readyFrontend(fd int) error {
 		return err
 	}
 	if family == unix.AF_INET6 {
-		// Lets replies leave from an address that is local by a route only, as IPv4 does anyhow. Where a kernel does not
-		// know it, these are dropped and reported.
+		// Lets replies leave from an address that is local by a route only, as IPv4 does anyhow. Where a kernel does
+		// not know it, these are dropped and reported.
 		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
 	}
 	allowFragments(fd, family)

@@ -1,5 +1,5 @@
-// Package flows is the table of a UDP port's flows: who has spoken lately, whom to forget when room is needed, and who has
-// been idle for too long.
+// Package flows is the table of a UDP port's flows: who has spoken lately, whom to forget when room is needed, and who
+// has been idle for too long.
 //
 //	none       a datagram from a client             Add       → one-sided
 //	one-sided  a datagram from the backend          Answer    → two-sided
