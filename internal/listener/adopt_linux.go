@@ -39,12 +39,24 @@ func adopt(fd int, p Protocol) (*Socket, error) {
 		return nil, err
 	}
 	if p != UDP {
-		// For a socket that listens already this only raises its backlog.
-		if err := unix.Listen(fd, backlog); err != nil {
-			return nil, os.NewSyscallError("listen", err)
+		if err := listen(fd); err != nil {
+			return nil, err
 		}
 	}
 	return &Socket{fd: fd}, nil
+}
+
+// listen makes the socket listen unless it does already. Its queue is then as long as whoever made it wanted, which a
+// second listen(2) would cut to what net.core.somaxconn is now.
+func listen(fd int) error {
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_ACCEPTCONN", err)
+	}
+	if listens != 0 {
+		return nil
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
 }
 
 // serves says whether a socket's type and protocol are the right ones. A TCP listener may be an MPTCP one: Go

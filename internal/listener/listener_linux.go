@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -15,8 +16,9 @@ import (
 // socketFD is where dockerd puts the socket.
 const socketFD = 4
 
-// backlog is how many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
-const backlog = 4096
+// backlog is how many connections may wait to be accepted: the kernel lowers it to net.core.somaxconn, which is the
+// administrator's word (listen(2)).
+const backlog = math.MaxInt32
 
 // Socket is the bound socket of a published port. One of its methods takes it; until then Close closes it.
 type Socket struct{ fd int } // -1 once taken

@@ -11,20 +11,17 @@ import (
 const pipeFD = 3
 
 // Adopt takes the pipe, and keeps it from any program started later. It is called before anything else opens a
-// descriptor, which would get the number 3 in a process that was given none. What is not the write end of a pipe
-// (or a socket, for supervisors that prefer one) is somebody else's and is left alone: the answer is nil then.
+// descriptor, which would get the number 3 in a process that was given none. What is not a pipe that can only be
+// written is somebody else's and is left alone, such as a shell's own connection: the answer is nil then.
 func Adopt() *Pipe { return adopt(pipeFD) }
 
 func adopt(fd int) *Pipe {
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return nil
-	}
-	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFIFO && kind != unix.S_IFSOCK {
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return nil
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+	if err != nil || flags&unix.O_ACCMODE != unix.O_WRONLY {
 		return nil
 	}
 	unix.CloseOnExec(fd)

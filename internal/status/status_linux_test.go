@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -69,11 +70,25 @@ func TestNotAPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	read, write := pipe(t)
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	both, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name string
 		fd   int
 	}{
 		{"a file", int(file.Fd())},
+		{"a FIFO that can be read too", int(both.Fd())},
+		{"a connection", sockets[0]},
 		{"the read end", int(read.(*os.File).Fd())},
 		{"nothing", 1 << 20},
 	} {
@@ -87,7 +102,15 @@ func TestNotAPipe(t *testing.T) {
 			}
 		})
 	}
-	if err := errors.Join(file.Close(), read.Close(), unix.Close(write)); err != nil {
+	// Nothing was written: what is closed now has nothing to read.
+	err = errors.Join(unix.Close(sockets[0]), file.Close(), read.Close(), both.Close(), unix.Close(write))
+	if err != nil {
+		t.Error(err)
+	}
+	if n, err := unix.Read(sockets[1], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("the connection's peer reads %d bytes, %v; want the end", n, err)
+	}
+	if err := unix.Close(sockets[1]); err != nil {
 		t.Error(err)
 	}
 }
