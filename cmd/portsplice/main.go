@@ -30,7 +30,7 @@ func main() {
 	if err := exitOnSignals(); err != nil {
 		fail(dockerd, err)
 	}
-	c, err := config.Parse(os.Args[1:], os.Getenv, os.Stdout)
+	c, err := config.Parse(os.Args[1:], os.Environ(), os.Stdout)
 	switch {
 	case errors.Is(err, config.ErrHelp):
 		return

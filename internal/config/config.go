@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,17 +60,16 @@ type Config struct {
 	UDPTimeout  time.Duration
 	MaxFlows    int // of UDP; zero: as many as descriptors allow
 	UDPBlocks   Blocks
+
+	Warnings []string // what was said and means nothing; the port is served all the same
 }
 
 // ErrHelp is returned when the usage was asked for and has been printed.
 var ErrHelp = flag.ErrHelp
 
-// environmentPrefix begins the name of every variable that the program reads.
-const environmentPrefix = "PORTSPLICE_"
-
-// Parse reads the arguments after the program's name. Its errors name the flag or variable, its value and what is
-// wrong with it. The usage, when asked for, goes to usage.
-func Parse(args []string, getenv func(string) string, usage io.Writer) (Config, error) {
+// Parse reads the arguments after the program's name, and an environment as os.Environ gives it. Its errors name the
+// flag or variable, its value and what is wrong with it. The usage, when asked for, goes to usage.
+func Parse(args, environment []string, usage io.Writer) (Config, error) {
 	var c Config
 	var r raw
 	dockerd := flag.NewFlagSet("portsplice", flag.ContinueOnError)
@@ -82,7 +80,6 @@ func Parse(args []string, getenv func(string) string, usage io.Writer) (Config, 
 	dockerd.BoolVar(&c.Version, "version", false, "print the version and exit")
 	ours := flag.NewFlagSet("portsplice", flag.ContinueOnError)
 	c.declare(ours)
-	environment := fromEnvironment(ours, getenv)
 	ours.VisitAll(func(f *flag.Flag) { dockerd.Var(f.Value, f.Name, f.Usage) })
 	err := dockerd.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -95,13 +92,18 @@ func Parse(args []string, getenv func(string) string, usage io.Writer) (Config, 
 	if c.Version {
 		return c, nil
 	}
-	if environment != nil {
-		return Config{}, environment
-	}
 	if dockerd.NArg() > 0 {
 		return Config{}, fmt.Errorf("unexpected argument %q", dockerd.Arg(0))
 	}
-	return c, r.check(&c)
+	if err := r.check(&c); err != nil {
+		return Config{}, err
+	}
+	onCommandLine := make(map[string]bool)
+	dockerd.Visit(func(f *flag.Flag) { onCommandLine[f.Name] = true })
+	if c.Warnings, err = fromEnvironment(ours, c.Protocol, onCommandLine, environment); err != nil {
+		return Config{}, err
+	}
+	return c, nil
 }
 
 // raw is what dockerd passes, as it stands on the command line.
@@ -126,31 +128,19 @@ func (c *Config) declare(fs *flag.FlagSet) {
 	c.Policy = Adaptive
 	fs.Var(oneOf[Policy]{&c.Policy, []Policy{Adaptive, Always, Never}}, "splice",
 		"when the engine splice uses splice(2): adaptive (while traffic streams), always or never")
-	fs.DurationVar(&c.DialTimeout, "dial-timeout", 10*time.Second, "bound of a dial to the backend (TCP and SCTP)")
-	fs.DurationVar(&c.UDPTimeout, "udp-timeout", 90*time.Second, "idle time after which a UDP flow is forgotten")
-	fs.IntVar(&c.MaxFlows, "max-flows", 0, "bound of the UDP flows; 0 means as many as descriptors allow")
+	c.DialTimeout = dialTimeout
+	fs.Var(span{&c.DialTimeout}, "dial-timeout", "bound of a dial to the backend (TCP and SCTP)")
+	c.UDPTimeout = 90 * time.Second // docker-proxy's
+	fs.Var(span{&c.UDPTimeout}, "udp-timeout", "idle time after which a UDP flow is forgotten")
+	fs.Var(count{&c.MaxFlows}, "max-flows", "bound of the UDP flows; 0 means as many as descriptors allow")
 	c.UDPBlocks = BlocksAuto
 	fs.Var(oneOf[Blocks]{&c.UDPBlocks, []Blocks{BlocksAuto, BlocksOn, BlocksOff}}, "udp-blocks",
 		"when UDP datagrams pass as blocks (UDP_SEGMENT): auto (where all receivers get them singly), on or off")
 }
 
-func fromEnvironment(fs *flag.FlagSet, getenv func(string) string) error {
-	var errs []error
-	fs.VisitAll(func(f *flag.Flag) {
-		name := variable(f.Name)
-		if value := getenv(name); value != "" {
-			if err := f.Value.Set(value); err != nil {
-				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", name, value, err))
-			}
-		}
-	})
-	return errors.Join(errs...)
-}
-
-// variable is the name of an option in the environment.
-func variable(option string) string {
-	return environmentPrefix + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
-}
+// dialTimeout outlasts three lost requests in a row, which Linux sends after 0, 1, 3 and 7 s, and a short pause of the
+// container. It is less than the 30 s that clients and health checks commonly wait, so that they learn what is wrong.
+const dialTimeout = 10 * time.Second
 
 // check turns what dockerd passed into values, and checks all of it.
 func (r *raw) check(c *Config) error {
@@ -167,18 +157,39 @@ func (r *raw) check(c *Config) error {
 	if c.Backend, err = address("container", r.containerIP, r.containerPort); err != nil {
 		return err
 	}
-	for _, d := range []struct {
-		option string
-		value  time.Duration
-	}{{"dial-timeout", c.DialTimeout}, {"udp-timeout", c.UDPTimeout}} {
-		if d.value <= 0 {
-			return fmt.Errorf("-%s %v: must be more than zero", d.option, d.value)
-		}
+	// A socket that dockerd bound has its zone already.
+	if !c.UseListenFD && lacksZone(c.Frontend.Addr()) {
+		return zoneError("host", c.Frontend.Addr())
 	}
-	if c.MaxFlows < 0 {
-		return fmt.Errorf("-max-flows %d: must not be negative", c.MaxFlows)
+	if lacksZone(c.Backend.Addr()) {
+		return zoneError("container", c.Backend.Addr())
+	}
+	if c.leadsBack() {
+		return fmt.Errorf("the backend %v is the port itself (%v): each connection would make another", c.Backend, c.Frontend)
 	}
 	return nil
+}
+
+// leadsBack says whether the backend is the frontend for certain: the same address, or one of the host's own loopback
+// addresses with a frontend on all addresses. The unspecified address as a destination is the loopback address.
+func (c *Config) leadsBack() bool {
+	front, back := c.Frontend.Addr(), c.Backend.Addr()
+	if c.Frontend.Port() != c.Backend.Port() || front.Is4() != back.Is4() {
+		return false
+	}
+	if back.IsUnspecified() {
+		if back = netip.IPv6Loopback(); front.Is4() {
+			back = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+	}
+	return front == back || front.IsUnspecified() && back.IsLoopback()
+}
+
+// lacksZone says whether the address exists on every link, so that it is none without a zone (RFC 4007).
+func lacksZone(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" }
+
+func zoneError(side string, a netip.Addr) error {
+	return fmt.Errorf("-%s-ip %v: a link-local address needs its zone, the interface: %v%%INTERFACE", side, a, a)
 }
 
 func address(side, ip string, port int) (netip.AddrPort, error) {
@@ -192,27 +203,6 @@ func address(side, ip string, port int) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("-%s-port %d: not a port (1 to 65535)", side, port)
 	}
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
-}
-
-// oneOf is a flag.Value for an option with a few named values.
-type oneOf[T ~string] struct {
-	value *T
-	known []T
-}
-
-func (o oneOf[T]) Set(value string) error {
-	if !slices.Contains(o.known, T(value)) {
-		return fmt.Errorf("one of %q is known", o.known)
-	}
-	*o.value = T(value)
-	return nil
-}
-
-func (o oneOf[T]) String() string {
-	if o.value == nil {
-		return "" // flag compares with the zero value
-	}
-	return string(*o.value)
 }
 
 func printUsage(w io.Writer, all, ours *flag.FlagSet) {

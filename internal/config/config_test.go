@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -16,7 +17,11 @@ import (
 
 func parse(args string, environment map[string]string) (Config, string, error) {
 	var usage strings.Builder
-	c, err := Parse(strings.Fields(args), func(name string) string { return environment[name] }, &usage)
+	var entries []string
+	for name, value := range environment {
+		entries = append(entries, name+"="+value)
+	}
+	c, err := Parse(strings.Fields(args), entries, &usage)
 	return c, usage.String(), err
 }
 
@@ -61,14 +66,45 @@ func TestParse(t *testing.T) {
 		{
 			"our environment", dockerd,
 			map[string]string{
-				"PORTSPLICE_SPLICE": "always", "PORTSPLICE_ENGINE": "splice", "PORTSPLICE_DIAL_TIMEOUT": "3s", "PORTSPLICE_UDP_TIMEOUT": "1m",
-				"PORTSPLICE_MAX_FLOWS": "9",
+				"PORTSPLICE_SPLICE": "always", "PORTSPLICE_ENGINE": "splice", "PORTSPLICE_DIAL_TIMEOUT": "3s",
 			},
+			with(func(c *Config) { c.Policy, c.Engine, c.DialTimeout = Always, Splice, 3*time.Second }),
+		},
+		{
+			"our environment for udp", dockerd + "-proto udp",
+			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "1m", "PORTSPLICE_MAX_FLOWS": "9", "PORTSPLICE_ENGINE": ""},
+			with(func(c *Config) { c.Protocol, c.UDPTimeout, c.MaxFlows = listener.UDP, time.Minute, 9 }),
+		},
+		{
+			"a bad environment that tcp does not use", dockerd,
+			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "soon", "PORTSPLICE_MAX_FLOWS": "few"}, base,
+		},
+		{
+			"a bad environment that the command line overrides", dockerd + "-engine fallback",
+			map[string]string{"PORTSPLICE_ENGINE": "warp"}, with(func(c *Config) { c.Engine = Fallback }),
+		},
+		{
+			"a misspelt variable", dockerd, map[string]string{"PORTSPLICE_DAIL_TIMEOUT": "3s", "PORTSPLICE_CPUPROFILE": "/"},
 			with(func(c *Config) {
-				c.Policy = Always
-				c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Splice, 3*time.Second, time.Minute, 9
+				c.Warnings = []string{
+					"environment: PORTSPLICE_DAIL_TIMEOUT is not a variable of portsplice; PORTSPLICE_DIAL_TIMEOUT is",
+				}
 			}),
 		},
+		{
+			"a variable like none", dockerd, map[string]string{"PORTSPLICE_COLOUR_OF_THE_SKY": "blue"},
+			with(func(c *Config) {
+				c.Warnings = []string{
+					`environment: PORTSPLICE_COLOUR_OF_THE_SKY is not a variable of portsplice ("portsplice -h" names them)`,
+				}
+			}),
+		},
+		{"a socket with a zone of its own", dockerd + "-use-listen-fd -host-ip fe80::1", nil, with(func(c *Config) {
+			c.UseListenFD, c.Frontend = true, netip.MustParseAddrPort("[fe80::1]:3005")
+		})},
+		{"link-local with zones", dockerd + "-host-ip fe80::1%eth0 -container-ip fe80::2%9", nil, with(func(c *Config) {
+			c.Frontend, c.Backend = netip.MustParseAddrPort("[fe80::1%eth0]:3005"), netip.MustParseAddrPort("[fe80::2%9]:80")
+		})},
 		{
 			"the command line wins", dockerd + "-engine fallback", map[string]string{"PORTSPLICE_ENGINE": "splice"},
 			with(func(c *Config) { c.Engine = Fallback }),
@@ -109,10 +145,33 @@ func TestParseErrors(t *testing.T) {
 		{"unknown flag", "-hostport 1", nil, "flag provided but not defined: -hostport"},
 		{"stray argument", "-host-port 1 -container-port 1 stray", nil, `unexpected argument "stray"`},
 		{"unknown engine", "-engine warp", nil, `invalid value "warp" for flag -engine: one of ["splice" "fallback" "auto"] is known`},
-		{"negative timeout", "-host-port 1 -container-port 1 -dial-timeout -1s", nil, "-dial-timeout -1s: must be more than zero"},
-		{"negative bound", "-host-port 1 -container-port 1 -max-flows -1", nil, "-max-flows -1: must not be negative"},
+		{"negative timeout", "-dial-timeout -1s", nil, `invalid value "-1s" for flag -dial-timeout: must be more than zero`},
+		{"negative bound", "-max-flows -1", nil, `invalid value "-1" for flag -max-flows: must not be negative`},
+		{"bound too large", "-max-flows 99999999999999999999", nil, `invalid value "99999999999999999999" for flag -max-flows: too large`},
+		{"no unit", "-dial-timeout 10", nil, `invalid value "10" for flag -dial-timeout: the unit is missing: 10s, or ms, m, h`},
+		{"no time", "-dial-timeout soon", nil, `invalid value "soon" for flag -dial-timeout: not a time, such as 500ms, 10s or 2m`},
 		{
-			"environment", "-host-port 1 -container-port 1", map[string]string{"PORTSPLICE_ENGINE": "warp"},
+			"a variable without a unit", "-host-port 1 -container-port 2", map[string]string{"PORTSPLICE_DIAL_TIMEOUT": "10"},
+			`environment: PORTSPLICE_DIAL_TIMEOUT="10": the unit is missing: 10s, or ms, m, h`,
+		},
+		{
+			"a negative variable", "-proto udp -host-port 1 -container-port 2", map[string]string{"PORTSPLICE_UDP_TIMEOUT": "-5s"},
+			`environment: PORTSPLICE_UDP_TIMEOUT="-5s": must be more than zero`,
+		},
+		{
+			"a negative variable without a unit", "-proto udp -host-port 1 -container-port 2",
+			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "-5"}, `environment: PORTSPLICE_UDP_TIMEOUT="-5": must be more than zero`,
+		},
+		{
+			"frontend without a zone", "-host-ip fe80::1 -host-port 1 -container-port 2", nil,
+			"-host-ip fe80::1: a link-local address needs its zone, the interface: fe80::1%INTERFACE",
+		},
+		{
+			"backend without a zone", "-use-listen-fd -container-ip fe80::2 -host-port 1 -container-port 2", nil,
+			"-container-ip fe80::2: a link-local address needs its zone, the interface: fe80::2%INTERFACE",
+		},
+		{
+			"environment", "-host-port 1 -container-port 2", map[string]string{"PORTSPLICE_ENGINE": "warp"},
 			`environment: PORTSPLICE_ENGINE="warp": one of ["splice" "fallback" "auto"] is known`,
 		},
 	} {
@@ -133,6 +192,39 @@ func TestUsage(t *testing.T) {
 	for _, want := range []string{"-proto", "-use-listen-fd", "-engine", "PORTSPLICE_DIAL_TIMEOUT"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage does not mention %s:\n%s", want, usage)
+		}
+	}
+}
+
+// TestLeadsBack_yuhaiin8: a port whose backend is the port itself is refused, and no other.
+func TestLeadsBack_yuhaiin8(t *testing.T) {
+	for _, test := range []struct {
+		frontend, backend string
+		refused           bool
+	}{
+		{"127.0.0.1:80", "127.0.0.1:80", true},
+		{"198.18.0.1:80", "198.18.0.1:80", true},
+		{"0.0.0.0:80", "127.0.0.1:80", true},
+		{"0.0.0.0:80", "127.3.2.1:80", true},
+		{"0.0.0.0:80", "0.0.0.0:80", true},
+		{"127.0.0.1:80", "0.0.0.0:80", true},
+		{"[::]:80", "[::1]:80", true},
+		{"[::]:80", "[::]:80", true},
+		{"127.0.0.1:80", "[::ffff:127.0.0.1]:80", true},
+		{"127.0.0.1:80", "127.0.0.1:81", false},
+		{"127.0.0.1:80", "127.0.0.2:80", false},
+		{"127.0.0.2:80", "0.0.0.0:80", false},
+		{"0.0.0.0:80", "172.17.0.2:80", false},
+		{"[::]:80", "127.0.0.1:80", false},
+		{"0.0.0.0:80", "[::1]:80", false},
+	} {
+		front, back := netip.MustParseAddrPort(test.frontend), netip.MustParseAddrPort(test.backend)
+		for _, protocol := range []string{"tcp", "udp", "sctp"} {
+			_, _, err := parse(fmt.Sprintf("-proto %s -host-ip %v -host-port %d -container-ip %v -container-port %d",
+				protocol, front.Addr(), front.Port(), back.Addr(), back.Port()), nil)
+			if refused := err != nil && strings.Contains(err.Error(), "is the port itself"); refused != test.refused {
+				t.Errorf("%s %v to %v: %v; want it refused: %v", protocol, front, back, err, test.refused)
+			}
 		}
 	}
 }
