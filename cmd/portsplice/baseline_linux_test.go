@@ -89,9 +89,10 @@ func (v visitor) connect(from netip.Addr, reset, speak bool) error {
 	if reset {
 		linger.Onoff = 1
 	}
+	patience := unix.NsecToTimeval(timeout.Nanoseconds()) // its fields' types differ
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(timeout.Seconds())}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger),
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}),
 	)

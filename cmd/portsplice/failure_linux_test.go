@@ -97,8 +97,8 @@ func TestWrongDescriptor4(t *testing.T) {
 		{"udp not bound", "udp", unbound(t, unix.SOCK_DGRAM), "the socket is not bound to a port"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			frontend := netip.AddrPortFrom(loopbackV4, 1)
-			r := run{args: arguments(test.protocol, frontend, frontend, "-use-listen-fd"), socket: test.socket}
+			frontend, backend := netip.AddrPortFrom(loopbackV4, 1), netip.AddrPortFrom(loopbackV4, 2)
+			r := run{args: arguments(test.protocol, frontend, backend, "-use-listen-fd"), socket: test.socket}
 			r.fails(t, "-use-listen-fd: descriptor 4: "+test.want)
 		})
 	}

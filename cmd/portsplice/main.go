@@ -7,7 +7,7 @@
 //
 // It answers dockerd on descriptor 3 and then relays until a signal ends it. The order matters: the descriptor that
 // dockerd hands over is taken before anything else can open one of the same number, and signals are caught before the
-// answer, so that none that follows it is missed.
+// answer, so that none that follows it is missed. A failure goes to dockerd first: the log may not be read.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/failurelog"
+	"github.com/portsplice/portsplice/internal/journal"
 	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/relay"
 	"github.com/portsplice/portsplice/internal/status"
@@ -25,8 +26,14 @@ import (
 // version is set by the Makefile.
 var version = "unknown"
 
+// log takes the lines for people.
+var log = journal.New()
+
 func main() {
 	dockerd := status.Adopt()
+	if err := enoughDescriptors(); err != nil {
+		fail(dockerd, err)
+	}
 	if err := exitOnSignals(); err != nil {
 		fail(dockerd, err)
 	}
@@ -40,26 +47,28 @@ func main() {
 		fmt.Println("portsplice version " + version)
 		return
 	}
+	log.Port = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol)
 	r, err := start(c)
 	if err != nil {
 		fail(dockerd, err)
 	}
-	nextQuestion, err := catchQuestions()
-	if err != nil {
-		fail(dockerd, err)
-	}
+	nextQuestion, deaf := catchQuestions()
 	if err := dockerd.Ready(); err != nil {
 		fail(nil, err) // dockerd has given up: nobody will ever stop this process
 	}
 	if r.Ended != nil {
 		go func() { fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, <-r.Ended)) }()
 	}
-	for {
-		if err := nextQuestion(); err != nil {
-			fail(nil, err)
-		}
-		_, _ = fmt.Fprintf(stderr, "portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
+	for _, warning := range c.Warnings {
+		log.Print(journal.Warning, "portsplice: "+warning+"\n")
 	}
+	for deaf == nil {
+		if deaf = nextQuestion(); deaf == nil {
+			log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", r.Engine, r.Stats()))
+		}
+	}
+	log.Print(journal.Warning, fmt.Sprintf("portsplice: the counters cannot be asked for: %v\n", deaf))
+	select {} // the port is served all the same
 }
 
 // start opens or adopts the frontend's socket and serves it.
@@ -72,7 +81,7 @@ func start(c config.Config) (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return relay.Start(c, socket, failurelog.New(stderr).Report)
+	return relay.Start(c, socket, failurelog.New(log).Report)
 }
 
 // fail tells dockerd, and whoever reads standard error, why the port is not served, and ends the program.
@@ -80,6 +89,6 @@ func fail(dockerd *status.Pipe, reason error) {
 	if err := dockerd.Failed(reason); err != nil {
 		reason = errors.Join(reason, err)
 	}
-	_, _ = fmt.Fprintln(stderr, "portsplice:", reason)
+	log.PrintLast(fmt.Sprintf("portsplice: %v\n", reason))
 	os.Exit(1)
 }

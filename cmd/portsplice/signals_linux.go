@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"unsafe"
 
@@ -21,14 +20,6 @@ var exitHandler, askHandler, returnFromHandler uintptr
 
 // askDescriptor is the eventfd that askHandler writes to.
 var askDescriptor int32
-
-// stderr is standard error by write(2) alone: an os.File whose reader has gone takes SIGPIPE for what it would be
-// without exitOnSignals.
-var stderr io.Writer = descriptor(2)
-
-type descriptor int
-
-func (d descriptor) Write(b []byte) (int, error) { return unix.Write(int(d), b) }
 
 // sigaction is the kernel's struct (include/linux/signal_types.h), the same on these architectures.
 type sigaction struct {
@@ -48,13 +39,15 @@ const (
 // exitOnSignals makes SIGINT (dockerd stops the port) and SIGTERM (dockerd died) end the program with status 0 at
 // once, whatever it is doing.
 //
-// A closed standard error, as after a restart of the journal, must not kill the port: SIGPIPE is ignored.
+// A closed standard error, as after a restart of the journal, must not kill the port: SIGPIPE is ignored. So is SIGHUP,
+// by which dockerd is told to reload and which may be sent to its whole group.
 func exitOnSignals() error {
 	const ignore = 1 // SIG_IGN
 	return errors.Join(
 		handle(unix.SIGINT, exitHandler),
 		handle(unix.SIGTERM, exitHandler),
 		handle(unix.SIGPIPE, ignore),
+		handle(unix.SIGHUP, ignore),
 	)
 }
 

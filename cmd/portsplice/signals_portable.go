@@ -3,17 +3,14 @@
 package main
 
 import (
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
-var stderr io.Writer = os.Stderr
-
 // exitOnSignals makes an interrupt end the program with status 0 at once, whatever it is doing.
 func exitOnSignals() error {
-	signal.Ignore(syscall.SIGPIPE)
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	go func() {

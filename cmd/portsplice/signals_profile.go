@@ -3,7 +3,6 @@
 package main
 
 import (
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,11 +13,9 @@ import (
 // A build with the tag profile measures itself (see docs/profiling.md). An ordinary one has nothing of it: the profiler
 // would cost every idle port private memory.
 
-var stderr io.Writer = os.Stderr
-
 // exitOnSignals begins the profile, and makes an interrupt write it and end the program with status 0.
 func exitOnSignals() error {
-	signal.Ignore(syscall.SIGPIPE)
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
 	finish, err := cpuprofile.Start()
 	if err != nil {
 		return err

@@ -170,8 +170,8 @@ func (r *raw) check(c *Config) error {
 	return nil
 }
 
-// leadsBack says whether the backend is the frontend for certain: the same address, or one of the host's own loopback
-// addresses with a frontend on all addresses. The unspecified address as a destination is the loopback address.
+// leadsBack says whether the backend is the frontend for certain: the same address, or an address of this
+// host with a frontend on all of them. The unspecified address as a destination is the loopback address.
 func (c *Config) leadsBack() bool {
 	front, back := c.Frontend.Addr(), c.Backend.Addr()
 	if c.Frontend.Port() != c.Backend.Port() || front.Is4() != back.Is4() {
@@ -182,7 +182,7 @@ func (c *Config) leadsBack() bool {
 			back = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		}
 	}
-	return front == back || front.IsUnspecified() && back.IsLoopback()
+	return front == back || front.IsUnspecified() && (back.IsLoopback() || listener.Local(back))
 }
 
 // lacksZone says whether the address exists on every link, so that it is none without a zone (RFC 4007).

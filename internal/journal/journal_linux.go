@@ -1,0 +1,130 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// name is what every line begins with on standard error; the journal and syslog have it as a field.
+const name = "portsplice"
+
+// Log writes lines. It may be used by any goroutine, from the first line on.
+type Log struct {
+	// Port is the published port, such as "0.0.0.0:80/tcp". It is set before any goroutine writes.
+	Port string
+
+	stderr          int
+	journal, syslog string // the sockets' paths
+
+	once sync.Once // for what follows
+	null bool      // nobody can read stderr
+
+	mu     sync.Mutex
+	socket int // -1 until the first line, which it is opened for
+}
+
+// New makes a Log. It opens nothing before the first line.
+func New() *Log {
+	return &Log{stderr: 2, journal: "/run/systemd/journal/socket", syslog: "/dev/log", socket: -1}
+}
+
+// Write writes a failure, which is a line. It waits for a standard error that is not read.
+func (l *Log) Write(line []byte) (int, error) {
+	if l.unread() {
+		l.send(Warning, string(line))
+		return len(line), nil
+	}
+	return unix.Write(l.stderr, line) // an os.File would take SIGPIPE for a reason to end
+}
+
+// Print writes a line, as Write does.
+func (l *Log) Print(p Priority, line string) {
+	if l.unread() {
+		l.send(p, line)
+		return
+	}
+	_, _ = unix.Write(l.stderr, []byte(line)) // there is nobody to tell
+}
+
+// PrintLast writes the line of a process that is about to end. It waits for a standard error that is not read for a
+// second in all: whoever wants the process to end matters more.
+func (l *Log) PrintLast(line string) {
+	if l.unread() {
+		l.send(Error, line)
+		return
+	}
+	const atOnce = 4096 // a pipe that poll(2) calls writable has room for as much (PIPE_BUF, pipe(7))
+	deadline := time.Now().Add(time.Second)
+	for rest := []byte(line); len(rest) > 0; {
+		ready := []unix.PollFd{{Fd: int32(l.stderr), Events: unix.POLLOUT}}
+		n, err := unix.Poll(ready, int(max(0, time.Until(deadline).Milliseconds())))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n <= 0 {
+			return
+		}
+		if n, err = unix.Write(l.stderr, rest[:min(len(rest), atOnce)]); err != nil {
+			return
+		}
+		rest = rest[n:]
+	}
+}
+
+// unread says whether standard error is /dev/null.
+func (l *Log) unread() bool {
+	l.once.Do(func() {
+		var st unix.Stat_t
+		null := unix.Mkdev(1, 3) // Documentation/admin-guide/devices.txt
+		l.null = unix.Fstat(l.stderr, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == null
+	})
+	return l.null
+}
+
+// send gives a line to the journal or else to syslog. A line that neither takes is lost: there is nobody to tell.
+func (l *Log) send(p Priority, line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.socket < 0 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return // out of descriptors, perhaps; the next line tries again
+		}
+		l.socket = fd
+	}
+	text := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), name+": ")
+	// The path is resolved for each line: a journal that was restarted has a new socket.
+	if unix.Sendto(l.socket, l.entry(p, text), 0, &unix.SockaddrUnix{Name: l.journal}) == nil {
+		return
+	}
+	_ = unix.Sendto(l.socket, l.syslogLine(p, text), 0, &unix.SockaddrUnix{Name: l.syslog})
+}
+
+// entry is a line in the journal's protocol.
+func (l *Log) entry(p Priority, text string) (b []byte) {
+	b = fmt.Appendf(b, "PRIORITY=%d\nSYSLOG_IDENTIFIER=%s\n", p, name)
+	if l.Port != "" {
+		b = fmt.Appendf(b, "PORTSPLICE_PORT=%s\n", l.Port)
+	}
+	// With its length before it, a value may have any bytes in it.
+	b = append(b, "MESSAGE\n"...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(text)))
+	return append(append(b, text...), '\n')
+}
+
+// syslogLine is a line as syslog(3) writes it, of a daemon.
+func (l *Log) syslogLine(p Priority, text string) []byte {
+	const daemon = 3 << 3 // LOG_DAEMON
+	if l.Port != "" {
+		text = l.Port + ": " + text
+	}
+	text = strings.ReplaceAll(text, "\n", "; ")
+	return fmt.Appendf(nil, "<%d>%s %s[%d]: %s", daemon|int(p), time.Now().Format(time.Stamp), name, os.Getpid(), text)
+}
