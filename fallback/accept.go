@@ -15,7 +15,7 @@ const (
 	maxPause = 500 * time.Millisecond
 )
 
-// serve accepts until the listener is closed. No other error ends it.
+// serve accepts until the listener is closed or of no more use. No other error ends it.
 func (p *Port) serve() {
 	e := p.engine
 	pause := minPause
@@ -27,6 +27,11 @@ func (p *Port) serve() {
 			e.stats.accepted.Add(1)
 			e.running.Go(func() { p.connect(conn) })
 		case errors.Is(err, net.ErrClosed):
+			return
+		case useless(err):
+			e.stats.acceptErrors.Add(1)
+			e.options.Report("accept", netip.AddrPort{}, p.backend, err)
+			p.ended <- err
 			return
 		default:
 			e.stats.acceptErrors.Add(1)
@@ -62,9 +67,11 @@ func (p *Port) connect(front *net.TCPConn) {
 		return
 	}
 	defer e.disown(front)
+	_ = front.SetLinger(0) // see abort.go; this and what follows fail only when the client has gone already
 	if e.options.KeepAlive.Enable {
-		_ = front.SetKeepAliveConfig(e.options.KeepAlive) // fails only when the client has gone already
+		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
 	}
+	setUserTimeout(front, e.options.KeepAlive)
 	back, err := p.dial()
 	if err != nil {
 		e.stats.dialErrors.Add(1)
@@ -90,7 +97,25 @@ func (p *Port) dial() (*net.TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn.(*net.TCPConn), nil
+	back := conn.(*net.TCPConn)
+	setUserTimeout(back, p.engine.options.KeepAlive)
+	return back, nil
+}
+
+// vanishBound is when keepalive gives up on a silent peer. Fields that package net leaves to the system, or sets by
+// itself, count as its own defaults.
+func vanishBound(k net.KeepAliveConfig) time.Duration {
+	const span, probes = 15 * time.Second, 9
+	if k.Idle <= 0 {
+		k.Idle = span
+	}
+	if k.Interval <= 0 {
+		k.Interval = span
+	}
+	if k.Count <= 0 {
+		k.Count = probes
+	}
+	return k.Idle + time.Duration(k.Count)*k.Interval
 }
 
 func clientOf(conn *net.TCPConn) netip.AddrPort {

@@ -9,6 +9,10 @@
 // its backend is being dialed is noticed when the dial ends. Elsewhere than on Linux a reset is also missed while
 // nothing is read from the leg or written to it.
 //
+// A process that ends, in whatever way, resets the connections whose bytes are under way, and those that were not served
+// yet. Others end in order. (Elsewhere than on Linux, where the system does not tell whether bytes are under way, all are
+// reset.)
+//
 // What a connection costs while it exists: two descriptors, two goroutines and 64 KiB of buffers.
 //
 // A whole program:

@@ -22,7 +22,9 @@ type Options struct {
 
 	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
 	// probes without an answer, each Interval after the one before. It is always on. Zero fields mean what the Go
-	// standard library sets: 15 s, 9 probes, 15 s.
+	// standard library sets: 15 s, 9 probes, 15 s. On Linux a peer that leaves bytes unacknowledged for Idle and
+	// Count times Interval has vanished, too (TCP_USER_TIMEOUT): keepalive does not ask one that has bytes to answer.
+	// A peer that lives and does not read is not bounded by keepalive.
 	KeepAlive net.KeepAliveConfig
 
 	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
@@ -55,8 +57,10 @@ type Engine struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[io.Closer]struct{} // listeners and connections; nil once closed
+	mu     sync.Mutex
+	open   map[io.Closer]struct{} // listeners and connections; nil once closed
+	moving map[*pair]struct{}     // pairs that the end of the process resets
+	sweeps *time.Timer            // runs while there are any
 }
 
 // Port is a published port.
@@ -64,6 +68,7 @@ type Port struct {
 	engine   *Engine
 	listener listener
 	backend  netip.AddrPort
+	ended    chan error
 }
 
 // listener is a *net.TCPListener; tests have one that fails.
@@ -81,7 +86,7 @@ func New(o Options) *Engine {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
 	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
-	e := &Engine{options: o, open: make(map[io.Closer]struct{})}
+	e := &Engine{options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{})}
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -92,7 +97,7 @@ func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, 
 }
 
 func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
-	p := &Port{engine: e, listener: listener, backend: backend}
+	p := &Port{engine: e, listener: listener, backend: backend, ended: make(chan error, 1)}
 	if !e.own(listener) {
 		_ = listener.Close() // nobody was served by it
 		return nil, fmt.Errorf("fallback: %w", net.ErrClosed)
@@ -100,6 +105,10 @@ func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	e.running.Go(p.serve)
 	return p, nil
 }
+
+// Ended receives why, if the port ever ends by itself: its listener is of no more use, such as one that was shut down.
+// Connections that exist go on.
+func (p *Port) Ended() <-chan error { return p.ended }
 
 // Close stops accepting on the port. Connections that exist go on.
 func (p *Port) Close() error {
@@ -129,6 +138,9 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	open := e.open
 	e.open = nil
+	if e.sweeps != nil {
+		e.sweeps.Stop()
+	}
 	e.mu.Unlock()
 	if open == nil {
 		return nil

@@ -28,6 +28,7 @@ type pair struct {
 	back   leg
 	ended  atomic.Int32 // directions that have passed on an end of file
 	failed sync.Once    // the first failure decides what the other leg sees
+	motion motion
 }
 
 // leg is one side of a pair.
@@ -46,6 +47,7 @@ func newPair(p *Port, front, back *net.TCPConn) *pair {
 
 // relay moves bytes both ways until both directions have ended, and closes both connections.
 func (p *pair) relay() {
+	p.resetAtExit()
 	var up sync.WaitGroup
 	up.Go(func() { p.pump(&p.front, &p.back) })
 	p.pump(&p.back, &p.front)
@@ -57,6 +59,7 @@ func (p *pair) relay() {
 		p.fail(&p.back, &p.front)
 	}
 	// Both ends have been passed on, or both connections reset: a close has nothing more to say.
+	p.endInOrder()
 	_ = p.front.Close()
 	_ = p.back.Close()
 }
@@ -64,7 +67,7 @@ func (p *pair) relay() {
 // pump moves the bytes of one direction and then passes on how it ended.
 func (p *pair) pump(src, dst *leg) {
 	buf := buffers.Get().(*[32 << 10]byte)
-	from := source{leg: src}
+	from := source{leg: src, stir: p.stir}
 	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.port.engine.stats.copied}, &from, buf[:])
 	buffers.Put(buf)
 	p.complain(err)
@@ -158,11 +161,15 @@ func reset(conn *net.TCPConn) {
 // source is a leg as io.Copy reads it: without WriteTo, and with failures told from ends.
 type source struct {
 	leg    *leg
+	stir   func() // before bytes are passed on
 	failed bool
 }
 
 func (s *source) Read(b []byte) (int, error) {
 	n, err := s.leg.Read(b)
+	if n > 0 {
+		s.stir()
+	}
 	switch {
 	case err == nil:
 	case !errors.Is(err, io.EOF):

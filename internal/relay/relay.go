@@ -68,10 +68,11 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 		return nil, fmt.Errorf("engine fallback: %w", err)
 	}
 	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: report})
-	if _, err := engine.Add(l, c.Backend); err != nil {
+	port, err := engine.Add(l, c.Backend)
+	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	return &Relay{Engine: "fallback", Stats: func() fmt.Stringer { return engine.Stats() }}, nil
+	return &Relay{Engine: "fallback", Stats: func() fmt.Stringer { return engine.Stats() }, Ended: port.Ended()}, nil
 }
 
 var blocks = map[config.Blocks]udp.Blocks{
