@@ -9,8 +9,8 @@ import (
 // look complete. So the connections of a pair have SO_LINGER of zero, with which the kernel resets them, from their start
 // and while bytes are under way. A sweep takes it off pairs that have come to rest, whose peers have all there is.
 
-// sweepInterval is the time between sweeps. It costs an idle pair four system calls once, and a busy one an atomic
-// operation for each read.
+// sweepInterval is the time between sweeps. A pair costs a few system calls in each until it has come to rest, none after
+// it, and an atomic operation for each read.
 const sweepInterval = time.Second
 
 // motion says whether bytes of a pair are under way.
@@ -62,7 +62,12 @@ func (p *pair) linger(seconds int) {
 func (e *Engine) sweep() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.open == nil {
+		return // all are being reset
+	}
 	for p := range e.moving {
+		p.front.bearWith(e.vanishBound)
+		p.back.bearWith(e.vanishBound)
 		m := &p.motion
 		if reads := m.reads.Load(); reads != m.seen {
 			m.seen = reads
@@ -80,7 +85,7 @@ func (e *Engine) sweep() {
 		}
 		delete(e.moving, p)
 	}
-	if e.open != nil && len(e.moving) > 0 {
+	if len(e.moving) > 0 {
 		e.sweeps.Reset(sweepInterval)
 	}
 }

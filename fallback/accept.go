@@ -71,7 +71,7 @@ func (p *Port) connect(front *net.TCPConn) {
 	if e.options.KeepAlive.Enable {
 		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
 	}
-	setUserTimeout(front, e.options.KeepAlive)
+	setUserTimeout(front, e.vanishBound)
 	back, err := p.dial()
 	if err != nil {
 		e.stats.dialErrors.Add(1)
@@ -98,7 +98,7 @@ func (p *Port) dial() (*net.TCPConn, error) {
 		return nil, err
 	}
 	back := conn.(*net.TCPConn)
-	setUserTimeout(back, p.engine.options.KeepAlive)
+	setUserTimeout(back, p.engine.vanishBound)
 	return back, nil
 }
 

@@ -87,6 +87,39 @@ func TestResetAtExit(t *testing.T) {
 	}
 }
 
+// TestPeerThatDoesNotRead: it lives, so that the bound for one that vanished does not hold for it while it does not read.
+func TestPeerThatDoesNotRead(t *testing.T) {
+	e, l := New(Options{}), rig.Listen(t, rig.Loopback)
+	addr := rig.Address(l)
+	_, err := e.Add(l, rig.Backend(t, rig.Pour))
+	rig.Must(t, err)
+	defer func() { rig.Must(t, e.Close()) }()
+	unbound := func() (n int) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for c := range e.open {
+			if conn, ok := c.(*net.TCPConn); ok {
+				control(conn, func(fd int) {
+					if ms, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err == nil && ms == 0 {
+						n++
+					}
+				})
+			}
+		}
+		return n
+	}
+	conn := rig.Dial(t, "tcp", addr)
+	rig.Until(t, "the client's leg is not bound", func() bool { return unbound() == 1 })
+	b := make([]byte, 1<<20)
+	rig.Until(t, "it is while the client reads", func() bool {
+		for range 10 {
+			_, err := conn.Read(b)
+			rig.Must(t, err)
+		}
+		return unbound() == 0
+	})
+}
+
 // TestListenerThatIsGone: it ends the port with a reason, and no other port.
 func TestListenerThatIsGone(t *testing.T) {
 	var reported error

@@ -2,7 +2,13 @@
 
 package fallback
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // setUserTimeout is for Linux.
-func setUserTimeout(*net.TCPConn, net.KeepAliveConfig) {}
+func setUserTimeout(*net.TCPConn, time.Duration) {}
+
+// bearWith is for a bound that only Linux has.
+func (lg *leg) bearWith(time.Duration) {}
