@@ -75,7 +75,8 @@ check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...
 	$(GO) -C $(UDP_CLIENTS) mod tidy -diff
 
-# Programs and test binaries for the other systems, where there is the fallback only.
+# Programs and test binaries for the other systems, where there is the fallback only; and what differs on Linux where an
+# int has 32 bits, or signals are left to Go.
 cross:
 	@set -e; for target in linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64; do \
 		echo "cross-compile $$target"; \
@@ -83,6 +84,10 @@ cross:
 		$(GO) build -o /dev/null ./cmd/portsplice; \
 		$(GO) vet ./...; \
 		$(GO) test -exec true ./... >/dev/null; \
+	done; \
+	for arch in 386 arm mips; do \
+		echo "vet linux/$$arch"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) vet ./cmd/portsplice; \
 	done
 
 # Where we stand, for benchstat.
