@@ -1,4 +1,4 @@
-// Package failurelog writes failures to a log that must not flood: dockerd's journal. It lets one line through per
+// Package failurelog writes failures to a log that must not flood: the host's journal. It lets one line through per
 // interval and says, when the interval is over, how many it left out.
 package failurelog
 
