@@ -216,6 +216,9 @@ usage: portsplice -proto tcp|udp|sctp -host-ip IP -host-port N -container-ip IP 
 	all.PrintDefaults()
 	b.WriteString("\nFrom the environment, where the command line is dockerd's:\n")
 	ours.VisitAll(func(f *flag.Flag) { fmt.Fprintf(&b, "  %s (-%s)\n", variable(f.Name), f.Name) })
-	b.WriteString("\nSIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error,\nwhich is the journal or syslog where standard error is /dev/null.\n")
+	b.WriteString(`
+SIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error,
+or in the journal or syslog where that is /dev/null.
+`)
 	_, _ = io.WriteString(w, b.String()) // whoever asked has gone away
 }
