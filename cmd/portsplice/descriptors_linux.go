@@ -9,7 +9,7 @@ import (
 
 // neededDescriptors is what the greediest port, of the engine splice, opens to serve one client: the frontend's socket, an
 // eventfd each for SIGUSR1 and for its loop, two epoll instances and an eventfd for Go's poller, a duplicate of the
-// loop's, and two sockets and a pipe for the client.
+// loop's, and two sockets and a pipe for the client; and one to spare.
 const neededDescriptors = 12
 
 // enoughDescriptors says whether so many can be opened. Go's runtime ends the process without a reason when it gets none
