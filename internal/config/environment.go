@@ -16,7 +16,7 @@ const environmentPrefix = "PORTSPLICE_"
 // uses says which options a protocol has a use for: a variable that it has none for cannot make its port fail.
 var uses = map[listener.Protocol][]string{
 	listener.TCP:  {"engine", "splice", "dial-timeout"},
-	listener.UDP:  {"engine", "udp-timeout", "max-flows"},
+	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks"},
 	listener.SCTP: {"dial-timeout"},
 }
 
