@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,7 @@ func sctp(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var failures []string
 	for _, w := range works {
 		samples, err := Rounds(ctx, s.Rounds, w, proxies,
 			func(ctx context.Context, w Work, p Proxy, round int) (Values, error) {
@@ -61,7 +63,12 @@ func sctp(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Print(Result{Work: w, Proxies: proxies, Samples: samples})
+		result := Result{Work: w, Proxies: proxies, Samples: samples}
+		fmt.Print(result)
+		failures = append(failures, result.Failures()...)
+	}
+	if len(failures) > 0 {
+		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
 	}
 	return nil
 }
@@ -111,6 +118,7 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 		return nil, err
 	}
 	v = after.Each(before, float64(messages), time.Microsecond, "us/message")
+	delete(v, usage.Others) // this process is one of them here
 	v["message/s"] = float64(messages) / after.Since(before).Seconds()
 	return v, nil
 }

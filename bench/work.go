@@ -228,7 +228,7 @@ var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +
 		"pingpong/size=16384/conns=64,pingpong-ports,crr,bulk/direction=down/conns=8,bulk/direction=up/conns=1," +
-		"connects-beside/streams=8,message-beside/streams=8,idle/conns=2000,start,udp-echo/size=200/conns=64,udp-oneshot," +
+		"message-beside/streams=8,idle/conns=2000,start,udp-echo/size=200/conns=64,udp-oneshot," +
 		"udp-stream,udp-single"},
 }
 
