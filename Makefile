@@ -94,7 +94,7 @@ cross:
 bench: bench-packages
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
 
-# The same in rounds that alternate, published: SET=quick takes less than 3 minutes, SET=full an hour. What
+# The same in rounds that alternate, published: SET=quick takes some five minutes, SET=full an hour and a half. What
 # fails is left out of the report, and said at the end.
 SET     ?= quick
 RESULTS := bench/results/$(shell date +%F)-$(shell uname -r | cut -d- -f1)
@@ -108,7 +108,7 @@ bench-report: bench-packages
 bench-smoke: bench-packages
 	$(GO) run ./bench ratios -set quick -rounds 1 -strict
 
-# Where the time goes, ours and the reference's algorithm side by side: make profile WORK=crr
+# Where the time goes, for ours and for the reference's algorithm: make profile WORK=crr
 profile: WORK ?= pingpong/size=64/conns=64
 profile:
 	$(GO) run ./bench profile -work $(WORK) -out bin/profile

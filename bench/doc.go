@@ -99,13 +99,15 @@
 //
 // A work is measured in rounds, A B C B C A; the first round is short and dropped. The table has medians, extremes,
 // and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
-// docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy fares
-// worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a work is the
-// most that two rows of the same program, ours and ours again ("splice-again", "udp-again"), were apart in any of its rounds:
-// a claim is about the median of the rounds, which strays less. One round has no second row, and no noise. A work says of itself that client and server bound it when direct is not well above every proxy: the
-// differences between proxies are larger than they look there. A run in which direct moved by more than 15% between
-// rounds says of itself that it is noisy, and next to the name of a work stands how much of the CPUs processes took that
-// are not the benchmark's. Nothing here passes or fails.
+// docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy
+// fares worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a
+// work comes from two rows of the same program, ours and ours again ("splice-again", "udp-again"): were they other
+// programs, the median ratio of the rounds would be off from 1 by chance, and two standard errors of it, taken from
+// how far the two are apart in each round, are the noise. One round tells none. A work says of itself that client and
+// server bound it when direct is not well above every proxy: the differences between proxies are larger than they
+// look there. A run in which direct moved by more than 15% between rounds says of itself that it is noisy, and next
+// to the name of a work stands how much of the CPUs processes took that are not the benchmark's. Nothing here passes
+// or fails.
 //
 // SCTP is compared inside User Mode Linux, which has one CPU: clients and servers are sockets of one process, on one thread,
 // and everything talks over lo with an MTU of 1500. A message that does not arrive as it was sent ends the benchmark, so

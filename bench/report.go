@@ -50,9 +50,9 @@ func (r Report) page(plots []plotFile) string {
 		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
 	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
 		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
-		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise of a unit is the most that "+
-		"the two rows of one program (the\nsecond is named -again) were apart in any round of the work; above a table stands that of its "+
-		"first unit.\n[The documentation](../../doc.go) says what is measured and where. Raw output: "+
+		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise is twice the\n"+
+		"standard error of such a median of ratios, taken from how far two rows of one program (the second is named -again) are "+
+		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is measured and where. Raw output: "+
 		"[tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
 		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
 	for _, p := range plots {

@@ -36,7 +36,7 @@ type Figure struct {
 // Comparison is one proxy by another.
 type Comparison struct {
 	Ratio float64 // NaN without another
-	Alike bool    // no further from 1 than two rows of the same program
+	Alike bool    // within the noise
 	Worse bool    // in what two digits after the point show, and not alike
 }
 
@@ -95,11 +95,10 @@ func (r Result) compare(ratio float64, unit Unit) Comparison {
 	return Comparison{ratio, alike, !alike && unit.better(1, math.Round(100*ratio)/100)}
 }
 
-// Noise is the most that two rows of the same program were apart in any round, as a quotient of 1 or more; NaN if there
-// are no two.
+// Noise is how far a ratio may be from 1 by chance, by two rows of the same program; NaN if there are no two.
 func (r Result) Noise(unit Unit) float64 {
 	for _, p := range r.Proxies {
-		if n := stats.Apart(r.kept(p.Name, unit.Name), r.kept(p.Again, unit.Name)); p.Again != "" && !math.IsNaN(n) {
+		if n := stats.Noise(r.kept(p.Name, unit.Name), r.kept(p.Again, unit.Name)); p.Again != "" && !math.IsNaN(n) {
 			return n
 		}
 	}

@@ -41,7 +41,7 @@ func summary(r Report, dir string) string {
 	}
 	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to docker-proxy or its algorithm on the current Go, unit by unit to\n"+
 		"the one that we fare worse against; medians of %d alternating rounds. Below 1 is better but for rates, and what we lose\n"+
-		"is in bold; ~ is within the noise, what two rows of the same program differed by. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
+		"is in bold; ~ is within the noise, known from two rows of one program. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
 		"our ratio to it in the unit that counts most: the rate, or else kernel memory.%s\n"+
 		"[The report](%s) has the figures with ranges, a direct connection and the portable engine.\n\n",
 		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
