@@ -227,3 +227,25 @@ func TestStandstill(t *testing.T) {
 		}
 	}
 }
+
+// TestStopped: signals that interrupt the wait for datagrams (SIGSTOP and SIGCONT do, with nothing there to receive) end
+// nothing.
+func TestStopped(t *testing.T) {
+	for _, engine := range []string{"auto", "fallback"} {
+		t.Run(engine, func(t *testing.T) {
+			frontend := freePort(t, "udp", ours())
+			p := run{args: arguments("udp", frontend, echo(t, "udp", ours()), "-engine", engine)}.serve(t)
+			client := dial(t, "udp", frontend)
+			exchange(t, client, "hello")
+			for range 100 { // the first ones find it not waiting yet
+				p.stopped(t)
+				must(t, p.Process.Signal(syscall.SIGCONT))
+			}
+			exchange(t, client, "hello")
+			if s := p.counters(t); s["flows-total"] != "1" || s["dropped"] != "0" {
+				t.Errorf("%v; want one flow, and nothing dropped", s)
+			}
+			p.signalled(t, syscall.SIGTERM)
+		})
+	}
+}
