@@ -2,6 +2,7 @@ package udp
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,4 +176,17 @@ func expectOmit(t *testing.T, fd int, v6 bool) {
 	if got, err := unix.GetsockoptInt(fd, level, option); got != unix.IP_PMTUDISC_OMIT || err != nil {
 		t.Errorf("path MTU discovery %d, %v, want none", got, err)
 	}
+}
+
+// An inherited socket may be one that receives blocks (UDP_GRO). The datagrams of one stay apart.
+func TestInheritedSocketWithBlocks(t *testing.T) { onEach(t, testInheritedSocketWithBlocks) }
+
+func testInheritedSocketWithBlocks(t *testing.T, e engine) {
+	inherited := listen(t, "127.0.0.1")
+	must(t, unix.SetsockoptInt(descriptor(t, inherited), unix.SOL_UDP, unix.UDP_GRO, 1))
+	backend := listen(t, "127.0.0.1")
+	r := start(t, e.newRelayOn(t, inherited, addressOf(backend), Options{}))
+	block := pattern(5 * 1000)
+	sendBlock(t, dial(t, r.address), block, 1000, netip.AddrPort{})
+	expectAll(t, backend, slices.Collect(slices.Chunk(block, 1000)))
 }

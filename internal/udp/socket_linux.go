@@ -108,6 +108,8 @@ func readyPortable(frontend *net.UDPConn) error {
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		failed = readyFrontend(int(fd))
+		// It receives datagram by datagram. Where the kernel does not know this there is nothing to undo.
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 0)
 		tuneSingle(int(fd), frontendBuffer)
 	})
 	return errors.Join(err, failed)
