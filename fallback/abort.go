@@ -66,8 +66,6 @@ func (e *Engine) sweep() {
 		return // all are being reset
 	}
 	for p := range e.moving {
-		p.front.bearWith(e.vanishBound)
-		p.back.bearWith(e.vanishBound)
 		m := &p.motion
 		if reads := m.reads.Load(); reads != m.seen {
 			m.seen = reads

@@ -71,7 +71,7 @@ func (p *Port) connect(front *net.TCPConn) {
 	if e.options.KeepAlive.Enable {
 		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
 	}
-	setUserTimeout(front, e.vanishBound)
+	boundRetransmission(front, e.options.KeepAlive)
 	back, err := p.dial()
 	if err != nil {
 		e.stats.dialErrors.Add(1)
@@ -98,24 +98,8 @@ func (p *Port) dial() (*net.TCPConn, error) {
 		return nil, err
 	}
 	back := conn.(*net.TCPConn)
-	setUserTimeout(back, p.engine.vanishBound)
+	boundRetransmission(back, p.engine.options.KeepAlive)
 	return back, nil
-}
-
-// vanishBound is when keepalive gives up on a silent peer. Fields that package net leaves to the system, or sets by
-// itself, count as its own defaults.
-func vanishBound(k net.KeepAliveConfig) time.Duration {
-	const span, probes = 15 * time.Second, 9
-	if k.Idle <= 0 {
-		k.Idle = span
-	}
-	if k.Interval <= 0 {
-		k.Interval = span
-	}
-	if k.Count <= 0 {
-		k.Count = probes
-	}
-	return k.Idle + time.Duration(k.Count)*k.Interval
 }
 
 func clientOf(conn *net.TCPConn) netip.AddrPort {

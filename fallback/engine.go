@@ -22,9 +22,9 @@ type Options struct {
 
 	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
 	// probes without an answer, each Interval after the one before. It is always on. Zero fields mean what the Go
-	// standard library sets: 15 s, 9 probes, 15 s. On Linux a peer that leaves bytes unacknowledged for Idle and
-	// Count times Interval has vanished, too (TCP_USER_TIMEOUT): keepalive does not ask one that has bytes to answer.
-	// A peer that lives and does not read is waited for, however long.
+	// standard library sets: 15 s, 9 probes, 15 s. While data is under way the kernel does not probe but retransmits;
+	// since Linux 6.15 it does so every Interval at least, 15 times, which takes about as long (before, a quarter of an
+	// hour). A peer that answers but does not read is never given up.
 	KeepAlive net.KeepAliveConfig
 
 	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
@@ -57,8 +57,6 @@ type Engine struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	vanishBound time.Duration // for a peer that acknowledges nothing
-
 	mu     sync.Mutex
 	open   map[io.Closer]struct{} // listeners and connections; nil once closed
 	moving map[*pair]struct{}     // pairs that the end of the process resets
@@ -88,10 +86,7 @@ func New(o Options) *Engine {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
 	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
-	e := &Engine{
-		options: o, vanishBound: vanishBound(o.KeepAlive),
-		open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
-	}
+	e := &Engine{options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{})}
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e
 }

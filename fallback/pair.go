@@ -34,8 +34,7 @@ type pair struct {
 // leg is one side of a pair.
 type leg struct {
 	*net.TCPConn
-	shut    atomic.Bool // its write side was shut down by us
-	patient bool        // it is not bound by Engine.vanishBound now; the sweep's alone
+	shut atomic.Bool // its write side was shut down by us
 
 	writing sync.Mutex  // held during a write and until cut and refused say how it went
 	cut     atomic.Bool // a write failed: the connection is gone, whatever its read side says

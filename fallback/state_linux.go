@@ -2,8 +2,11 @@ package fallback
 
 import (
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/vanish"
 )
 
 // tcpClose is the state of a connection that is gone (include/net/tcp_states.h).
@@ -41,4 +44,13 @@ func control(conn *net.TCPConn, f func(fd int)) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) { f(int(fd)) }) // fails only when the connection is closed
+}
+
+// boundRetransmission has a peer be noticed that vanished while bytes were under way.
+func boundRetransmission(conn *net.TCPConn, k net.KeepAliveConfig) {
+	interval := k.Interval
+	if interval <= 0 {
+		interval = 15 * time.Second // as package net has it
+	}
+	control(conn, func(fd int) { vanish.SetRetransmission(fd, interval) })
 }

@@ -11,3 +11,6 @@ func unacknowledged(*net.TCPConn) int { return 1 }
 // gone cannot be asked portably. A reset that surfaced at a write at the very moment of a read may pass as an
 // end of file here.
 func gone(*net.TCPConn) bool { return false }
+
+// boundRetransmission is for Linux.
+func boundRetransmission(*net.TCPConn, net.KeepAliveConfig) {}

@@ -2,11 +2,10 @@ package splice
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,30 +70,17 @@ func (ln *listener) open(p *Port, fd int) error {
 // setOptions sets what connections inherit.
 func (ln *listener) setOptions(k net.KeepAliveConfig) { setTCPOptions(ln.fd, k) }
 
-// listen has a socket listen. One that does already keeps its queue, unless the kernel would make it longer: whoever
-// opened it may have chosen its length.
+// listen has a socket listen, with the longest queue that the kernel allows (net.core.somaxconn). One that listens already
+// is left as it is: whoever opened it has chosen its queue.
 func listen(fd int) error {
-	longest := maxBacklog()
-	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
-		return sysError("getsockopt SO_ACCEPTCONN", err)
-	} else if listens != 0 {
-		// The length is tcpi_sacked of a socket that listens (tcp_get_info in net/ipv4/tcp.c).
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil || int(info.Sacked) >= longest {
-			return nil
-		}
-	}
-	return sysError("listen", unix.Listen(fd, longest))
-}
-
-// maxBacklog is the longest queue that the kernel gives; more is cut to it anyhow.
-func maxBacklog() int {
-	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
-		return unix.SOMAXCONN
+		return sysError("getsockopt SO_ACCEPTCONN", err)
 	}
-	return n
+	if listens != 0 {
+		return nil
+	}
+	return sysError("listen", unix.Listen(fd, math.MaxInt32))
 }
 
 // close ends the listener. Clients that wait to be accepted are reset by the kernel.
@@ -130,7 +116,7 @@ func (ln *listener) take(l *loop) (n int, err error) {
 		return 0, nil
 	}
 	s, from := ln.port.settings.Load(), &l.addresses[0]
-	for batch := ln.waiting(); n < batch; {
+	for batch := ln.waiting(l); n < batch; {
 		// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 		// both legs. Until then it waits there.
 		back, errno := s.socket(l.kernel)
@@ -155,13 +141,12 @@ func (ln *listener) take(l *loop) (n int, err error) {
 
 // waiting is how many connections to take: as many as wait, up to a batch. To ask is cheaper than to find out by a call
 // too many, before which there is a socket to be opened.
-func (ln *listener) waiting() int {
+func (ln *listener) waiting(l *loop) int {
 	// It is tcpi_unacked of a socket that listens (tcp_get_info in net/ipv4/tcp.c).
-	info, err := unix.GetsockoptTCPInfo(ln.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
+	if tcpInfo(ln.fd, &l.info) != 0 {
 		return 1 // an MPTCP socket of an older kernel
 	}
-	return min(max(int(info.Unacked), 1), acceptBatch)
+	return min(max(int(l.info.Unacked), 1), acceptBatch)
 }
 
 // scarce says whether something has run out that comes back, for the process or the machine.
@@ -183,7 +168,7 @@ func (ln *listener) failed(err error) {
 		unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH:
 		// The error is of this one connection, which is gone (accept(2), "Error handling").
 		return
-	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK: // it does not listen any more
+	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.ENOSYS: // it does not listen any more, or never could
 		ln.unlisten()
 		ln.port.ended <- fmt.Errorf("splice: listener: %w", err)
 		return

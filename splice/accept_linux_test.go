@@ -96,7 +96,6 @@ func TestFailingAcceptDoesNotSpin(t *testing.T) {
 		{"no memory for the client", failing{acceptErrno: unix.ENOMEM}},
 		{"no buffers for the client", failing{acceptErrno: unix.ENOBUFS}},
 		{"not allowed", failing{acceptErrno: unix.EPERM}},
-		{"not known", failing{acceptErrno: unix.ENOSYS}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := scriptedEngine(t, test.kernel)
@@ -156,6 +155,18 @@ func TestLastingFailures(t *testing.T) {
 	}
 }
 
+// TestAcceptUnknown: a sandbox that does not know the call ends the port, so that clients are refused.
+func TestAcceptUnknown(t *testing.T) {
+	e := scriptedEngine(t, failing{acceptErrno: unix.ENOSYS})
+	fd, addr := rig.Bind(t, rig.Loopback)
+	p, err := e.Add(fd, addr)
+	rig.Must(t, err)
+	rig.Dial(t, "tcp", addr)
+	if err := <-p.Ended(); !errors.Is(err, unix.ENOSYS) {
+		t.Errorf("the port ended by %v, want %v", err, unix.ENOSYS)
+	}
+}
+
 // TestListenerThatIsGone: a port whose socket does not listen any more ends, with the reason.
 func TestListenerThatIsGone(t *testing.T) {
 	e := scriptedEngine(t, linux{})
@@ -208,8 +219,8 @@ func TestDescriptorsThatWaitForEachOther(t *testing.T) {
 	rig.Until(t, "all connections have ended", func() bool { s := e.Stats(); return s.Active == 0 && s.AcceptErrors > 0 })
 }
 
-// TestBacklog: an own socket gets the longest queue that the kernel gives, and one that listens already keeps what whoever
-// opened it chose, if that is more.
+// TestBacklog: a socket that does not listen gets the longest queue that the kernel gives, and one that does keeps what
+// whoever opened it chose.
 func TestBacklog(t *testing.T) {
 	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	rig.Must(t, err)
@@ -222,7 +233,7 @@ func TestBacklog(t *testing.T) {
 		name    string
 		backlog int // of a socket that listens
 		want    int
-	}{{"own", -1, longest}, {"short", 1, longest}, {"as long as can be", longest, longest}} {
+	}{{"own", -1, longest}, {"short", 1, 1}, {"as long as can be", longest, longest}} {
 		t.Run(test.name, func(t *testing.T) {
 			fd, _ := rig.Bind(t, rig.Loopback)
 			defer closeFD(fd)

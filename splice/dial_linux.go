@@ -7,25 +7,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/vanish"
 )
 
 // errSelfConnect: a connect from and to the same local port succeeds by TCP's simultaneous open when nobody
 // listens there.
 var errSelfConnect = errors.New("nobody listens: the connection had reached itself")
 
-// tcpRTOMax is TCP_RTO_MAX_MS (include/uapi/linux/tcp.h), since Linux 6.15.
-const tcpRTOMax = 44
-
 // setTCPOptions makes small messages leave at once and a peer be noticed that has vanished. Connections inherit the
-// options of the listener that they were accepted on.
-//
-// Keepalive is not sent while data is under way. Then it is retransmissions that find nobody, 15 of them (tcp_retries2),
-// at up to two minutes from each other: a quarter of an hour. Bounded to the keepalive's interval they take as long as
-// keepalive does. (TCP_USER_TIMEOUT would end a connection whose peer answers but does not read for so long, such as a
-// container that is paused: tcp_probe_timer in net/ipv4/tcp_timer.c.)
-//
-// All of this is better to have than not, and no kernel or sandbox that refuses a part of it, as WSL and gVisor do, is a
-// reason not to serve a client.
+// options of the listener that they were accepted on. All of them are better to have than not, and no kernel or sandbox that
+// refuses a part, as WSL and gVisor do, is a reason not to serve a client.
 func setTCPOptions(fd int, k net.KeepAliveConfig) {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
@@ -33,10 +25,10 @@ func setTCPOptions(fd int, k net.KeepAliveConfig) {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
-		{unix.IPPROTO_TCP, tcpRTOMax, min(1000*seconds(k.Interval), 120_000)}, // as much as the kernel takes
 	} {
 		_ = unix.SetsockoptInt(fd, o.level, o.name, o.value)
 	}
+	vanish.SetRetransmission(fd, k.Interval)
 }
 
 // seconds rounds up: zero is no time that the kernel would take.

@@ -133,6 +133,14 @@ func name(call uintptr, fd int, a *unix.RawSockaddrAny) unix.Errno {
 	return errno
 }
 
+// tcpInfo reads TCP_INFO to where a loop has room for it.
+func tcpInfo(fd int, info *unix.TCPInfo) unix.Errno {
+	size := uint32(unsafe.Sizeof(*info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno
+}
+
 // unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one
 // (SIOCOUTQ, tcp(7)).
 func unacknowledged(fd int) int {

@@ -17,6 +17,7 @@ type loop struct {
 	talked *pair // whose event was the only one of its turn, the last time that there was one
 	taken  [acceptBatch]accepted
 
+	info      unix.TCPInfo           // of a listener
 	addresses [2]unix.RawSockaddrAny // what accept, getsockname and getpeername write to
 }
 

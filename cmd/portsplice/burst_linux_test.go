@@ -109,3 +109,28 @@ func tcpCounters(t *testing.T, n *netlab.Namespace) map[string]string {
 	}))
 	return counters
 }
+
+// TestLongQueueIsKept: an accept queue that dockerd made long is not cut to what net.core.somaxconn is now.
+func TestLongQueueIsKept(t *testing.T) {
+	const long, now = 5000, 100
+	for _, engine := range engines {
+		t.Run(engine, func(t *testing.T) {
+			host := rig.Namespace(t)
+			must(t, host.Sysctl("core/somaxconn", fmt.Sprint(long)))
+			must(t, host.Do(func() error {
+				fd, frontend := rig.Bind(t, loopbackV4)
+				must(t, unix.Listen(fd, long))
+				socket := os.NewFile(uintptr(fd), "listener")
+				defer func() { must(t, socket.Close()) }()
+				must(t, os.WriteFile("/proc/sys/net/core/somaxconn", fmt.Append(nil, now), 0))
+				args := arguments("tcp", frontend, echo(t, "tcp", loopbackV4), "-engine", engine, "-use-listen-fd")
+				run{args: args, socket: socket}.serve(t)
+				info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+				if err != nil || info.Sacked != long {
+					t.Errorf("the queue has room for %d, %v; want %d", info.Sacked, err, long)
+				}
+				return nil
+			}))
+		})
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,17 +48,34 @@ func adopt(fd int, p Protocol) (*Socket, error) {
 	return &Socket{fd: fd}, nil
 }
 
-// listen makes the socket listen unless it does already. Its queue is then as long as whoever made it wanted, which a
-// second listen(2) would cut to what net.core.somaxconn is now.
+// listen makes the socket listen, with the longest queue that the kernel allows. One that listens already may have a
+// longer one: a second listen(2) would cut it to what net.core.somaxconn is now.
 func listen(fd int) error {
 	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return os.NewSyscallError("getsockopt SO_ACCEPTCONN", err)
 	}
-	if listens != 0 {
+	if listens != 0 && queueOf(fd) >= longestQueue() {
 		return nil
 	}
 	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
+}
+
+// queueOf is how many connections may wait at a socket that listens: tcpi_sacked (tcp_get_info of net/ipv4/tcp.c). Where the
+// kernel does not say, it counts as long enough.
+func queueOf(fd int) int {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return backlog
+	}
+	return int(info.Sacked)
+}
+
+// longestQueue is what the kernel cuts queues to; zero if it cannot be read.
+func longestQueue() int {
+	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
 }
 
 // serves says whether a socket's type and protocol are the right ones. A TCP listener may be an MPTCP one: Go

@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -11,16 +12,16 @@ import (
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// TestUserTimeout: a peer that acknowledges nothing is given up when keepalive would give up on a silent one, whichever
-// leg it is of.
-func TestUserTimeout(t *testing.T) {
+// TestOptionsReachBothLegs: a peer that vanished is noticed as fast with data under way as by keepalive, whichever leg it
+// is of.
+func TestOptionsReachBothLegs(t *testing.T) {
+	const rtoMax = 44 // TCP_RTO_MAX_MS
 	for _, test := range []struct {
 		config net.KeepAliveConfig
-		want   time.Duration
+		want   int
 	}{
-		{net.KeepAliveConfig{}, 150 * time.Second},
-		{net.KeepAliveConfig{Idle: 3 * time.Second, Interval: 2 * time.Second, Count: 4}, 11 * time.Second},
-		{net.KeepAliveConfig{Idle: -1, Interval: 2 * time.Second, Count: -1}, 33 * time.Second},
+		{net.KeepAliveConfig{}, 15_000},
+		{net.KeepAliveConfig{Idle: 3 * time.Second, Interval: 2 * time.Second, Count: 4}, 2000},
 	} {
 		e, l := New(Options{KeepAlive: test.config}), rig.Listen(t, rig.Loopback)
 		addr := rig.Address(l)
@@ -33,8 +34,8 @@ func TestUserTimeout(t *testing.T) {
 			if conn, ok := c.(*net.TCPConn); ok {
 				legs++
 				control(conn, func(fd int) {
-					got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-					if err != nil || int64(got) != test.want.Milliseconds() {
+					got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, rtoMax)
+					if !errors.Is(err, unix.ENOPROTOOPT) && got != test.want { // kernels before 6.15 do not know it
 						t.Errorf("%+v: %d ms, %v; want %v", test.config, got, err, test.want)
 					}
 				})
@@ -85,39 +86,6 @@ func TestResetAtExit(t *testing.T) {
 			return linger() == 2
 		})
 	}
-}
-
-// TestPeerThatDoesNotRead: it lives, so that the bound for one that vanished does not hold for it while it does not read.
-func TestPeerThatDoesNotRead(t *testing.T) {
-	e, l := New(Options{}), rig.Listen(t, rig.Loopback)
-	addr := rig.Address(l)
-	_, err := e.Add(l, rig.Backend(t, rig.Pour))
-	rig.Must(t, err)
-	defer func() { rig.Must(t, e.Close()) }()
-	unbound := func() (n int) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		for c := range e.open {
-			if conn, ok := c.(*net.TCPConn); ok {
-				control(conn, func(fd int) {
-					if ms, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err == nil && ms == 0 {
-						n++
-					}
-				})
-			}
-		}
-		return n
-	}
-	conn := rig.Dial(t, "tcp", addr)
-	rig.Until(t, "the client's leg is not bound", func() bool { return unbound() == 1 })
-	b := make([]byte, 1<<20)
-	rig.Until(t, "it is while the client reads", func() bool {
-		for range 10 {
-			_, err := conn.Read(b)
-			rig.Must(t, err)
-		}
-		return unbound() == 0
-	})
 }
 
 // TestListenerThatIsGone: it ends the port with a reason, and no other port.

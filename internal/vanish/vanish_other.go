@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package vanish is for Linux.
+package vanish
