@@ -429,3 +429,41 @@ func TestKernelDropsOfAFlowAreCounted(t *testing.T) {
 		t.Errorf("%v; want %d sent or lost by the kernel", s, datagrams)
 	}
 }
+
+// Options are exchanged while flows live: there may be fewer, and they expire earlier.
+func TestSetOptions(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _ := newScripted(t, addressOf(backend), Options{})
+	kept := make([]netip.AddrPort, 4)
+	clients := dialAll(t, len(kept), r.address)
+	for i, client := range clients {
+		kept[i] = exchange(t, client, backend, []byte("before"))
+	}
+	if err := p.SetOptions(Options{Timeout: -1}); err == nil {
+		t.Error("a timeout below zero was taken")
+	}
+	must(t, p.SetOptions(Options{MaxFlows: 2}))
+	waitFor(t, "eviction", func() bool { return r.Stats().Evicted == 2 })
+	if from := exchange(t, clients[3], backend, []byte("after")); from != kept[3] {
+		t.Errorf("the flow used last moved from %v to %v", kept[3], from)
+	}
+	must(t, p.SetOptions(Options{Timeout: time.Millisecond}))
+	waitFor(t, "expiry", func() bool { return r.Stats().Expired == 2 })
+}
+
+// Report may ask for the counts.
+func TestStatsFromReport(t *testing.T) { onEach(t, testStatsFromReport) }
+
+func testStatsFromReport(t *testing.T, e engine) {
+	var r atomic.Pointer[rig]
+	var dropped atomic.Uint64
+	backend := listen(t, "::1")
+	made := e.newRelay(t, "127.0.0.1", addressOf(backend), Options{
+		Report: func(string, netip.AddrPort, netip.AddrPort, error) { dropped.Store(r.Load().Stats().Dropped) },
+	})
+	r.Store(made)
+	start(t, made)
+	flow := open(t, dial(t, made.address), backend)
+	reply(t, backend, pattern(65527), flow) // more than IPv4 carries
+	waitFor(t, "report", func() bool { return dropped.Load() == 1 })
+}
