@@ -31,7 +31,8 @@
 // The client has 64,512 source ports, so that the search for a free one is not what is measured. The host has the
 // kernel's usual 28,232: that search is the proxy's, and an operator's trouble (moby#47537, the work churn).
 //
-// TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to. Over a veth
+// TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to, unless the machine
+// does not allow it (net.ipv4.tcp_allowed_congestion_control); a report says what was used. Over a veth
 // there is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
 // through docker-proxy made 5.4 Gbit/s on the machine where it makes 26 with cubic.
 //

@@ -23,10 +23,7 @@ type Environment struct {
 	Noise      float64   `json:"noise"` // the most that direct moved in any work
 }
 
-// congestionControl is the kernel's default, whatever this machine has been set to. The documentation says why it matters.
-const congestionControl = "cubic"
-
-// ReadEnvironment reads all that is known before the measurements.
+// ReadEnvironment reads all that is known before the measurements, but for the congestion control.
 func ReadEnvironment() (Environment, error) {
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
@@ -35,7 +32,7 @@ func ReadEnvironment() (Environment, error) {
 	load, err := loadAverage()
 	return Environment{
 		Date: time.Now().Round(time.Second), Kernel: "Linux " + strings.TrimSpace(string(kernel)), CPU: cpuModel(),
-		Cores: runtime.NumCPU(), Go: runtime.Version(), TCP: congestionControl, LoadBefore: load,
+		Cores: runtime.NumCPU(), Go: runtime.Version(), LoadBefore: load,
 	}, err
 }
 

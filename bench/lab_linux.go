@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -29,7 +30,6 @@ const firstFrontend = 2000
 
 // settings are those of every namespace of a lab, below /proc/sys/net.
 var settings = map[string]string{
-	"ipv4/tcp_congestion_control": congestionControl,
 	// Servers that refuse to be root have the ports that the others have.
 	"ipv4/ip_unprivileged_port_start": "0",
 	// The host routes what is direct.
@@ -44,8 +44,8 @@ type lab struct {
 	environment             []string // of the proxy, beyond the benchmark's own
 }
 
-func newLab(dir string, environment []string) (l *lab, err error) {
-	l = &lab{dir: dir, environment: environment}
+func newLab(dir string, environment []string) (_ *lab, err error) {
+	l := &lab{dir: dir, environment: environment}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -55,6 +55,7 @@ func newLab(dir string, environment []string) (l *lab, err error) {
 		if *n, err = netlab.New(); err != nil {
 			return nil, err
 		}
+		err = setCongestionControl(*n)
 		for path, value := range settings {
 			err = errors.Join(err, (*n).Sysctl(path, value))
 		}
@@ -68,6 +69,36 @@ func newLab(dir string, environment []string) (l *lab, err error) {
 		return nil, err
 	}
 	return l, l.connect()
+}
+
+// setCongestionControl sets what the documentation says, unless the machine does not allow namespaces that
+// (net.ipv4.tcp_allowed_congestion_control).
+func setCongestionControl(n *netlab.Namespace) error {
+	err := n.Sysctl(congestionControl, "cubic")
+	if errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	return err
+}
+
+const congestionControl = "ipv4/tcp_congestion_control"
+
+// usedCongestionControl is what the namespaces have then.
+func usedCongestionControl() (used string, err error) {
+	n, err := netlab.New()
+	if err != nil {
+		return "", err
+	}
+	defer n.Close()
+	if err := setCongestionControl(n); err != nil {
+		return "", err
+	}
+	err = n.Do(func() error {
+		text, err := os.ReadFile("/proc/sys/net/" + congestionControl)
+		used = strings.TrimSpace(string(text))
+		return err
+	})
+	return used, err
 }
 
 // connect lays the cables. The container's ends at a bridge of the host, as Docker's do.

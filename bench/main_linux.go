@@ -94,6 +94,9 @@ func begin(ctx context.Context, o Options, s Set) (p *Programs, works []Work, r 
 	if err == nil {
 		r.Environment, err = ReadEnvironment()
 	}
+	if err == nil {
+		r.Environment.TCP, err = usedCongestionControl()
+	}
 	if err != nil {
 		return nil, nil, r, errors.Join(err, p.Close())
 	}

@@ -1,6 +1,7 @@
 package eventloop
 
 import (
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -186,7 +187,7 @@ func TestLoopsEnd(t *testing.T) {
 	if other.Post(func() { t.Error("a task ran on a loop that has ended") }) || other.Do(func() {}) {
 		t.Error("a loop that has ended took a task")
 	}
-	if _, err := other.Listen(0, 0, m); err != ErrClosed {
+	if _, err := other.Listen(0, 0, m); !errors.Is(err, ErrClosed) {
 		t.Errorf("listen gave %v, want %v", err, ErrClosed)
 	}
 }

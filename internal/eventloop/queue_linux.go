@@ -3,6 +3,7 @@ package eventloop
 // Verdict says how a Runner goes on.
 type Verdict uint8
 
+// What a Runner says after a slice.
 const (
 	Done  Verdict = iota // it leaves the queue
 	Again                // it keeps its place at the head
