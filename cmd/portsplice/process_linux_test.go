@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -199,20 +200,26 @@ func ours() netip.Addr {
 	return netip.AddrFrom4([4]byte{127, byte(1 + pid>>14), byte(pid >> 7 & 127), byte(1 + pid&127)})
 }
 
-// freePort finds a port that is free for the protocol.
+// freePort finds a port that is free for the protocol: one that the kernel gives to nobody who asks for any, such as the
+// backend that is started next.
 func freePort(t *testing.T, protocol string, on netip.Addr) netip.AddrPort {
 	t.Helper()
-	anyPort := netip.AddrPortFrom(on, 0)
-	if protocol == "udp" {
-		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(anyPort))
+	for {
+		addr := netip.AddrPortFrom(on, uint16(10_000+rand.IntN(20_000)))
+		var held io.Closer
+		var err error
+		if protocol == "udp" {
+			held, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		} else {
+			held, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+		}
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		must(t, err)
-		defer func() { must(t, conn.Close()) }()
-		return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+		must(t, held.Close())
+		return addr
 	}
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(anyPort))
-	must(t, err)
-	defer func() { must(t, l.Close()) }()
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // echo runs a backend that answers with what it gets, on a fresh port.
