@@ -166,7 +166,7 @@ func TestProgramPortTaken(t *testing.T) {
 	_, taken := listen(t, "127.0.0.1", 10)
 	reason := fmt.Sprintf("1\nlisten sctp4 %v: bind: address already in use (another process holds the port; "+
 		"\"ss -lnp\" shows which)\n", taken)
-	r := run(t, reason, nil, arguments(taken, taken)...)
+	r := run(t, reason, nil, arguments(taken, netip.AddrPortFrom(taken.Addr(), taken.Port()^1))...)
 	var exit *exec.ExitError
 	if err := r.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("the program ended with %v; want exit status 1", err)
