@@ -21,7 +21,7 @@ const patience = time.Minute
 
 // Rounds measures all proxies at one work, in rounds.
 func (p *Programs) Rounds(ctx context.Context, w Work, s Set) (Result, error) {
-	const shortest = 100 * time.Millisecond // of the first round: a peer under load may be silent for half of it
+	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
 	samples, err := Rounds(ctx, s.Rounds, w, p.Proxies,
 		func(ctx context.Context, w Work, proxy Proxy, round int) (Values, error) {
 			if round == 0 {
