@@ -39,21 +39,23 @@ func TestMove(t *testing.T) {
 			done <- struct{}{}
 		}()
 	}
-	moved := map[loop]bool{}
-	for left := pairs; left > 0; {
+	moves := 0
+	for left, at := pairs, 0; left > 0; {
 		select {
 		case <-done:
 			left--
+			continue
 		default:
-			loops[0].Do(func() { loops[0].GiveAway(loops[1]) })
-			loops[1].Do(func() { loops[1].GiveAway(loops[0]) })
-			for on := range relay.byLoop() {
-				moved[on] = true
-			}
+		}
+		from, to := loops[at], loops[1-at]
+		from.Do(func() { from.GiveAway(to) })
+		if byLoop := relay.byLoop(); len(byLoop) == 1 && len(byLoop[to]) == pairs { // all have gone
+			moves++
+			at = 1 - at
 		}
 	}
-	if len(moved) != 2 {
-		t.Errorf("the pairs have been on %d loops; want 2", len(moved))
+	if moves < 2 {
+		t.Errorf("the pairs went to another loop %d times; want there and back at least", moves)
 	}
 }
 
