@@ -13,14 +13,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/needroot"
 )
 
 // TestJournal starts the program as dockerd does, with /dev/null for its standard error: lines and the answer to SIGUSR1
 // go to the journal. (The mount namespace has one of the test's own.)
 func TestJournal(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("a mount namespace needs root")
-	}
+	needroot.Check(t)
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "systemd/journal"), 0o755))
 	socket := net.UnixAddr{Name: filepath.Join(dir, "systemd/journal/socket"), Net: "unixgram"}

@@ -70,9 +70,6 @@ func (l *Loop) Place() *Loop {
 
 func (l *Loop) pressure() int32 { return l.load.percent.Load() + l.load.placed.Load() }
 
-// Least gives the loop with the least to do, for what is there to stay.
-func (g *Group) Least() *Loop { return g.First().Place() }
-
 // least gives the one of the others with the least to do, nil if there are none.
 func (g *Group) least(but *Loop) (least *Loop) {
 	for _, l := range g.all() {

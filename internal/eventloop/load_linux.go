@@ -9,9 +9,10 @@ const (
 	// loadWindow is how often a loop's load is found out.
 	loadWindow = 50 * time.Millisecond
 
-	// Of a loop whose waits are short, one turn in sampledTurns has the clock read: three times, 0.1 us.
+	// One turn in sampledTurns has the clock read, three times. In User Mode Linux that is a system call: when every turn with
+	// a wait had it read, one SCTP client made 0.66 to 0.82 of the exchanges. A wait that brought nothing has the next turn
+	// sampled, so that an idle loop is known to be one.
 	sampledTurns = 16
-	shortWait    = 100 * time.Microsecond
 
 	// A loop is saturated from busyPercent on, and then another may be started for it. It also gives work to one that
 	// is there if that has so much less to do, and it has itself more than half of what it could.
@@ -73,9 +74,7 @@ func (l *Loop) measure() {
 	now := l.group.clock()
 	o.waited += o.woke - o.began
 	o.worked += now - o.woke
-	if o.woke-o.began < shortWait {
-		o.skip = sampledTurns - 1
-	}
+	o.skip = sampledTurns - 1
 	if now-o.since < loadWindow {
 		return
 	}

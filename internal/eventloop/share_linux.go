@@ -57,11 +57,15 @@ func (l *Loop) retire() {
 		return
 	}
 	l.load.retiring = true
-	l.Ring(0)
+	(*retirement)(l).Ring(0)
 }
 
-// Ring has a loop that ends look after the handlers that are left.
-func (l *Loop) Ring(time.Duration) {
+// retirement is a loop that is to end.
+type retirement Loop
+
+// Ring gives away the handlers that are left.
+func (r *retirement) Ring(time.Duration) {
+	l := (*Loop)(r)
 	l.Enqueue(&giveAway{loop: l, to: func() *Loop { return l.group.least(l) }, last: true})
 }
 
@@ -89,7 +93,7 @@ func (g *giveAway) Run() Verdict {
 	case !g.last || l.end():
 		return Done
 	}
-	l.SetTimer(&l.load.retiringTick, l, l.group.clock()+retireTick)
+	l.SetTimer(&l.load.retiringTick, (*retirement)(l), l.group.clock()+retireTick)
 	return Done
 }
 

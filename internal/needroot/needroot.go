@@ -13,8 +13,8 @@ func Check(t testing.TB) {
 	switch {
 	case os.Geteuid() == 0:
 	case os.Getenv("CI") != "":
-		t.Fatal("needs root, to make network namespaces")
+		t.Fatal("needs root, to make namespaces")
 	default:
-		t.Skip("needs root, to make network namespaces")
+		t.Skip("needs root, to make namespaces")
 	}
 }
