@@ -13,8 +13,8 @@ const (
 	sliceBytes = pipeSize
 
 	// turnBytes is what a stream may move, while its source has more and its destination takes it, before the next
-	// one has its turn. It is more than a receiver's window: a flow that runs until it blocks leaves the work of its
-	// acknowledgements to its peers (docs/performance.md has the measurement).
+	// one has its turn. With 64 streams 8 MiB took 21% less of the proxy's CPU per byte than 1 MiB, and 24 MiB no less
+	// than 8 (docs/performance.md): it is more than a receiver's window, so that a stream runs until it blocks.
 	turnBytes = 8 << 20
 
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
