@@ -20,7 +20,8 @@
 // all of it and answers with a message of the same length and number; the client checks both. A datagram says how long
 // its answer is to be.
 //
-// A message is not longer than 1 MiB, so its first byte is 0, and streams go through the same port. Their first byte says what to do with it: send (down), receive (up), both, or answer every further byte
-// with the numbers of bytes received and sent so far on all streams. This is how a client that sends learns what has arrived,
-// which is not what it has sent: sockets hold megabytes.
+// A message is not longer than 1 MiB, so its first byte is 0, and streams go through the same port. Their first byte says
+// what to do with it: send (down), receive (up), both, or answer every byte, the first one too, with the numbers of bytes
+// received and sent so far on all streams. This is how a client that sends learns what has arrived, which is not what it
+// has sent: sockets hold megabytes.
 package load

@@ -91,6 +91,22 @@ func measured(t *testing.T, args []string) (v values) {
 	return v
 }
 
+// A server that other streams kept busy finds two questions at once, and answers both: the client would wait for ever.
+func TestCountsAreToldAsOftenAsTheyAreAskedFor(t *testing.T) {
+	at, _, _ := serveAt(t)
+	conn, err := net.Dial("tcp4", at)
+	benchtest.Must(t, err)
+	_, err = conn.Write([]byte{tellCounts, tellCounts, tellCounts})
+	benchtest.Must(t, err)
+	benchtest.Must(t, conn.(*net.TCPConn).CloseWrite()) // the server closes when it has answered
+	answers, err := io.ReadAll(conn)
+	benchtest.Must(t, err)
+	benchtest.Must(t, conn.Close())
+	if want := make([]byte, 3*2*8); !bytes.Equal(answers, want) {
+		t.Errorf("answered %x, want %x", answers, want)
+	}
+}
+
 func TestIdleHoldsItsConnections(t *testing.T) {
 	const conns = 100 // more than are opened at a time
 	at, _, pid := serveAt(t)

@@ -2,7 +2,6 @@ package load
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
@@ -20,10 +19,10 @@ func newRecorder() recorder { return recorder{make([]time.Duration, 0, 1<<20)} }
 // that are still to come: they count for the percentiles, which would else leave out whoever waits longest, and for
 // nothing else. Beside streams, which are most of what is done, CPU times are theirs.
 func (c *recorder) measure(r request, unit string, run func(time.Duration) error, finish func() error) (values, error) {
-	var counts net.Conn
+	var counts counter
 	if r.beside {
 		var err error
-		if counts, err = dial(r.counts, tellCounts); err != nil {
+		if counts, err = r.openCounts(); err != nil {
 			return nil, err
 		}
 	}

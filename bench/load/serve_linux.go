@@ -108,7 +108,7 @@ func hangUp(c *conn, why error) error {
 	return os.NewSyscallError("close", unix.Close(c.fd))
 }
 
-// handOver makes a stream of a connection: the loop forgets it. What has arrived behind the first byte counts.
+// handOver makes a stream of a connection: the loop forgets it.
 func (s *server) handOver(c *conn) error {
 	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, c.fd, nil); err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
@@ -118,8 +118,7 @@ func (s *server) handOver(c *conn) error {
 	if err = errors.Join(err, file.Close()); err != nil { // the stream has a copy
 		return err
 	}
-	s.streams.received.Add(int64(c.received - 1))
-	go s.streams.serve(stream, c.incoming[0])
+	go s.streams.serve(stream, c.incoming[0], c.received)
 	return nil
 }
 

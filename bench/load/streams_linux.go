@@ -31,28 +31,35 @@ var directions = map[string]byte{"down": sendDown, "up": receiveUp, "both": send
 // streamServer counts the bytes of all its streams, and of datagrams that are not answered.
 type streamServer struct{ received, sent atomic.Int64 }
 
-// serve serves one stream to its end, which is the client's to explain.
-func (s *streamServer) serve(conn net.Conn, what byte) {
+// serve serves one stream to its end, which is the client's to explain. Of its bytes n have arrived, of which the first
+// says what it asks for.
+func (s *streamServer) serve(conn net.Conn, what byte, n int) {
 	defer func() { _ = conn.Close() }()
 	switch what {
 	case sendDown:
 		_ = fill(conn, &s.sent)
 	case receiveUp:
+		s.received.Add(int64(n - 1))
 		_ = drain(conn, &s.received)
 	case sendBoth:
+		s.received.Add(int64(n - 1))
 		go func() { _ = fill(conn, &s.sent) }() // ends with the connection
 		_ = drain(conn, &s.received)
 	case tellCounts:
-		for asked := []byte{what}; ; {
-			_, err := io.ReadFull(conn, asked)
-			if err == nil {
-				err = binary.Write(conn, binary.BigEndian, []int64{s.received.Load(), s.sent.Load()})
-			}
-			if err != nil {
-				return
+		_ = s.tell(conn, n)
+	}
+}
+
+// tell answers each byte, n of which have arrived: a server that is kept busy reads more than one question at a time.
+func (s *streamServer) tell(conn net.Conn, n int) (err error) {
+	for questions := make([]byte, 16); err == nil; n, err = conn.Read(questions) {
+		for range n {
+			if err := binary.Write(conn, binary.BigEndian, []int64{s.received.Load(), s.sent.Load()}); err != nil {
+				return err
 			}
 		}
 	}
+	return err
 }
 
 // chunk is what is read or written at a time.
@@ -142,7 +149,7 @@ func readers(r request) (values, error) {
 }
 
 func (s *streams) measure(r request) (values, error) {
-	counts, err := dial(r.counts, tellCounts)
+	counts, err := r.openCounts()
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +186,33 @@ func (s *streams) wait(d time.Duration) error {
 	}
 }
 
+// counter is a connection to the server, on which it tells what it has counted.
+type counter struct{ net.Conn }
+
+// openCounts waits until the server has accepted the connection, which it does among streams.
+func (r request) openCounts() (c counter, err error) {
+	if c.Conn, err = net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(r.counts)); err == nil {
+		_, _, err = c.ask()
+	}
+	return c, err
+}
+
+// ask asks for the bytes that the server has received and sent.
+func (c counter) ask() (received, sent int64, err error) {
+	both := []int64{0, 0}
+	err = c.SetDeadline(time.Now().Add(patience))
+	if err == nil {
+		_, err = c.Write([]byte{tellCounts})
+	}
+	if err == nil {
+		err = binary.Read(c, binary.BigEndian, both)
+	}
+	if err != nil {
+		err = fmt.Errorf("ask the server what it has counted: %w", err)
+	}
+	return both[0], both[1], err
+}
+
 // reading is the times, and how many bytes the server has received and sent.
 type reading struct {
 	usage.Times
@@ -186,16 +220,11 @@ type reading struct {
 }
 
 // read reads. The times come last: what the question to the server takes is not between them and the counts.
-func (r request) read(counts net.Conn) (now reading, err error) {
-	if counts != nil {
-		both := []int64{0, 0}
-		if _, err := counts.Write([]byte{tellCounts}); err != nil {
+func (r request) read(counts counter) (now reading, err error) {
+	if counts.Conn != nil {
+		if now.received, now.sent, err = counts.ask(); err != nil {
 			return now, err
 		}
-		if err := binary.Read(counts, binary.BigEndian, both); err != nil {
-			return now, err
-		}
-		now.received, now.sent = both[0], both[1]
 	}
 	now.Times, err = usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)...)
 	return now, err
