@@ -115,13 +115,13 @@ func newTraffic(name, protocol string, units []Unit, client ...string) Work {
 
 func pingpong(size, conns int) Work {
 	return newTraffic(fmt.Sprintf("pingpong/size=%d/conns=%d", size, conns), tcp, answerUnits("exchange"),
-		"pingpong", "-size", strconv.Itoa(size), "-conns", strconv.Itoa(conns))
+		"exchange", "-size", strconv.Itoa(size), "-conns", strconv.Itoa(conns))
 }
 
 // pingpongPorts has a client on each port of one process that serves them all.
 func pingpongPorts(ports int) Work {
 	w := newTraffic(fmt.Sprintf("pingpong-ports/size=64/ports=%d", ports), tcp, answerUnits("exchange"),
-		"pingpong", "-conns", strconv.Itoa(ports))
+		"exchange", "-conns", strconv.Itoa(ports))
 	w.ports = ports
 	return w
 }
@@ -138,7 +138,7 @@ func connectsBeside(streams int) Work {
 
 // messageBeside is one client with one small message under way, beside streams.
 func messageBeside(streams int) Work {
-	return beside("message-beside", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "pingpong")
+	return beside("message-beside", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "exchange")
 }
 
 // beside takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
@@ -164,13 +164,13 @@ func churn(count int) Work {
 // echo is datagrams of 200 bytes, which is what DNS and games send. Each client has so many under way.
 func echo(clients, window int) Work {
 	return newTraffic(fmt.Sprintf("udp-echo/size=200/conns=%d/window=%d", clients, window), udp, answerUnits("exchange", lost),
-		"echo", "-size", "200", "-conns", strconv.Itoa(clients), "-window", strconv.Itoa(window))
+		"exchange", "-datagrams", "-size", "200", "-conns", strconv.Itoa(clients), "-window", strconv.Itoa(window))
 }
 
 // oneShot is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room for.
 func oneShot(clients int) Work {
 	return newTraffic(fmt.Sprintf("udp-oneshot/size=60,200/clients=%d", clients), udp, answerUnits("exchange", lost),
-		"oneshot", "-size", "60", "-answer", "200", "-conns", "64", "-count", strconv.Itoa(clients))
+		"oneshot", "-datagrams", "-size", "60", "-answer", "200", "-conns", "64", "-count", strconv.Itoa(clients))
 }
 
 // pour is a stream of datagrams at so many Gbit/s, cut by the kernel from blocks or single. Of blocks that is five times
@@ -198,7 +198,7 @@ const manyFlows = 10_000
 
 func idleFlows(count int) Work {
 	return Work{Name: fmt.Sprintf("udp-idle/flows=%d", count), Units: idleUnits("flow"), Kind: idle, Protocol: udp,
-		count: count, client: []string{"flows"}}
+		count: count, client: []string{"idle", "-datagrams"}}
 }
 
 // start starts proxies that then have nothing to do.

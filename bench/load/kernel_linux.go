@@ -1,6 +1,7 @@
 package load
 
 import (
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -40,23 +41,75 @@ func write(fd int, b []byte) (int, unix.Errno) {
 	return call(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
 }
 
-// receive takes up to as many datagrams as there are messages.
-func receive(fd int, messages []unix.Mmsghdr, flags int) (int, unix.Errno) {
-	return call(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))),
-		uintptr(len(messages)), uintptr(flags))
+// checkCall fails if a system call did.
+func checkCall(name string, err error) { check(os.NewSyscallError(name, err)) }
+
+// checkErrno is the same for those that give a number.
+func checkErrno(name string, errno unix.Errno) {
+	if errno != 0 {
+		checkCall(name, errno)
+	}
 }
 
-// sendAll sends the messages, in as many calls as it takes.
-func sendAll(fd int, messages []unix.Mmsghdr) error {
-	for len(messages) > 0 {
-		n, errno := call(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))),
-			uintptr(len(messages)), 0)
-		if errno != 0 {
-			return os.NewSyscallError("sendmmsg", errno)
-		}
-		messages = messages[n:]
+// backlog is dockerd's: the bound is the kernel's, net.core.somaxconn.
+const backlog = 1 << 16
+
+// tcpSocket makes a TCP socket that does not block. As with Go and most servers a message goes out when it is written.
+func tcpSocket() int {
+	fd := socket(unix.SOCK_STREAM|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	set(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return fd
+}
+
+// listenTCP opens a listener that does not block.
+func listenTCP(on netip.AddrPort) int {
+	fd := tcpSocket()
+	set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	bind(fd, on)
+	checkCall("listen", unix.Listen(fd, backlog))
+	return fd
+}
+
+// bindUDP opens a socket for datagrams, whose calls block. It has room for datagrams that arrive while the CPU is
+// somebody else's, beyond the limit of the system where that is allowed: the end of the traffic is to lose nothing. 4 MiB
+// are 8 ms of 4 Gbit/s.
+func bindUDP(on netip.AddrPort) int {
+	const size = 4 << 20
+	fd := socket(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) != nil {
+		set(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 	}
-	return nil
+	bind(fd, on)
+	return fd
+}
+
+// dialUDP opens a socket for datagrams to one address.
+func dialUDP(to netip.AddrPort) int {
+	fd := socket(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	checkCall("connect", unix.Connect(fd, sockaddr(to)))
+	return fd
+}
+
+func socket(kind, protocol int) int {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, protocol)
+	checkCall("socket", err)
+	return fd
+}
+
+func set(fd, level, option, value int) {
+	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
+		fail("setsockopt, level %d option %d: %w", level, option, err)
+	}
+}
+
+func bind(fd int, on netip.AddrPort) {
+	if err := unix.Bind(fd, sockaddr(on)); err != nil {
+		fail("bind to %v: %w", on, err)
+	}
+}
+
+func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
 // poller tells which descriptors are ready.
@@ -65,20 +118,21 @@ type poller struct {
 	events [128]unix.EpollEvent
 }
 
-func newPoller() (*poller, error) {
+func newPoller() *poller {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return &poller{epoll: epoll}, os.NewSyscallError("epoll_create1", err)
+	checkCall("epoll_create1", err)
+	return &poller{epoll: epoll}
 }
 
 // watch registers a descriptor for the life of it.
-func (p *poller) watch(fd int, events uint32) error {
+func (p *poller) watch(fd int, events uint32) {
 	err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
-	return os.NewSyscallError("epoll_ctl", err)
+	checkCall("epoll_ctl", err)
 }
 
 // wait gives the descriptors that are ready, and none after a signal: the scheduler sends them all the time, and the
 // bound would begin again with each. A negative bound is none.
-func (p *poller) wait(bound time.Duration) ([]unix.EpollEvent, error) {
+func (p *poller) wait(bound time.Duration) []unix.EpollEvent {
 	milliseconds := -1
 	if bound >= 0 {
 		milliseconds = int((bound + time.Millisecond - 1) / time.Millisecond)
@@ -86,10 +140,8 @@ func (p *poller) wait(bound time.Duration) ([]unix.EpollEvent, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)),
 		uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
 	if errno == unix.EINTR {
-		return nil, nil
+		return nil
 	}
-	if errno != 0 {
-		return nil, os.NewSyscallError("epoll_wait", errno)
-	}
-	return p.events[:n], nil
+	checkErrno("epoll_wait", errno)
+	return p.events[:n]
 }

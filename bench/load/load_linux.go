@@ -24,6 +24,7 @@ type request struct {
 	ports     int // of the proxy, from that of to on
 	size      int // of a message or datagram
 	answer    int // of the answer to a datagram; 0: as long
+	datagrams bool
 	window    int // datagrams that a flow has under way
 	single    bool
 	offered   float64 // Gbit/s of datagrams
@@ -38,17 +39,9 @@ type request struct {
 }
 
 // clients are what runs against a server, by name.
-var clients = map[string]func(request) (values, error){
-	"pingpong": pingpong,
-	"crr":      crr,
-	"connects": connects,
-	"bulk":     bulk,
-	"readers":  readers,
-	"idle":     idle,
-	"echo":     echo,
-	"oneshot":  oneshot,
-	"pour":     pour,
-	"flows":    idleFlows,
+var clients = map[string]func(request) values{
+	"exchange": exchange, "idle": idle, "oneshot": oneshot, "crr": crr, "connects": connects,
+	"bulk": bulk, "readers": readers, "pour": pour,
 }
 
 // Run is a process of its own: a server or a client, by the first argument.
@@ -64,15 +57,14 @@ func Run(args []string) error {
 		fs.TextVar(&on, "on", on, "where messages and datagrams are answered, and streams begin and end")
 		fs.TextVar(&sink, "sink", sink, "where datagrams are counted")
 		_ = fs.Parse(args[1:]) // it exits
-		return serve(on, sink)
+		return caught(func() { serve(on, sink) })
 	}
 	r.declare(fs)
 	_ = fs.Parse(args[1:]) // it exits
-	v, err := clients[args[0]](r)
-	if err != nil {
+	if err := caught(func() { check(json.NewEncoder(os.Stdout).Encode(clients[args[0]](r))) }); err != nil {
 		return fmt.Errorf("%s to %v: %w", args[0], r.to, err)
 	}
-	return json.NewEncoder(os.Stdout).Encode(v)
+	return nil
 }
 
 func (r *request) declare(fs *flag.FlagSet) {
@@ -85,6 +77,7 @@ func (r *request) declare(fs *flag.FlagSet) {
 	fs.BoolVar(&r.beside, "beside", false, "measure the streams of others too")
 	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
 	fs.IntVar(&r.answer, "answer", 0, "bytes of the answer to a datagram (default: as many)")
+	fs.BoolVar(&r.datagrams, "datagrams", false, "ask by datagrams rather than by messages on connections")
 	fs.IntVar(&r.window, "window", 1, "datagrams that each client has under way")
 	fs.BoolVar(&r.single, "single", false, "stream datagrams one by one")
 	fs.Float64Var(&r.offered, "offered", 0, "Gbit/s of datagrams to stream")

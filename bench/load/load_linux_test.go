@@ -53,18 +53,18 @@ func TestClients(t *testing.T) {
 		args, to string
 		units    []string
 	}{
-		{"pingpong", at, []string{"exchange/s", "p50-us", "p99-us", "proxy-us/exchange"}},
-		{"pingpong -conns 20 -size 8", at, []string{"exchange/s"}},
-		{"pingpong -conns 2 -size 1048576", at, []string{"exchange/s"}}, // far beyond what sockets hold
-		{"pingpong -beside -time 1s", at, []string{"exchange/s", "p50-us", "p99-us", "Gbit/s", "proxy-s/GB"}},
+		{"exchange", at, []string{"exchange/s", "p50-us", "p99-us", "proxy-us/exchange"}},
+		{"exchange -conns 20 -size 8", at, []string{"exchange/s"}},
+		{"exchange -conns 2 -size 1048576", at, []string{"exchange/s"}}, // far beyond what sockets hold
+		{"exchange -beside -time 1s", at, []string{"exchange/s", "p50-us", "p99-us", "Gbit/s", "proxy-s/GB"}},
 		{"crr -conns 8", at, []string{"conn/s", "p50-us", "p99-us", "proxy-us/conn"}},
 		{"connects -conns 50 -beside", at, []string{"p50-us", "last-us", "Gbit/s", "proxy-s/GB"}},
 		{"bulk -direction down", at, []string{"Gbit/s", "proxy-s/GB"}},
 		{"bulk -direction up -conns 3", at, []string{"Gbit/s", "proxy-s/GB"}},
 		{"bulk -direction both -conns 2", at, []string{"Gbit/s", "proxy-s/GB"}},
-		{"echo -conns 64 -size 200", at, []string{"exchange/s", "proxy-us/exchange"}},
-		{"echo -window 32 -size 9000", at, []string{"exchange/s"}},
-		{"oneshot -conns 64 -count 1500 -size 60 -answer 200", at, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
+		{"exchange -datagrams -conns 64 -size 200", at, []string{"exchange/s", "proxy-us/exchange"}},
+		{"exchange -datagrams -window 32 -size 9000", at, []string{"exchange/s"}},
+		{"oneshot -datagrams -conns 64 -count 1500 -size 60 -answer 200", at, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
 		{"pour -size 1400 -offered 0.1", sink, []string{"Gbit/s", "proxy-s/GB"}},
 		{"pour -size 1200 -offered 0.1 -single", sink, []string{"Gbit/s", "proxy-s/GB"}},
 	} {
@@ -127,7 +127,7 @@ func descriptors(t *testing.T, pid int) int {
 func TestFlowsAreHeld(t *testing.T) {
 	const conns = 100 // more than are opened at a time
 	at, _, _ := serveAt(t)
-	if n := descriptors(t, start(t, "flows", "-to", at, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
+	if n := descriptors(t, start(t, "idle", "-datagrams", "-to", at, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
 		t.Errorf("the client holds %d descriptors, want more than %d", n, conns)
 	}
 }
@@ -138,7 +138,7 @@ func TestLostDatagrams(t *testing.T) {
 	benchtest.Must(t, err)
 	asked := make(chan int, 1)
 	go func() { asked <- answerSecond(socket) }()
-	start(t, "flows", "-to", socket.LocalAddr().String())
+	start(t, "idle", "-datagrams", "-to", socket.LocalAddr().String())
 	benchtest.Must(t, socket.Close())
 	if n := <-asked; n != 2 {
 		t.Errorf("asked %d times, want 2", n)
@@ -190,7 +190,7 @@ func TestClientsFail(t *testing.T) {
 			benchtest.Must(t, err)
 			served := make(chan error, 1)
 			go func() { served <- serveOne(l, test.answer) }()
-			cmd := benchtest.Program(t, "pingpong", "-to", l.Addr().String())
+			cmd := benchtest.Program(t, "exchange", "-to", l.Addr().String())
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			if out, err := cmd.Output(); err == nil {

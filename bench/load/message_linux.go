@@ -43,24 +43,24 @@ func (c *conn) send(m [headerSize]byte) { c.sending, c.waiting, c.outgoing, c.se
 // message costs no epoll_ctl, and whoever holds a connection reads or writes until the kernel has no more.
 type loop struct {
 	*poller
-	conns []*conn // by descriptor; one that was closed is used again
-	out   []byte  // the message being sent: the payload is the same for all
-	in    []byte  // what was read last: nobody looks at it again
+	byFD []*conn // one that was closed is used again
+	out  []byte  // the message being sent: the payload is the same for all
+	in   []byte  // what was read last: nobody looks at it again
 }
 
-func newLoop() (*loop, error) {
-	p, err := newPoller()
-	return &loop{poller: p, out: make([]byte, maxMessage), in: make([]byte, 256<<10)}, err
+func newLoop(p *poller) *loop {
+	return &loop{poller: p, out: make([]byte, maxMessage), in: make([]byte, 256<<10)}
 }
 
 // add registers a connection, non-blocking.
-func (l *loop) add(fd int) (*conn, error) {
-	for fd >= len(l.conns) {
-		l.conns = append(l.conns, new(conn))
+func (l *loop) add(fd int) *conn {
+	for fd >= len(l.byFD) {
+		l.byFD = append(l.byFD, new(conn))
 	}
-	c := l.conns[fd]
+	c := l.byFD[fd]
 	*c = conn{fd: fd}
-	return c, l.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
+	l.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET)
+	return c
 }
 
 // write sends what the kernel takes of what is left of the outgoing message.

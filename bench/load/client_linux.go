@@ -1,0 +1,214 @@
+package load
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/bench/internal/usage"
+	"github.com/portsplice/portsplice/internal/status"
+)
+
+const (
+	// maxOpening bounds the connections or flows being opened at a time, for the sake of queues.
+	maxOpening = 64
+	// patience bounds the opening of what stays, and what a server takes to tell its counts.
+	patience = 30 * time.Second
+)
+
+// client asks and waits for answers on any number of sockets.
+type client struct {
+	*poller
+	protocol
+	request
+	latencies []time.Duration // of every answer since the count began
+	opened    int
+	underway  int // questions
+	failed    int // connections
+	lost      int // datagrams or their answers, since the count began
+}
+
+// protocol is how a client asks: messages or flows. A socket is named by its descriptor.
+type protocol interface {
+	open()               // and ask, as soon as that can be
+	ask(fd int)          // what may be under way on a socket
+	advance(fd int) bool // goes on, and tells whether that brought an answer, or an end that counts
+	giveUp()             // what has waited for longer than lossAfter, if that is not to wait for ever
+	finish()             // waits for answers, after the end of what counts
+}
+
+func newClient(r request) *client {
+	// There is room for what a second or more can bring.
+	c := &client{poller: newPoller(), request: r, latencies: make([]time.Duration, 0, 1<<20)}
+	if r.datagrams {
+		c.protocol = newFlows(c)
+	} else {
+		c.protocol = newMessages(c)
+	}
+	return c
+}
+
+// run goes on until the time is over or then, called after every answer, has had enough.
+func (c *client) run(bound time.Duration, then func(fd int) (more bool)) {
+	now := time.Now()
+	end, overdue := now.Add(bound), now.Add(lossAfter)
+	for ; now.Before(end); now = time.Now() {
+		if now.After(overdue) {
+			overdue = now.Add(lossAfter)
+			c.giveUp()
+		}
+		for _, event := range c.wait(min(end.Sub(now), lossAfter)) {
+			if fd := int(event.Fd); c.advance(fd) && !then(fd) {
+				return
+			}
+		}
+	}
+}
+
+// establish opens sockets, so many at a time, and waits until n have been answered: the backend is reached too. What
+// becomes of each is for then.
+func (c *client) establish(n, atATime int, then func(fd int)) {
+	begun, answered := c.opened, 0
+	for range min(n, atATime) {
+		c.open()
+	}
+	c.run(patience, func(fd int) bool {
+		then(fd)
+		if c.opened-begun < n {
+			c.open()
+		}
+		answered++
+		return answered < n
+	})
+	if answered < n {
+		fail("%d of %d were answered within %v", answered, n, patience)
+	}
+}
+
+func (c *client) close(fd int) { checkCall("close", unix.Close(fd)) }
+
+// exchange asks again and again on sockets that stay.
+func exchange(r request) values {
+	c := newClient(r)
+	var open []int
+	c.establish(r.conns, maxOpening, func(fd int) { open = append(open, fd) })
+	for _, fd := range open {
+		c.ask(fd)
+	}
+	return c.measure("exchange", func(d time.Duration) {
+		c.run(d, func(fd int) bool {
+			c.ask(fd)
+			return true
+		})
+	})
+}
+
+// idle opens sockets, asks once on each, reports on descriptor 3 and holds them until the process is killed.
+func idle(r request) values {
+	ready := status.Adopt()
+	c := newClient(r)
+	c.establish(r.conns, maxOpening, func(int) {})
+	check(ready.Ready())
+	for {
+		_ = unix.Pause() // it ends with a signal, which is all it can say
+	}
+}
+
+// oneshot has r.count clients, r.conns at a time: each asks once, and is gone when it is answered. That is all, however
+// long it takes.
+func oneshot(r request) values {
+	r.warmup = 0
+	c := newClient(r)
+	return c.measure("exchange", func(d time.Duration) {
+		if d > 0 {
+			c.establish(r.count, r.conns, c.close)
+		}
+	})
+}
+
+// crr connects, exchanges one message and closes.
+func crr(r request) values {
+	c := newClient(r)
+	for range r.conns {
+		c.open()
+	}
+	return c.measure("conn", func(d time.Duration) {
+		c.run(d, func(fd int) bool {
+			if c.opened >= r.count {
+				return false
+			}
+			c.close(fd)
+			c.open()
+			return true
+		})
+	})
+}
+
+// connects opens r.conns connections at once, each for one message, and again when the last is answered. An answer that
+// fits a packet comes with its first byte.
+func connects(r request) values {
+	c := newClient(r)
+	var last []float64 // of each time
+	v := c.measure("conn", func(d time.Duration) {
+		last = nil
+		for end := time.Now().Add(d); time.Now().Before(end); {
+			begun := time.Now()
+			c.establish(r.conns, r.conns, c.close)
+			last = append(last, usage.In(time.Microsecond, time.Since(begun)))
+		}
+	})
+	v["last-us"] = stats.Median(last)
+	return v
+}
+
+// measure runs a warm-up and then what counts. The unit is what an answer stands for. Then it waits for the answers that are
+// still to come: they count for the percentiles, which would else leave out whoever waits longest, and for nothing else.
+// Beside streams, which are most of what is done, CPU times are theirs.
+func (c *client) measure(unit string, run func(time.Duration)) values {
+	var counts counter
+	if c.beside {
+		counts = c.openCounts()
+	}
+	before, after := c.interval(counts, func(d time.Duration) {
+		c.latencies, c.lost = c.latencies[:0], 0
+		run(d)
+	})
+	n := float64(len(c.latencies))
+	if n == 0 {
+		fail("no answer within %v", c.time)
+	}
+	var v values
+	if c.beside {
+		v = after.rate(before, after.sent-before.sent)
+	} else {
+		v = after.Each(before.Times, n, time.Microsecond, "us/"+unit)
+	}
+	v[unit+"/s"] = n / after.Since(before.Times).Seconds()
+	c.finish()
+	switch {
+	case c.datagrams:
+		v["lost-%"] = 100 * float64(c.lost) / float64(c.lost+len(c.latencies))
+	case c.churns:
+		v["opened"] = float64(c.opened)
+		v["failed-%"] = 100 * float64(c.failed) / float64(c.opened)
+		if quarter := len(c.latencies) / 4; quarter > 0 { // they are in the order of their coming
+			addPercentile(v, "first-quarter-p99-us", slices.Clone(c.latencies[:quarter]), 99)
+			addPercentile(v, "last-quarter-p99-us", slices.Clone(c.latencies[len(c.latencies)-quarter:]), 99)
+		}
+	}
+	for name, p := range map[string]float64{"p50-us": 50, "p99-us": 99, "p99.9-us": 99.9} {
+		const leastAnswers = 1000 // of how many there is a p99.9 that is not the slowest
+		if p < 99.9 || len(c.latencies) >= leastAnswers {
+			addPercentile(v, name, c.latencies, p)
+		}
+	}
+	return v
+}
+
+// addPercentile sorts the latencies.
+func addPercentile(v values, name string, latencies []time.Duration, p float64) {
+	slices.Sort(latencies)
+	v[name] = usage.In(time.Microsecond, stats.Percentile(latencies, p))
+}
