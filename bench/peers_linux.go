@@ -113,9 +113,9 @@ stream {
 			arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}",
 		},
 		cannot: map[string]string{
-			echo(64, 1).Name:          mixesUp,
-			oneShot(1500).Name:        mixesUp,
-			idleFlows(manyFlows).Name: mixesUp,
+			"udp-echo/size=200/conns=64/window=1":     mixesUp,
+			"udp-oneshot/size=60,200/clients=1500":    mixesUp,
+			"udp-idle/flows=" + fmt.Sprint(mostFlows): mixesUp,
 		},
 	},
 }

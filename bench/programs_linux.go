@@ -125,7 +125,7 @@ func ours(dir string, o Options) []Proxy {
 	both := []string{tcp, udp}
 	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp},
 		manyPorts: true, portsPath: filepath.Join(dir, "ports")}
-	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * manyFlows)}}
+	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
 	all := []Proxy{
 		{Name: Direct, Protocols: both, manyPorts: true},
 		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,7 +117,7 @@ func TestSelect(t *testing.T) {
 func TestSets(t *testing.T) {
 	for name := range sets {
 		t.Run(name, func(t *testing.T) {
-			s, err := SetNamed(name)
+			s, err := Set{}.complete(name, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,8 +126,19 @@ func TestSets(t *testing.T) {
 			}
 		})
 	}
-	if _, err := SetNamed("none"); err == nil {
+	if _, err := (Set{}).complete("none", nil); err == nil {
 		t.Error("a set that does not exist was found")
+	}
+}
+
+// What a peer cannot do is work that there is.
+func TestPeersCannotDoWhatThereIs(t *testing.T) {
+	for name, p := range peersByName {
+		for work := range p.cannot {
+			if !slices.ContainsFunc(Works(1<<20), func(w Work) bool { return w.Name == work }) {
+				t.Errorf("%s cannot do %q, which is no work", name, work)
+			}
+		}
 	}
 }
 
@@ -154,13 +166,17 @@ func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
 }
 
 func TestWhatServesOnePortIsNotAskedForMany(t *testing.T) {
-	work := pingpongPorts(1000)
+	works, err := Select(Works(1<<20), "pingpong-ports,crr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work, crr := works[0], works[1]
 	one, many := Proxy{Path: "one"}, Proxy{Path: "many", manyPorts: true}
 	for _, p := range []*Proxy{&one, &many} {
-		p.confine([]Work{work, crr()}, 1<<20)
+		p.confine(works, 1<<20)
 	}
-	if one.Absence(work) == "" || one.Absence(crr()) != "" || many.Absence(work) != "" {
-		t.Errorf("one: %q and %q, many: %q", one.Absence(work), one.Absence(crr()), many.Absence(work))
+	if one.Absence(work) == "" || one.Absence(crr) != "" || many.Absence(work) != "" {
+		t.Errorf("one: %q and %q, many: %q", one.Absence(work), one.Absence(crr), many.Absence(work))
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -56,20 +55,13 @@ const (
 
 var (
 	streamUnits = []Unit{{"Gbit/s", true}, {"proxy-s/GB", false}, {"machine-s/GB", false}, {"load-s/GB", false}}
-	startUnits  = []Unit{{"start-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
-		{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}
-	lost = Unit{"lost-%", false}
+	lost        = Unit{"lost-%", false}
 )
 
 // answerUnits are those of work that consists of questions and answers, by what one is.
-func answerUnits(one string, more ...Unit) []Unit {
-	return append([]Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"p99.9-us", false},
-		{"proxy-us/" + one, false}, {"machine-us/" + one, false}, {"load-us/" + one, false}}, more...)
-}
-
-func idleUnits(one string) []Unit {
-	return []Unit{{"kernel-kB/" + one, false}, {"pss-kB/" + one, false}, {"private-kB/" + one, false},
-		{"fds/" + one, false}}
+func answerUnits(one string) []Unit {
+	return []Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"p99.9-us", false},
+		{"proxy-us/" + one, false}, {"machine-us/" + one, false}, {"load-us/" + one, false}}
 }
 
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
@@ -84,127 +76,107 @@ func (w Work) Traffic() bool { return w.Kind == traffic }
 // long tells whether the work takes many seconds, or is about memory, which needs no getting used to.
 func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
 
-// Works lists all work. Of idle connections there are no more than the limit of descriptors is good for.
+// mostFlows is more than a proxy may have unless it is told so.
+const mostFlows = 10_000
+
+// Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors for
+// each and a few of its own.
 func Works(descriptors uint64) []Work {
 	var works []Work
+	add := func(w Work) { works = append(works, w) }
+	pingpong := func(size, conns int) {
+		add(newTraffic(tcp, answerUnits("exchange"), "pingpong/size=%d/conns=%d", "exchange -size %d -conns %d", size, conns))
+	}
 	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
 		for _, conns := range []int{1, 64, 1000} {
-			works = append(works, pingpong(size, conns))
+			pingpong(size, conns)
 		}
 	}
-	works = append(works, pingpong(16<<10, 16), pingpong(256<<10, 16), pingpongPorts(1000), crr(), churn(60_000))
+	pingpong(16<<10, 16)
+	pingpong(256<<10, 16)
+	// A client on each port of one process that serves them all.
+	manyPorts := newTraffic(tcp, answerUnits("exchange"), "pingpong-ports/size=64/ports=%d", "exchange -conns %d", 1000)
+	manyPorts.ports = 1000
+	add(manyPorts)
+	add(newTraffic(tcp, answerUnits("conn"), "crr/conns=%d", "crr -conns %d", 8)) // connect, send, receive, close
+	add(churn(60_000))
 	for _, direction := range []string{"down", "up", "both"} {
 		for _, conns := range []int{1, 8, 64} {
-			works = append(works, bulk(direction, conns))
+			add(newTraffic(tcp, streamUnits, "bulk/direction=%s/conns=%d", "bulk -direction %s -conns %d", direction, conns))
 		}
 	}
 	for _, streams := range []int{8, 64} {
-		works = append(works, connectsBeside(streams), messageBeside(streams))
+		// 200 connects at once, again and again: the first byte of an answer to each.
+		add(beside("connects", streams, []Unit{{"p50-us", false}, {"last-us", false}}, "connects -conns 200"))
+		// One client with one small message under way.
+		add(beside("message", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "exchange"))
 	}
-	return append(works, idleConns(2000), start(tcp, 200),
-		realClientWork("redis-benchmark", "request"), realClientWork("wrk", "request"),
-		realClientWork("pgbench", "transaction"), realClientWork("iperf3", ""),
-		echo(64, 1), echo(1, 32), oneShot(1500), pour(1400, "10"), pour(1200, "1", "-single"), idleFlows(manyFlows), start(udp, 200),
-		idleConns(mostConns(descriptors))) // last: what forks for each is a load for long afterwards
+	add(held("idle/conns=%d", "conn", tcp, "idle", 2000))
+	add(start("start/ports=%d", tcp, 200))
+	for _, c := range []struct{ client, one string }{
+		{"redis-benchmark", "request"}, {"wrk", "request"}, {"pgbench", "transaction"}, {"iperf3", ""},
+	} {
+		add(realClientWork(c.client, c.one))
+	}
+	// Datagrams of 200 bytes are what DNS and games send. Each client has so many under way.
+	for _, e := range []struct{ conns, window any }{{64, 1}, {1, 32}} {
+		add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-echo/size=200/conns=%d/window=%d",
+			"exchange -datagrams -size 200 -conns %d -window %d", e.conns, e.window))
+	}
+	// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room for.
+	add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-oneshot/size=60,200/clients=%d",
+		"oneshot -datagrams -size 60 -answer 200 -conns 64 -count %d", 1500))
+	// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores (1.2 to 1.8),
+	// and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much (0.36), and all that one
+	// sender can send to direct.
+	add(pour("udp-stream/size=%d/offered=%dG", "pour -size %d -offered %d", 1400, 10))
+	add(pour("udp-single/size=%d/offered=%dG", "pour -single -size %d -offered %d", 1200, 1))
+	add(held("udp-idle/flows=%d", "flow", udp, "idle -datagrams", mostFlows))
+	add(start("udp-start/ports=%d", udp, 200))
+	add(held("idle/conns=%d", "conn", tcp, "idle", int(min(10_000, descriptors/2-50))))
+	return works // what forks for each is a load for long afterwards, so most idle connections are last
 }
 
-// newTraffic is traffic: a client of the load command, and its arguments.
-func newTraffic(name, protocol string, units []Unit, client ...string) Work {
-	return Work{Name: name, Units: units, Kind: traffic, Protocol: protocol, client: client}
+// newTraffic is traffic: a client of the load command with its arguments. What stands in both formats comes last.
+func newTraffic(protocol string, units []Unit, name, client string, v ...any) Work {
+	return Work{Name: fmt.Sprintf(name, v...), Units: units, Kind: traffic, Protocol: protocol,
+		client: strings.Fields(fmt.Sprintf(client, v...))}
 }
-
-func pingpong(size, conns int) Work {
-	return newTraffic(fmt.Sprintf("pingpong/size=%d/conns=%d", size, conns), tcp, answerUnits("exchange"),
-		"exchange", "-size", strconv.Itoa(size), "-conns", strconv.Itoa(conns))
-}
-
-// pingpongPorts has a client on each port of one process that serves them all.
-func pingpongPorts(ports int) Work {
-	w := newTraffic(fmt.Sprintf("pingpong-ports/size=64/ports=%d", ports), tcp, answerUnits("exchange"),
-		"exchange", "-conns", strconv.Itoa(ports))
-	w.ports = ports
-	return w
-}
-
-func bulk(direction string, conns int) Work {
-	return newTraffic(fmt.Sprintf("bulk/direction=%s/conns=%d", direction, conns), tcp, streamUnits,
-		"bulk", "-direction", direction, "-conns", strconv.Itoa(conns))
-}
-
-// connectsBeside is 200 connects at once, again and again, beside streams: the first byte of an answer to each.
-func connectsBeside(streams int) Work {
-	return beside("connects-beside", streams, []Unit{{"p50-us", false}, {"last-us", false}}, "connects", "-conns", "200")
-}
-
-// messageBeside is one client with one small message under way, beside streams.
-func messageBeside(streams int) Work {
-	return beside("message-beside", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "exchange")
-}
-
-// beside takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
-func beside(name string, streams int, units []Unit, client ...string) Work {
-	w := newTraffic(fmt.Sprintf("%s/streams=%d", name, streams), tcp, append(units, streamUnits...), append(client, "-beside")...)
-	w.streams, w.stretch = streams, 3
-	return w
-}
-
-// crr is connect, send, receive, close.
-func crr() Work { return newTraffic("crr/conns=8", tcp, answerUnits("conn"), "crr", "-conns", "8") }
 
 // churn is many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
 // TIME_WAIT (moby#47537).
 func churn(count int) Work {
-	w := newTraffic(fmt.Sprintf("churn/conns=%d", count), tcp, answerUnits("conn", Unit{"first-quarter-p99-us", false},
-		Unit{"last-quarter-p99-us", false}, Unit{"opened", true}, Unit{"failed-%", false}),
-		"crr", "-conns", "8", "-warmup", "0", "-churn", "-count", strconv.Itoa(count))
+	units := append(answerUnits("conn"), Unit{"first-quarter-p99-us", false}, Unit{"last-quarter-p99-us", false},
+		Unit{"opened", true}, Unit{"failed-%", false})
+	w := newTraffic(tcp, units, "churn/conns=%d", "crr -conns 8 -warmup 0 -churn -count %d", count)
 	w.Time = 15 * time.Second // at the most
 	return w
 }
 
-// echo is datagrams of 200 bytes, which is what DNS and games send. Each client has so many under way.
-func echo(clients, window int) Work {
-	return newTraffic(fmt.Sprintf("udp-echo/size=200/conns=%d/window=%d", clients, window), udp, answerUnits("exchange", lost),
-		"exchange", "-datagrams", "-size", "200", "-conns", strconv.Itoa(clients), "-window", strconv.Itoa(window))
+// beside is work beside streams. It takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
+func beside(what string, streams int, units []Unit, client string) Work {
+	return Work{Name: fmt.Sprintf("%s-beside/streams=%d", what, streams), Units: append(units, streamUnits...), Kind: traffic,
+		Protocol: tcp, client: append(strings.Fields(client), "-beside"), streams: streams, stretch: 3}
 }
 
-// oneShot is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room for.
-func oneShot(clients int) Work {
-	return newTraffic(fmt.Sprintf("udp-oneshot/size=60,200/clients=%d", clients), udp, answerUnits("exchange", lost),
-		"oneshot", "-datagrams", "-size", "60", "-answer", "200", "-conns", "64", "-count", strconv.Itoa(clients))
-}
-
-// pour is a stream of datagrams at so many Gbit/s, cut by the kernel from blocks or single. Of blocks that is five times
-// and more what docker-proxy delivers of it on two cores (1.2 to 1.8), and what direct still delivers without loss. Of single
-// ones it is three times as much (0.36), and all that one sender can send to direct.
-func pour(size int, offered string, how ...string) Work {
-	name := map[bool]string{true: "udp-stream", false: "udp-single"}[len(how) == 0]
-	w := newTraffic(fmt.Sprintf("%s/size=%d/offered=%sG", name, size, offered), udp, append(slices.Clone(streamUnits), lost),
-		append(how, "-size", strconv.Itoa(size), "-offered", offered)...)
-	w.client, w.toSink = append([]string{"pour"}, w.client...), true
+// pour is a stream of datagrams of so many bytes at so many Gbit/s.
+func pour(name, client string, size, offered int) Work {
+	w := newTraffic(udp, append(slices.Clone(streamUnits), lost), name, client, size, offered)
+	w.toSink = true
 	return w
 }
 
-// mostConns is how many connections are to be idle: 10,000, or as many as a proxy can have that takes two descriptors for
-// each and a few of its own.
-func mostConns(descriptors uint64) int { return int(min(10_000, descriptors/2-50)) }
-
-func idleConns(count int) Work {
-	return Work{Name: fmt.Sprintf("idle/conns=%d", count), Units: idleUnits("conn"), Kind: idle, Protocol: tcp,
-		count: count, client: []string{"idle"}}
-}
-
-// manyFlows is more than a proxy may have unless it is told so.
-const manyFlows = 10_000
-
-func idleFlows(count int) Work {
-	return Work{Name: fmt.Sprintf("udp-idle/flows=%d", count), Units: idleUnits("flow"), Kind: idle, Protocol: udp,
-		count: count, client: []string{"idle", "-datagrams"}}
+// held is connections or flows that are idle.
+func held(name, one, protocol, client string, count int) Work {
+	return Work{Name: fmt.Sprintf(name, count), Kind: idle, Protocol: protocol, count: count, client: strings.Fields(client),
+		Units: []Unit{{"kernel-kB/" + one, false}, {"pss-kB/" + one, false}, {"private-kB/" + one, false}, {"fds/" + one, false}}}
 }
 
 // start starts proxies that then have nothing to do.
-func start(protocol string, count int) Work {
-	return Work{Name: fmt.Sprintf("%sstart/ports=%d", map[string]string{udp: "udp-"}[protocol], count), Units: startUnits,
-		Kind: idlePorts, Protocol: protocol, count: count}
+func start(name, protocol string, count int) Work {
+	return Work{Name: fmt.Sprintf(name, count), Kind: idlePorts, Protocol: protocol, count: count,
+		Units: []Unit{{"start-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
+			{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}}
 }
 
 // realClientWork is what one of realClients does, in its own unit or, if there is none, in bytes.
@@ -224,21 +196,13 @@ type Set struct {
 	Time   time.Duration // how long traffic takes in a round
 }
 
-// sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores quick takes some five minutes, and full about an hour and a half.
+// sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores quick takes
+// some five minutes, and full about an hour and a half.
 var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +
 		"pingpong/size=16384/conns=64,pingpong-ports,crr,bulk/direction=down/conns=8,bulk/direction=up/conns=1," +
 		"message-beside/streams=8,idle/conns=2000,start,udp-echo/size=200/conns=64,udp-oneshot"},
-}
-
-// SetNamed gives a set.
-func SetNamed(name string) (Set, error) {
-	s, found := sets[name]
-	if !found {
-		return s, fmt.Errorf("no set is named %q; there are quick and full", name)
-	}
-	return s, nil
 }
 
 // Select gives the works that a list separated by commas names: each by its name or the beginning of it up to a

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"slices"
@@ -54,7 +55,10 @@ func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*
 func (t *SCTP) add(listener int, to netip.AddrPort) {
 	client := sctpSocket()
 	t.clients = append(t.clients, client)
-	checkCall("connect", unix.Connect(client, sockaddr(to)))
+	err := unix.Connect(client, sockaddr(to))
+	if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
+		checkCall("connect", err)
+	}
 	checkCall("fcntl", unix.SetNonblock(client, true))
 	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	checkCall("accept4", err)
