@@ -21,7 +21,7 @@ var commands = map[string]func(context.Context, []string) error{
 }
 
 // ratios measures the proxies in rounds that alternate, and prints and keeps what they gave.
-func ratios(ctx context.Context, args []string) (err error) {
+func ratios(ctx context.Context, args []string) error {
 	var o Options
 	var s Set
 	fs := flag.NewFlagSet("ratios", flag.ExitOnError)
@@ -34,35 +34,35 @@ func ratios(ctx context.Context, args []string) (err error) {
 	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")
 	strict := fs.Bool("strict", false, "fail if anything that can be measured is not installed")
 	_ = fs.Parse(args) // it exits
-	if s, err = s.complete(*name, fs.Args()); err != nil {
-		return err
-	}
-	o.Again = s.Rounds > 1 // one round says nothing about noise
-	programs, works, r, err := begin(ctx, o, s)
+	s, err := s.complete(*name, fs.Args())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, programs.Close()) }()
+	o.Again = s.Rounds > 1 // one round says nothing about noise
 	var failures []string
-	for _, work := range works {
-		result, err := programs.Rounds(ctx, work, s)
-		if err != nil {
-			return err
-		}
+	r, err := measure(ctx, o, s, func(r Report, result Result) error {
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 		if *strict {
 			failures = append(failures, result.Missing()...)
 		}
-		if err := r.keep(result, *out); err != nil { // an hour of work is not lost to what comes after
-			return err
+		if *out == "" {
+			return nil
 		}
+		return r.Write(*out) // an hour of work is not lost to what comes after
+	})
+	if err != nil {
+		return err
 	}
 	fmt.Print(r.Environment.Foot(s.Rounds))
-	if len(failures) > 0 {
-		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
+	return noFigures(failures)
+}
+
+func noFigures(failures []string) error {
+	if len(failures) == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
 }
 
 // complete takes from a set what was not given.
@@ -88,12 +88,14 @@ func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
 	fs.StringVar(&s.Works, "work", otherwise.Works, "comma-separated names such as pingpong or bulk/direction=up")
 }
 
-// begin builds what is to be measured, and prints the head of the report. The caller closes the programs.
-func begin(ctx context.Context, o Options, s Set) (p *Programs, works []Work, r Report, err error) {
-	if p, err = Build(ctx, o); err != nil {
-		return nil, nil, r, err
+// measure builds what is to be measured, prints the head of the report, and has each result looked at when it is there.
+func measure(ctx context.Context, o Options, s Set, each func(Report, Result) error) (r Report, err error) {
+	programs, err := Build(ctx, o)
+	if err != nil {
+		return r, err
 	}
-	works, err = Select(p.Works, s.Works)
+	defer func() { err = errors.Join(err, programs.Close()) }()
+	works, err := Select(programs.Works, s.Works)
 	if err == nil {
 		r.Environment, err = ReadEnvironment()
 	}
@@ -101,15 +103,27 @@ func begin(ctx context.Context, o Options, s Set) (p *Programs, works []Work, r 
 		r.Environment.TCP, err = usedCongestionControl()
 	}
 	if err != nil {
-		return nil, nil, r, errors.Join(err, p.Close())
+		return r, err
 	}
-	r.Rounds, r.Time, r.Proxies = s.Rounds, s.Time.String(), p.Proxies
+	r.Rounds, r.Time, r.Proxies = s.Rounds, s.Time.String(), programs.Proxies
 	fmt.Print(r.Environment.Head(r.Proxies))
-	return p, works, r, nil
+	for _, work := range works {
+		result, err := Rounds(ctx, s, work, programs.Proxies, programs.Measure)
+		if err == nil {
+			err = r.add(result)
+		}
+		if err == nil {
+			err = each(r, result)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // compare hands the rounds of two builds of ours to benchstat.
-func compare(ctx context.Context, args []string) (err error) {
+func compare(ctx context.Context, args []string) error {
 	var s Set
 	fs := flag.NewFlagSet("compare", flag.ExitOnError)
 	s.declare(fs, Set{Rounds: 10, Time: 500 * time.Millisecond, // benchstat wants six rounds or more
@@ -122,28 +136,18 @@ func compare(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: make compare installs it", err)
 	}
-	programs, works, r, err := begin(ctx, Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}, s)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, programs.Close()) }()
-	for _, work := range works {
-		result, err := programs.Rounds(ctx, work, s)
-		if err != nil {
-			return err
-		}
+	o := Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}
+	r, err := measure(ctx, o, s, func(_ Report, result Result) error {
 		bad := append(result.Failures(), result.Missing()...)
 		for _, p := range result.Proxies {
-			if why := p.Cannot[work.Name]; why != "" && work.Fits(p) {
-				bad = append(bad, fmt.Sprintf("%s, %s: %s", work.Name, p.Path, why))
+			if why := p.Cannot[result.Work.Name]; why != "" && result.Work.Fits(p) {
+				bad = append(bad, fmt.Sprintf("%s, %s: %s", result.Work.Name, p.Path, why))
 			}
 		}
-		if len(bad) > 0 {
-			return errors.New(strings.Join(bad, "\n"))
-		}
-		if err := r.keep(result, ""); err != nil {
-			return err
-		}
+		return noFigures(bad)
+	})
+	if err != nil {
+		return err
 	}
 	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
 	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr

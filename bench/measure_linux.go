@@ -19,19 +19,6 @@ import (
 // patience is what a measurement may take beside the time that it measures.
 const patience = time.Minute
 
-// Rounds measures all proxies at one work, in rounds.
-func (p *Programs) Rounds(ctx context.Context, w Work, s Set) (Result, error) {
-	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
-	samples, err := Rounds(ctx, s.Rounds, w, p.Proxies,
-		func(ctx context.Context, w Work, proxy Proxy, round int) (Values, error) {
-			if round == 0 {
-				return p.Measure(ctx, w, proxy, max(s.Time/4, shortest))
-			}
-			return p.Measure(ctx, w, proxy, s.Time)
-		})
-	return Result{Work: w, Proxies: p.Proxies, Samples: samples}, err
-}
-
 // Measure measures one proxy at one work. The duration is for work that is traffic.
 func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
 	return p.MeasureWith(ctx, Tool{}, w, proxy, d)

@@ -74,15 +74,13 @@ type Report struct {
 	Samples     []Sample    `json:"samples"`
 }
 
-// keep adds a result, and writes the report to a directory, if there is one.
-func (r *Report) keep(result Result, dir string) (err error) {
+// add adds a result, and what the load is after it.
+func (r *Report) add(result Result) (err error) {
 	r.Works = append(r.Works, result.Work)
 	r.Samples = append(r.Samples, result.Samples...)
 	r.Environment.Noise = max(r.Environment.Noise, result.DirectMoved())
-	if r.Environment.LoadAfter, err = loadAverage(); err != nil || dir == "" {
-		return err
-	}
-	return r.Write(dir)
+	r.Environment.LoadAfter, err = loadAverage()
+	return err
 }
 
 // Results gives what was measured, work by work.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 )
 
 // Proxy is a program that relays, or none: "direct".
@@ -72,19 +73,26 @@ type Sample struct {
 	Failed string `json:"failed,omitempty"` // why there are no values
 }
 
-// Rounds measures the proxies in turn, n times and once before. Each round begins with another of them, so that none
-// always follows the same one. The round that comes before is number 0: it is for the machine to get used to the work, and
-// tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left out of
-// further rounds: most failures take as long as there is patience for.
-func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
-	measure func(_ context.Context, _ Work, _ Proxy, round int) (Values, error)) ([]Sample, error) {
-	var samples []Sample
+// measurement measures one proxy at one work. The duration is for work that is traffic.
+type measurement func(context.Context, Work, Proxy, time.Duration) (Values, error)
+
+// Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of them, so
+// that none always follows the same one. The round that comes before is number 0: it is short and for the machine to get used
+// to the work, and tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left
+// out of further rounds: most failures take as long as there is patience for.
+func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy, measure measurement) (Result, error) {
+	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
+	r := Result{Work: work, Proxies: proxies}
 	failed := map[string]bool{}
-	first := 0
+	round, last := 0, set.Rounds
 	if work.long() {
-		first, n = 1, min(n, 2)
+		round, last = 1, min(last, 2)
 	}
-	for round := first; round <= n; round++ {
+	for ; round <= last; round++ {
+		d := set.Time
+		if round == 0 {
+			d = max(d/4, shortest)
+		}
 		for i := range proxies {
 			p := proxies[(i+round)%len(proxies)]
 			if !work.Fits(p) || p.Absence(work) != "" || failed[p.Name] {
@@ -92,15 +100,15 @@ func Rounds(ctx context.Context, n int, work Work, proxies []Proxy,
 			}
 			s := Sample{Work: work.Name, Proxy: p.Name, Round: round}
 			var err error
-			s.Values, err = measure(ctx, work, p, round)
+			s.Values, err = measure(ctx, work, p, d)
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return r, ctx.Err()
 			}
 			if err != nil {
 				s.Failed, failed[p.Name] = err.Error(), true
 			}
-			samples = append(samples, s)
+			r.Samples = append(r.Samples, s)
 		}
 	}
-	return samples, nil
+	return r, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -28,12 +29,12 @@ func TestRoundsAlternate(t *testing.T) {
 			"direct 0", "b 0", "b 1", "direct 1", "b 2", "direct 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			samples, err := Rounds(t.Context(), 2, test.work, proxies, constant)
+			r, err := Rounds(t.Context(), twice, test.work, proxies, constant)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, s := range samples {
+			for _, s := range r.Samples {
 				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
@@ -43,7 +44,11 @@ func TestRoundsAlternate(t *testing.T) {
 	}
 }
 
-func constant(context.Context, Work, Proxy, int) (Values, error) { return Values{"x": 1}, nil }
+var twice = Set{Rounds: 2, Time: time.Minute}
+
+func constant(context.Context, Work, Proxy, time.Duration) (Values, error) {
+	return Values{"x": 1}, nil
+}
 
 func TestRoundsLeaveOutWhatFails(t *testing.T) {
 	proxies := []Proxy{
@@ -52,9 +57,9 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
 		{Name: "b", Path: "b", Protocols: []string{tcp}},
 	}
-	samples, err := Rounds(t.Context(), 2, Work{Name: "crr", Protocol: tcp}, proxies,
-		func(_ context.Context, _ Work, p Proxy, round int) (Values, error) {
-			if p.Name == "a" && round == 1 {
+	r, err := Rounds(t.Context(), twice, Work{Name: "crr", Protocol: tcp}, proxies,
+		func(_ context.Context, _ Work, p Proxy, d time.Duration) (Values, error) {
+			if p.Name == "a" && d == twice.Time { // the first round is shorter
 				return nil, errors.New("broken")
 			}
 			return nil, nil
@@ -67,10 +72,9 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 		{Work: "crr", Proxy: "b", Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
 		{Work: "crr", Proxy: "b", Round: 2},
 	}
-	if diff := cmp.Diff(want, samples); diff != "" {
+	if diff := cmp.Diff(want, r.Samples); diff != "" {
 		t.Error(diff)
 	}
-	r := Result{Samples: samples}
 	if diff := cmp.Diff([]string{"crr, proxy a, round 1: broken"}, r.Failures()); diff != "" {
 		t.Error(diff)
 	}
@@ -78,8 +82,8 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 
 func TestRoundsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Rounds(ctx, 2, Work{Protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
-		func(context.Context, Work, Proxy, int) (Values, error) {
+	_, err := Rounds(ctx, twice, Work{Protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
+		func(context.Context, Work, Proxy, time.Duration) (Values, error) {
 			cancel()
 			return nil, nil
 		})

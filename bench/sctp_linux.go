@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,24 +52,16 @@ func sctp(ctx context.Context, args []string) error {
 	}
 	var failures []string
 	for _, w := range works {
-		samples, err := Rounds(ctx, s.Rounds, w, proxies,
-			func(ctx context.Context, w Work, p Proxy, round int) (Values, error) {
-				if round == 0 {
-					return traffic[w.Name].measure(ctx, p, s.Time/4)
-				}
-				return traffic[w.Name].measure(ctx, p, s.Time)
-			})
+		result, err := Rounds(ctx, s, w, proxies, func(ctx context.Context, w Work, p Proxy, d time.Duration) (Values, error) {
+			return traffic[w.Name].measure(ctx, p, d)
+		})
 		if err != nil {
 			return err
 		}
-		result := Result{Work: w, Proxies: proxies, Samples: samples}
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
-	if len(failures) > 0 {
-		return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
-	}
-	return nil
+	return noFigures(failures)
 }
 
 // measure gives the proxy a process and associations of its own.
