@@ -1,9 +1,8 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -24,10 +23,7 @@ type memory struct {
 
 // readMemory waits until the kernel's memory is still, and reads. What the processes have started is theirs.
 func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
-	if m.kernel, err = stillKernelMemory(ctx); err != nil {
-		return m, err
-	}
-	if m.machine, err = machineMemory(); err != nil {
+	if err := m.awaitStillness(ctx); err != nil {
 		return m, err
 	}
 	for _, pid := range pids {
@@ -45,28 +41,19 @@ func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
 }
 
 func (m *memory) addProcess(proc string) error {
-	rollup, err := kilobytes(proc + "/smaps_rollup")
-	if err != nil {
-		return err
-	}
+	rollup, err1 := kilobytes(proc + "/smaps_rollup")
+	descriptors, err2 := os.ReadDir(proc + "/fd")
+	threads, err3 := os.ReadDir(proc + "/task")
 	m.pss += rollup["Pss"]
 	m.private += rollup["Private_Clean"] + rollup["Private_Dirty"]
-	descriptors, err := os.ReadDir(proc + "/fd")
-	if err != nil {
-		return err
-	}
 	m.descriptors += float64(len(descriptors))
-	threads, err := os.ReadDir(proc + "/task")
-	if err != nil {
-		return err
-	}
 	m.threads += float64(len(threads))
-	return nil
+	return errors.Join(err1, err2, err3)
 }
 
-// stillKernelMemory waits for what is on its way: sockets and namespaces are freed some time after they are closed,
-// and a program is not idle at once. On a machine that is never still it waits for no more than a second.
-func stillKernelMemory(ctx context.Context) (float64, error) {
+// awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a program
+// is not idle at once. On a machine that is never still it waits for no more than a second.
+func (m *memory) awaitStillness(ctx context.Context) error {
 	const (
 		interval = 100 * time.Millisecond
 		readings = 10
@@ -74,42 +61,31 @@ func stillKernelMemory(ctx context.Context) (float64, error) {
 	)
 	poll := time.NewTicker(interval)
 	defer poll.Stop()
-	last := math.Inf(1)
-	for range readings {
+	for i := range readings {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return ctx.Err()
 		}
-		now, err := kernelMemory()
-		if err != nil {
-			return 0, err
+		last := m.kernel
+		if err := m.readMachine(); err != nil {
+			return err
 		}
-		moved := math.Abs(now - last)
-		last = now
-		if moved <= still {
+		if i > 0 && math.Abs(m.kernel-last) <= still {
 			break
 		}
 	}
-	return last, nil
+	return nil
 }
 
-// kernelMemory is what sockets, pipes, descriptors, processes and their pages take in the kernel. It is read rather
-// than MemAvailable, in which the page cache and the memory of all processes move by much more.
-func kernelMemory() (float64, error) {
-	m, err := kilobytes("/proc/meminfo")
-	return kernelPart(m), err
-}
-
-func kernelPart(meminfo map[string]float64) float64 {
-	return meminfo["Slab"] + meminfo["KernelStack"] + meminfo["PageTables"] + meminfo["Percpu"]
-}
-
-// machineMemory is what all processes and the kernel hold, without files and their cache. What is merely not free says
-// less: pages of processes that have ended are freed long after.
-func machineMemory() (float64, error) {
-	m, err := kilobytes("/proc/meminfo")
-	return m["AnonPages"] + kernelPart(m), err
+// readMachine reads what sockets, pipes, descriptors, processes and their pages take in the kernel, and what that and all
+// processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is merely not
+// free says less: pages of processes that have ended are freed long after.
+func (m *memory) readMachine() error {
+	all, err := kilobytes("/proc/meminfo")
+	m.kernel = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]
+	m.machine = m.kernel + all["AnonPages"]
+	return err
 }
 
 // kilobytes reads a file of lines such as "Pss:   123 kB".
@@ -119,14 +95,14 @@ func kilobytes(path string) (map[string]float64, error) {
 		return nil, err
 	}
 	sizes := map[string]float64{}
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		name, size, found := strings.Cut(lines.Text(), ":")
-		size, isSize := strings.CutSuffix(size, " kB")
+	for line := range strings.Lines(string(b)) {
+		name, size, found := strings.Cut(line, ":")
+		size, isSize := strings.CutSuffix(size, " kB\n")
 		if !found || !isSize {
 			continue // the first line of smaps_rollup, and counters
 		}
 		if sizes[name], err = strconv.ParseFloat(strings.TrimSpace(size), 64); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", path, lines.Text(), err)
+			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
 		}
 	}
 	return sizes, nil

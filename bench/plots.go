@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -10,8 +8,6 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // plotFile is a plot beside the report.
@@ -36,24 +32,13 @@ func drawPlots(dir string, results []Result) ([]plotFile, error) {
 			continue // nothing of the kind was measured
 		}
 		p.Title.Text = kind.title + p.Title.Text
-		if err := save(p, filepath.Join(dir, kind.name)); err != nil {
+		p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
+		if err := p.Save(29*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, kind.name)); err != nil {
 			return nil, err
 		}
 		files = append(files, plotFile{kind.name, kind.title})
 	}
 	return files, nil
-}
-
-func save(p *plot.Plot, path string) error {
-	canvas := vgsvg.New(29*vg.Centimeter, 12*vg.Centimeter)
-	p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
-	p.Draw(draw.New(canvas))
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = canvas.WriteTo(file)
-	return errors.Join(err, file.Close())
 }
 
 // first gives the first work whose name begins so.
