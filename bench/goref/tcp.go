@@ -9,34 +9,18 @@ import (
 	"sync"
 )
 
-func listenTCP(on netip.AddrPort, adopt bool) (*net.TCPListener, error) {
-	if !adopt {
-		return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(on))
+// startTCP serves a socket, adopted or new.
+func startTCP(on netip.AddrPort, adopted *os.File, backend *net.TCPAddr) (err error) {
+	var l net.Listener
+	if adopted != nil {
+		l, err = net.FileListener(adopted)
+	} else {
+		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(on))
 	}
-	socket := os.NewFile(listenFD, "listener")
-	defer func() { _ = socket.Close() }() // the listener has a copy
-	l, err := net.FileListener(socket)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		go serveTCP(l.(*net.TCPListener), backend)
 	}
-	return l.(*net.TCPListener), nil
-}
-
-// startTCP opens a listener for each port; if it is adopted there is one.
-func startTCP(on netip.AddrPort, ports int, backend netip.AddrPort, adopt bool) (serve func(), err error) {
-	var all []*net.TCPListener
-	for i := range ports {
-		l, err := listenTCP(netip.AddrPortFrom(on.Addr(), on.Port()+uint16(i)), adopt)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, l)
-	}
-	return func() {
-		for _, l := range all {
-			go serveTCP(l, net.TCPAddrFromAddrPort(backend))
-		}
-	}, nil
+	return err
 }
 
 func serveTCP(frontend *net.TCPListener, backend *net.TCPAddr) {

@@ -14,17 +14,18 @@ const (
 	idleTimeout = 90 * time.Second // of a client
 )
 
-func listenUDP(on netip.AddrPort, adopt bool) (*net.UDPConn, error) {
-	if !adopt {
-		return net.ListenUDP("udp", net.UDPAddrFromAddrPort(on))
+// startUDP serves a socket, adopted or new.
+func startUDP(on netip.AddrPort, adopted *os.File, backend *net.UDPAddr) (err error) {
+	var c net.PacketConn
+	if adopted != nil {
+		c, err = net.FilePacketConn(adopted)
+	} else {
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(on))
 	}
-	socket := os.NewFile(listenFD, "socket")
-	defer func() { _ = socket.Close() }() // the connection has a copy
-	c, err := net.FilePacketConn(socket)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		go serveUDP(c.(*net.UDPConn), backend)
 	}
-	return c.(*net.UDPConn), nil
+	return err
 }
 
 // udpRelay has a socket towards the backend for each client.

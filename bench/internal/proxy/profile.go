@@ -1,6 +1,6 @@
 //go:build profile
 
-package main
+package proxy
 
 import "github.com/portsplice/portsplice/internal/cpuprofile"
 
