@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -63,22 +62,6 @@ func noFigures(failures []string) error {
 		return nil
 	}
 	return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
-}
-
-// complete takes from a set what was not given.
-func (s Set) complete(name string, rest []string) (Set, error) {
-	if len(rest) > 0 {
-		return s, fmt.Errorf("%q: works are named by -work", rest[0])
-	}
-	set, found := sets[name]
-	if !found {
-		return s, fmt.Errorf("no set is named %q; there are quick and full", name)
-	}
-	s.Rounds, s.Time, s.Works = cmp.Or(s.Rounds, set.Rounds), cmp.Or(s.Time, set.Time), cmp.Or(s.Works, set.Works)
-	if s.Rounds < 1 || s.Time <= 0 {
-		return s, fmt.Errorf("-rounds %d -time %v: nothing would be measured", s.Rounds, s.Time)
-	}
-	return s, nil
 }
 
 // declare declares the flags of a set with what they are if they are not given.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,17 @@ func TestRowsOfOurs(t *testing.T) {
 	for _, bad := range []string{"", "0", "one", "1,"} {
 		if new(Options).parseLoops(bad) == nil {
 			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// What a peer cannot do is work that there is.
+func TestPeersCannotDoWhatThereIs(t *testing.T) {
+	for name, p := range peersByName {
+		for work := range p.cannot {
+			if !slices.ContainsFunc(Works(1<<20), func(w Work) bool { return w.Name == work }) {
+				t.Errorf("%s cannot do %q, which is no work", name, work)
+			}
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -132,17 +131,6 @@ func TestSets(t *testing.T) {
 	}
 	if _, err := (Set{}).complete("none", nil); err == nil {
 		t.Error("a set that does not exist was found")
-	}
-}
-
-// What a peer cannot do is work that there is.
-func TestPeersCannotDoWhatThereIs(t *testing.T) {
-	for name, p := range peersByName {
-		for work := range p.cannot {
-			if !slices.ContainsFunc(Works(1<<20), func(w Work) bool { return w.Name == work }) {
-				t.Errorf("%s cannot do %q, which is no work", name, work)
-			}
-		}
 	}
 }
 
