@@ -188,18 +188,10 @@ func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Va
 	if err != nil {
 		return nil, err
 	}
-	grown := []float64{after.kernel - before.kernel, after.pss - before.pss,
-		after.private - before.private, after.descriptors - before.descriptors}
-	if len(pids) == 0 {
-		grown = grown[:1]
-	} else if held := after.descriptors - before.descriptors; held < float64(w.count) {
+	if held := after["fds"] - before["fds"]; r.proxy != 0 && held < float64(w.count) {
 		return nil, fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
 	}
-	v := Values{}
-	for i, g := range grown {
-		v[w.Units[i].Name] = g / float64(w.count)
-	}
-	return v, nil
+	return after.each(before, w), nil
 }
 
 // measureIdlePorts starts many proxies, one after the other, and looks at them when they are idle. Nobody connects.
@@ -223,13 +215,7 @@ func (p *Programs) measureIdlePorts(ctx context.Context, l *lab, w Work, proxy P
 	if err != nil {
 		return nil, err
 	}
-	n := float64(w.count)
-	return Values{
-		"start-ms":        stats.Median(started),
-		"pss-kB/port":     after.pss / n,
-		"private-kB/port": after.private / n,
-		"kernel-kB/port":  (after.kernel - before.kernel) / n,
-		"threads/port":    after.threads / n,
-		"machine-kB/port": (after.machine - before.machine) / n,
-	}, nil
+	v := after.each(before, w)
+	v["start-ms"] = stats.Median(started)
+	return v, nil
 }

@@ -14,15 +14,25 @@ import (
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
-// memory is what processes hold, added up, and what the kernel holds for everyone. Sizes are in kB.
-type memory struct {
-	pss, private         float64
-	descriptors, threads float64
-	kernel, machine      float64
+// memory is what processes hold, added up, and what the kernel holds for everyone, by units without what they are divided by.
+// Sizes are in kB.
+type memory map[string]float64
+
+// each is the growth since an earlier reading for each of what the work has many of, in those of its units that were read.
+func (m memory) each(before memory, w Work) Values {
+	v := Values{}
+	for _, u := range w.Units {
+		what, _, _ := strings.Cut(u.Name, "/")
+		if now, read := m[what]; read {
+			v[u.Name] = (now - before[what]) / float64(w.count)
+		}
+	}
+	return v
 }
 
 // readMemory waits until the kernel's memory is still, and reads. What the processes have started is theirs.
-func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
+func readMemory(ctx context.Context, pids ...int) (memory, error) {
+	m := memory{}
 	if err := m.awaitStillness(ctx); err != nil {
 		return m, err
 	}
@@ -40,20 +50,20 @@ func readMemory(ctx context.Context, pids ...int) (m memory, err error) {
 	return m, nil
 }
 
-func (m *memory) addProcess(proc string) error {
+func (m memory) addProcess(proc string) error {
 	rollup, err1 := kilobytes(proc + "/smaps_rollup")
 	descriptors, err2 := os.ReadDir(proc + "/fd")
 	threads, err3 := os.ReadDir(proc + "/task")
-	m.pss += rollup["Pss"]
-	m.private += rollup["Private_Clean"] + rollup["Private_Dirty"]
-	m.descriptors += float64(len(descriptors))
-	m.threads += float64(len(threads))
+	m["pss-kB"] += rollup["Pss"]
+	m["private-kB"] += rollup["Private_Clean"] + rollup["Private_Dirty"]
+	m["fds"] += float64(len(descriptors))
+	m["threads"] += float64(len(threads))
 	return errors.Join(err1, err2, err3)
 }
 
 // awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a program
 // is not idle at once. On a machine that is never still it waits for no more than a second.
-func (m *memory) awaitStillness(ctx context.Context) error {
+func (m memory) awaitStillness(ctx context.Context) error {
 	const (
 		interval = 100 * time.Millisecond
 		readings = 10
@@ -67,11 +77,11 @@ func (m *memory) awaitStillness(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		last := m.kernel
+		last := m["kernel-kB"]
 		if err := m.readMachine(); err != nil {
 			return err
 		}
-		if i > 0 && math.Abs(m.kernel-last) <= still {
+		if i > 0 && math.Abs(m["kernel-kB"]-last) <= still {
 			break
 		}
 	}
@@ -81,10 +91,10 @@ func (m *memory) awaitStillness(ctx context.Context) error {
 // readMachine reads what sockets, pipes, descriptors, processes and their pages take in the kernel, and what that and all
 // processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is merely not
 // free says less: pages of processes that have ended are freed long after.
-func (m *memory) readMachine() error {
+func (m memory) readMachine() error {
 	all, err := kilobytes("/proc/meminfo")
-	m.kernel = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]
-	m.machine = m.kernel + all["AnonPages"]
+	m["kernel-kB"] = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]
+	m["machine-kB"] = m["kernel-kB"] + all["AnonPages"]
 	return err
 }
 

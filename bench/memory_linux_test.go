@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,15 +32,23 @@ func TestKilobytes(t *testing.T) {
 }
 
 func TestMemoryOfThisProcess(t *testing.T) {
-	var m memory
+	m := memory{}
 	if err := m.addProcess("/proc/self"); err != nil {
 		t.Fatal(err)
 	}
-	if m.pss <= 0 || m.private <= 0 || m.descriptors < 3 || m.threads < 1 {
+	if m["pss-kB"] <= 0 || m["private-kB"] <= 0 || m["fds"] < 3 || m["threads"] < 1 {
 		t.Errorf("got %+v", m)
 	}
-	if err := m.readMachine(); err != nil || m.kernel <= 0 || m.machine <= m.kernel {
-		t.Errorf("the kernel has %v kB, and all %v; %v", m.kernel, m.machine, err)
+	if err := m.readMachine(); err != nil || m["kernel-kB"] <= 0 || m["machine-kB"] <= m["kernel-kB"] {
+		t.Errorf("got %v, %v", m, err)
+	}
+}
+
+func TestMemoryOfEach(t *testing.T) {
+	w := Work{count: 10, Units: []Unit{{Name: "start-ms"}, {Name: "kernel-kB/conn"}, {Name: "fds/conn"}, {Name: "pss-kB/conn"}}}
+	got := memory{"kernel-kB": 150, "fds": 40, "machine-kB": 9}.each(memory{"kernel-kB": 100, "fds": 20}, w)
+	if want := (Values{"kernel-kB/conn": 5, "fds/conn": 2}); !maps.Equal(got, want) { // there is no proxy, or it was not read
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
