@@ -144,15 +144,11 @@ func (l *lab) measureRealClient(ctx context.Context, c realClient, r route) (Val
 	if err != nil {
 		return nil, err
 	}
-	before, err := usage.Read(r.proxy, r.ends...)
-	if err != nil {
-		return nil, err
-	}
-	out, err := client.output(ctx, l.client.Do)
-	if err != nil {
-		return nil, err
-	}
-	after, err := usage.Read(r.proxy, r.ends...)
+	var out []byte
+	before, after, err := usage.During(func() (err error) {
+		out, err = client.output(ctx, l.client.Do)
+		return err
+	}, r.proxy, r.ends...)
 	if err != nil {
 		return nil, err
 	}

@@ -28,12 +28,15 @@ var (
 // firstFrontend is the port of the first proxy, and the others follow.
 const firstFrontend = 2000
 
+const congestionControl = "ipv4/tcp_congestion_control"
+
 // settings are those of every namespace of a lab, below /proc/sys/net.
 var settings = map[string]string{
 	// Servers that refuse to be root have the ports that the others have.
 	"ipv4/ip_unprivileged_port_start": "0",
 	// The host routes what is direct.
 	"ipv4/ip_forward": "1",
+	congestionControl: "cubic",
 }
 
 // lab is where one measurement takes place: three namespaces, the cables between them, and processes.
@@ -55,9 +58,12 @@ func newLab(dir string, environment []string) (_ *lab, err error) {
 		if *n, err = netlab.New(); err != nil {
 			return nil, err
 		}
-		err = setCongestionControl(*n)
 		for path, value := range settings {
-			err = errors.Join(err, (*n).Sysctl(path, value))
+			failed := (*n).Sysctl(path, value)
+			if path == congestionControl && errors.Is(failed, os.ErrPermission) {
+				continue // the machine does not allow it (net.ipv4.tcp_allowed_congestion_control)
+			}
+			err = errors.Join(err, failed)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("new network namespace: %w", err)
@@ -71,29 +77,14 @@ func newLab(dir string, environment []string) (_ *lab, err error) {
 	return l, l.connect()
 }
 
-// setCongestionControl sets what the documentation says, unless the machine does not allow namespaces that
-// (net.ipv4.tcp_allowed_congestion_control).
-func setCongestionControl(n *netlab.Namespace) error {
-	err := n.Sysctl(congestionControl, "cubic")
-	if errors.Is(err, os.ErrPermission) {
-		return nil
-	}
-	return err
-}
-
-const congestionControl = "ipv4/tcp_congestion_control"
-
-// usedCongestionControl is what the namespaces have then.
+// usedCongestionControl is what labs have: what the documentation says, where the machine allows it.
 func usedCongestionControl() (used string, err error) {
-	n, err := netlab.New()
+	l, err := newLab("", nil)
 	if err != nil {
 		return "", err
 	}
-	defer n.Close()
-	if err := setCongestionControl(n); err != nil {
-		return "", err
-	}
-	err = n.Do(func() error {
+	defer l.close()
+	err = l.host.Do(func() error {
 		text, err := os.ReadFile("/proc/sys/net/" + congestionControl)
 		used = strings.TrimSpace(string(text))
 		return err

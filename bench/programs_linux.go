@@ -102,9 +102,12 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	p.Proxies = builds(o)
 	if o.Old == "" {
 		p.Proxies = append(ours(p.dir, o), peers()...)
+	} else {
+		both := []string{tcp, udp}
+		p.Proxies = []Proxy{{Name: Direct, Protocols: both, manyPorts: true}, {Name: "old", Path: o.Old, Protocols: both},
+			{Name: "new", Path: o.Portsplice, Protocols: both}}
 	}
 	if p.Proxies, err = rows(p.Proxies, o.Rows); err != nil {
 		return err
@@ -161,16 +164,6 @@ func rows(all []Proxy, list string) ([]Proxy, error) {
 		named = append(named, all[i])
 	}
 	return named, nil
-}
-
-// builds are direct and two builds of ours.
-func builds(o Options) []Proxy {
-	both := []string{tcp, udp}
-	return []Proxy{
-		{Name: Direct, Protocols: both, manyPorts: true},
-		{Name: "old", Path: o.Old, Protocols: both},
-		{Name: "new", Path: o.Portsplice, Protocols: both},
-	}
 }
 
 // find gives the path of the first of the programs that is installed, or nothing.

@@ -96,15 +96,11 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 	if _, err := t.Run(d / 10); err != nil { // every buffer of every process has been there once
 		return nil, err
 	}
-	before, err := usage.Read(pid)
-	if err != nil {
-		return nil, err
-	}
-	messages, err := t.Run(d)
-	if err != nil {
-		return nil, err
-	}
-	after, err := usage.Read(pid)
+	messages := 0
+	before, after, err := usage.During(func() (err error) {
+		messages, err = t.Run(d)
+		return err
+	}, pid)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,16 +91,14 @@ func readStat(path string) (s stat, err error) {
 		return s, err
 	}
 	// The name of the program stands in parentheses, and may contain anything.
-	end := strings.LastIndexByte(string(b), ')')
+	text := string(b)
 	var skipped string
 	var user, system int64
-	_, err = fmt.Sscan(string(b), &s.pid)
+	_, err = fmt.Sscan(text, &s.pid)
 	if err == nil {
 		fields := []any{&skipped, &s.parent}
-		for range 11 {
-			fields = append(fields, &skipped)
-		}
-		_, err = fmt.Sscan(string(b[end+1:]), append(fields, &user, &system)...)
+		fields = append(fields, slices.Repeat([]any{&skipped}, 11)...)
+		_, err = fmt.Sscan(text[strings.LastIndexByte(text, ')')+1:], append(fields, &user, &system)...)
 	}
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", path, err)

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -21,20 +22,30 @@ type Times struct {
 // Read reads the times of a proxy, 0 for none, and of the ends of its traffic. The clock comes last.
 func Read(proxy int, ends ...int) (t Times, err error) {
 	if proxy != 0 {
-		if t.Proxy, err = timeOf(proxy); err != nil {
-			return t, err
-		}
+		t.Proxy, err = timeOf(proxy)
 	}
 	for _, pid := range ends {
-		used, err := timeOf(pid)
-		if err != nil {
-			return t, err
-		}
+		used, endErr := timeOf(pid)
 		t.Ends += used
+		err = errors.Join(err, endErr)
+	}
+	if err != nil {
+		return t, err
 	}
 	t.Machine, err = machineTime()
 	t.Clock = time.Now()
 	return t, err
+}
+
+// During reads before and after f.
+func During(f func() error, proxy int, ends ...int) (before, after Times, err error) {
+	if before, err = Read(proxy, ends...); err == nil {
+		err = f()
+	}
+	if err == nil {
+		after, err = Read(proxy, ends...)
+	}
+	return before, after, err
 }
 
 // Since is the time between two readings.
