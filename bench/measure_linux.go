@@ -172,11 +172,7 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, 
 
 // measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
 func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Values, error) {
-	var pids []int
-	if r.proxy != 0 {
-		pids = append(pids, r.proxy)
-	}
-	before, err := readMemory(ctx, pids...)
+	before, err := readMemory(ctx, r.proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +180,7 @@ func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Va
 	if _, err := l.start(ctx, l.client, p.load, client...); err != nil {
 		return nil, err
 	}
-	after, err := readMemory(ctx, pids...)
+	after, err := readMemory(ctx, r.proxy)
 	if err != nil {
 		return nil, err
 	}

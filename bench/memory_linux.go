@@ -37,6 +37,9 @@ func readMemory(ctx context.Context, pids ...int) (memory, error) {
 		return m, err
 	}
 	for _, pid := range pids {
+		if pid == 0 {
+			continue // no proxy
+		}
 		all, err := usage.Tree(pid)
 		if err != nil {
 			return m, err

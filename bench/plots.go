@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -41,16 +42,6 @@ func drawPlots(dir string, results []Result) ([]plotFile, error) {
 	return files, nil
 }
 
-// first gives the first work whose name begins so.
-func first(results []Result, beginning string) (Result, bool) {
-	for _, r := range results {
-		if strings.HasPrefix(r.Work.Name, beginning) {
-			return r, true
-		}
-	}
-	return Result{}, false
-}
-
 // median is a figure of a proxy, if it was measured.
 func median(r Result, proxy, unit string) (float64, bool) {
 	f, measured := r.Figure(proxy, Unit{Name: unit})
@@ -59,10 +50,11 @@ func median(r Result, proxy, unit string) (float64, bool) {
 
 // latencies has a line for each proxy over the percentiles of the ping-pong of 64 clients.
 func latencies(results []Result) (*plot.Plot, error) {
-	r, found := first(results, "pingpong/size=64/conns=64")
-	if !found {
+	i := slices.IndexFunc(results, func(r Result) bool { return r.Work.Name == "pingpong/size=64/conns=64" })
+	if i < 0 {
 		return nil, nil
 	}
+	r := results[i]
 	percentiles := []string{"p50-us", "p99-us", "p99.9-us"}
 	p := plot.New()
 	p.Title.Text = ", " + r.Work.Name
@@ -99,11 +91,12 @@ func cpuPerGB(results []Result) (*plot.Plot, error) {
 
 // memoryPerConnection has what processes and what the kernel hold.
 func memoryPerConnection(results []Result) (*plot.Plot, error) {
-	r, found := first(results, "idle/")
-	if !found {
-		return nil, nil
+	for _, r := range results {
+		if strings.HasPrefix(r.Work.Name, "idle/") {
+			return barChart("kB", []bar{{r, "pss-kB/conn", "PSS of the proxy"}, {r, "kernel-kB/conn", "kernel, client and server too"}})
+		}
 	}
-	return barChart("kB", []bar{{r, "pss-kB/conn", "PSS of the proxy"}, {r, "kernel-kB/conn", "kernel, client and server too"}})
+	return nil, nil
 }
 
 // bar is a unit of a work: it has a colour, and stands once for each proxy.

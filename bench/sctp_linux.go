@@ -89,10 +89,10 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 		pid, to = p.Process.Pid, front
 	}
 	t, err := load.OpenSCTP(listener, to, w.conns, w.size, w.streams)
-	defer t.Close()
 	if err != nil {
 		return nil, err
 	}
+	defer t.Close()
 	if _, err := t.Run(d / 10); err != nil { // every buffer of every process has been there once
 		return nil, err
 	}

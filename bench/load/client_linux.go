@@ -54,14 +54,14 @@ func newClient(r request) *client {
 func (c *client) run(bound time.Duration, then func(fd int) (more bool)) {
 	now := time.Now()
 	end, overdue := now.Add(bound), now.Add(lossAfter)
-	for ; now.Before(end); now = time.Now() {
+	for more := true; more && now.Before(end); now = time.Now() {
 		if now.After(overdue) {
 			overdue = now.Add(lossAfter)
 			c.giveUp()
 		}
 		for _, event := range c.wait(min(end.Sub(now), lossAfter)) {
-			if fd := int(event.Fd); c.advance(fd) && !then(fd) {
-				return
+			if fd := int(event.Fd); c.advance(fd) {
+				more = then(fd) && more // all of them: an edge comes once
 			}
 		}
 	}

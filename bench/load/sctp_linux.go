@@ -41,15 +41,20 @@ func sctpSocket() int {
 }
 
 // OpenSCTP opens associations to an address, one after the other, whose other ends come out of the listening socket. They
-// exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them, after an error too.
+// exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
 func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*SCTP, error) {
 	t := &SCTP{message: make([]byte, size), buffer: make([]byte, 64<<10), streams: streams}
-	return t, caught(func() {
+	err := caught(func() {
 		t.poller = newPoller()
 		for range conns {
 			t.add(listener, to)
 		}
 	})
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
 func (t *SCTP) add(listener int, to netip.AddrPort) {
