@@ -136,54 +136,41 @@ func (s *streams) measure(r request) values {
 	return v
 }
 
-// pour streams datagrams at a fixed rate, whatever becomes of them, and measures what arrives.
+// pour streams datagrams at a fixed rate, whatever becomes of them, and measures what arrives. They are single ones, or blocks
+// that the kernel cuts (UDP_SEGMENT).
 func pour(r request) values {
-	t := openTap(r)
-	s := &streams{failed: make(chan error, 1)}
-	go func() { s.failed <- caught(func() { t.flow(&s.sent) }) }()
-	return s.measure(r)
-}
-
-// tap is a source of datagrams: single ones, or blocks of them that the kernel cuts (UDP_SEGMENT).
-type tap struct {
-	fd       int
-	block    []byte
-	interval time.Duration // between blocks
-}
-
-func openTap(r request) *tap {
 	if r.size < 1 || r.size > maxDatagram || r.offered <= 0 {
 		fail("no stream of %v Gbit/s in datagrams of %d bytes", r.offered, r.size)
 	}
-	const segments = 64 // UDP_MAX_SEGMENTS of kernels before 6.6
-	n := min(segments, maxDatagram/r.size)
-	fd := dialUDP(r.to)
-	if r.single {
-		n = 1
-	} else {
+	fd, block := dialUDP(r.to), r.size
+	if !r.single {
+		const segments = 64 // UDP_MAX_SEGMENTS of kernels before 6.6
+		block *= min(segments, maxDatagram/r.size)
 		set(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, r.size)
 	}
-	// Bits by bits per nanosecond.
-	return &tap{fd, make([]byte, r.size*n), time.Duration(8 * float64(r.size*n) / r.offered)}
+	interval := time.Duration(8 * float64(block) / r.offered) // bits by bits per nanosecond
+	s := &streams{failed: make(chan error, 1)}
+	go func() { s.failed <- caught(func() { s.flow(fd, make([]byte, block), interval) }) }()
+	return s.measure(r)
 }
 
 // flow sends a block whenever it is time for one, and counts the bytes. What could not be sent for a while is sent in a
 // burst, but no more of it than burst.
-func (t *tap) flow(sent *atomic.Int64) {
+func (s *streams) flow(fd int, block []byte, interval time.Duration) {
 	const burst = time.Millisecond
 	runtime.LockOSThread() // the precision of timers is a thread's own
 	checkCall("prctl PR_SET_TIMERSLACK", unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0))
 	start := time.Now()
-	for next := time.Duration(0); ; next += t.interval {
+	for next := time.Duration(0); ; next += interval {
 		late := time.Since(start) - next
 		if late < 0 {
 			nap(-late)
 		} else if late > burst {
 			next += late - burst
 		}
-		n, errno := write(t.fd, t.block)
+		n, errno := write(fd, block)
 		checkErrno("write", errno)
-		sent.Add(int64(n))
+		s.sent.Add(int64(n))
 	}
 }
 
