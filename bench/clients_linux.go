@@ -84,8 +84,8 @@ http {
 		},
 	},
 	"pgbench": {
-		server: command{programs: postgres("postgres"),
-			arguments: "-D {dir}/postgres -h {ip} -p {port} -c unix_socket_directories= -c fsync=off"},
+		server: command{programs: postgres("postgres"), config: "host all all 198.18.0.0/15 trust\n",
+			arguments: "-D {dir}/postgres -h {ip} -p {port} -c hba_file={config} -c unix_socket_directories= -c fsync=off"},
 		client: command{programs: postgres("pgbench"), config: "SELECT 1;",
 			arguments: "-h {ip} -p {port} -U postgres -n -f {config} -c 8 -T 1 postgres"},
 		prepare: preparePostgres,

@@ -42,7 +42,7 @@ func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, 
 	p := newProcess(ctx, find(c.programs...), strings.Fields(words.Replace(c.arguments))...)
 	p.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC
 	l.processes = append(l.processes, p)
-	return p, os.WriteFile(config, []byte(words.Replace(c.config)), 0o600)
+	return p, os.WriteFile(config, []byte(words.Replace(c.config)), 0o644) // some servers are not root's
 }
 
 func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
