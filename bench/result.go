@@ -57,42 +57,32 @@ func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 		return f, false
 	}
 	f = Figure{Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values)}
-	f.Comparison = r.toReference(proxy, unit)
+	_, f.Comparison = r.against(proxy, unit, func(p Proxy) bool { return p.Reference }) // never better than itself
 	f.Reference = f.Ratio == 1 && slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return p.Reference && p.Name == proxy })
 	return f, true
 }
 
-// toReference compares with the reference that leaves the worse ratio. That of a reference is never better than 1.
-func (r Result) toReference(proxy string, unit Unit) Comparison {
+// against names the proxy that one fares worst against in a unit, of those that may be compared with, and compares with it;
+// nothing when none of them was measured.
+func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name string, c Comparison) {
 	worst := math.NaN()
 	for _, p := range r.Proxies {
-		if q := r.quotient(proxy, p.Name, unit); p.Reference && (math.IsNaN(worst) || unit.better(worst, q)) {
-			worst = q
-		}
-	}
-	return r.compare(worst, unit)
-}
-
-// BestPeer names the peer that a proxy fares worst against in the unit that counts most, and compares with it; nothing
-// when no peer was measured.
-func (r Result) BestPeer(proxy string) (name string, c Comparison) {
-	unit, worst := r.Work.Units[0], math.NaN()
-	for _, p := range r.Proxies {
-		if q := r.quotient(proxy, p.Name, unit); p.Peer && !math.IsNaN(q) && !unit.better(q, worst) {
+		if q := r.quotient(proxy, p.Name, unit); may(p) && !math.IsNaN(q) && !unit.better(q, worst) {
 			name, worst = p.Name, q
 		}
 	}
-	return name, r.compare(worst, unit)
+	alike := max(worst, 1/worst) <= r.Noise(unit) // of what was not measured (NaN) it is false
+	return name, Comparison{worst, alike, !alike && unit.better(1, math.Round(100*worst)/100)}
+}
+
+// BestPeer is the peer that a proxy fares worst against in the unit that counts most.
+func (r Result) BestPeer(proxy string) (name string, c Comparison) {
+	return r.against(proxy, r.Work.Units[0], func(p Proxy) bool { return p.Peer })
 }
 
 // quotient is the median of what each round gives, one proxy by another; NaN when one of them was not measured.
 func (r Result) quotient(a, b string, unit Unit) float64 {
 	return stats.Ratio(r.kept(a, unit.Name), r.kept(b, unit.Name))
-}
-
-func (r Result) compare(ratio float64, unit Unit) Comparison {
-	alike := max(ratio, 1/ratio) <= r.Noise(unit) // of what was not measured (NaN) it is false
-	return Comparison{ratio, alike, !alike && unit.better(1, math.Round(100*ratio)/100)}
 }
 
 // Noise is how far a ratio may be from 1 by chance, by two rows of the same program; NaN if there are no two.
@@ -114,14 +104,11 @@ const NoiseLimit = 0.15
 // Headroom is how much faster direct is than the fastest proxy; NaN if speed is not what counts. When it is little the
 // client and the server bound the work.
 func (r Result) Headroom() float64 {
-	unit := r.Work.Units[0]
-	least := math.NaN()
-	for _, p := range r.Proxies {
-		if q := r.quotient(Direct, p.Name, unit); unit.More && p.Name != Direct && !math.IsNaN(q) && !(q >= least) {
-			least = q
-		}
+	if !r.Work.Units[0].More {
+		return math.NaN()
 	}
-	return least
+	_, c := r.against(Direct, r.Work.Units[0], func(p Proxy) bool { return p.Name != Direct })
+	return c.Ratio
 }
 
 // EnoughHeadroom is the Headroom below which a result says that the ends bound it.

@@ -140,8 +140,8 @@ func TestRatioIsToTheReferenceThatLeavesTheWorseOne(t *testing.T) {
 			unit := Unit{"x", test.more}
 			r := result([]Unit{unit}, map[string]map[string][]float64{
 				"old": {"x": test.old}, "new": {"x": test.new}, "ours": {"x": test.ours}})
-			if got := r.toReference("ours", unit).Ratio; got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
+			if f, _ := r.Figure("ours", unit); f.Ratio != test.want {
+				t.Errorf("got %v, want %v", f.Ratio, test.want)
 			}
 		})
 	}
