@@ -11,15 +11,6 @@ import (
 	"syscall"
 )
 
-// command is a program from a distribution's packages. In its arguments and its configuration stand {ip} and {port} for
-// where it listens, {backend} for where a proxy connects to, {protocol}, {options}, {config}, which is the path of the
-// configuration file, and {dir}, which is for all others.
-type command struct {
-	programs  []string // names, or patterns of paths of what is not for users to start
-	arguments string
-	config    string
-}
-
 // endpoint is where a command listens and, if it is a proxy, connects to.
 type endpoint struct {
 	protocol string
@@ -47,39 +38,26 @@ func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, 
 
 func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
 
-// peer is a program that users pick instead of docker-proxy, set up as its documentation says and as fast as it goes.
-type peer struct {
-	command
-	protocols []string
-	inherits  bool              // the listening socket, as systemd hands it over
-	options   map[string]string // of its listener, by protocol
-	cannot    map[string]string // by the name of a work: why it is not tried
-	manyPorts bool              // in one process
-
-	descriptors float64 // that a connection takes
-}
-
 // Of clients that begin at the same time, one is sent what belongs to another: datagrams that wait on the socket when it
 // is connected to the first of their senders go with it to that client's process.
 const mixesUp = "gives datagrams of one client to another"
 
-// The names of the peers are in the order of the tables.
-var peerNames = []string{"haproxy", "haproxy-splice", "nginx", "systemd-socket-proxyd", "socat"}
-
-var peersByName = map[string]peer{
-	// Left to itself (splice-auto) HAProxy never splices here. Made to, it has up to 2.2 times the throughput of streams,
-	// and down to 0.76 of the rate of small messages (bench/results/2026-11-22-6.18.44). So it has two rows.
-	"haproxy":        haproxy("option splice-auto"),
-	"haproxy-splice": haproxy("option splice-request", "option splice-response"),
-	"nginx": {
-		protocols: []string{tcp, udp},
-		manyPorts: true,
-		// Datagrams need a socket for each worker, or a client has a session in every one of them.
-		options: map[string]string{udp: "udp reuseport"},
-		command: command{
-			programs:  []string{"nginx"},
-			arguments: "-e stderr -c {config}",
-			config: `
+// peers are what users pick instead of docker-proxy, set up as their documentation says and as fast as they go, whether they are
+// installed or not.
+func peers() []Proxy {
+	all := []Proxy{
+		// Left to itself (splice-auto) HAProxy never splices here. Made to, it has up to 2.2 times the throughput of streams,
+		// and down to 0.76 of the rate of small messages (bench/results/2026-11-22-6.18.44). So it has two rows.
+		haproxy("haproxy", "option splice-auto"),
+		haproxy("haproxy-splice", "option splice-request", "option splice-response"),
+		{
+			Name:      "nginx",
+			Protocols: []string{tcp, udp},
+			manyPorts: true,
+			peer: peer{
+				// Datagrams need a socket for each worker, or a client has a session in every one of them.
+				options: map[string]string{udp: "udp reuseport"},
+				command: command{programs: []string{"nginx"}, arguments: "-e stderr -c {config}", config: `
 daemon off;
 pid {config}.pid;
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -93,42 +71,47 @@ stream {
 		proxy_buffer_size 128k;
 	}
 }
-`,
+`},
+			},
 		},
-	},
-	"systemd-socket-proxyd": {
-		protocols:   []string{tcp},
-		inherits:    true,
-		descriptors: socketsAndPipes,
-		command: command{
-			programs:  []string{"/lib/systemd/systemd-socket-proxyd"},
-			arguments: "--connections-max=65536 {backend}",
+		{
+			Name:        "systemd-socket-proxyd",
+			Protocols:   []string{tcp},
+			descriptors: socketsAndPipes,
+			peer: peer{
+				inherits: true,
+				command: command{programs: []string{"/lib/systemd/systemd-socket-proxyd"},
+					arguments: "--connections-max=65536 {backend}"},
+			},
 		},
-	},
-	"socat": {
-		protocols: []string{tcp, udp},
-		options:   map[string]string{tcp: ",backlog=4096"}, // 5 otherwise, and SYNs are dropped
-		command: command{
-			programs:  []string{"socat"},
-			arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}",
+		{
+			Name:      "socat",
+			Protocols: []string{tcp, udp},
+			Cannot: map[string]string{
+				"udp-echo/size=200/conns=64/window=1":     mixesUp,
+				"udp-oneshot/size=60,200/clients=1500":    mixesUp,
+				"udp-idle/flows=" + fmt.Sprint(mostFlows): mixesUp,
+			},
+			peer: peer{
+				options: map[string]string{tcp: ",backlog=4096"}, // 5 otherwise, and SYNs are dropped
+				command: command{programs: []string{"socat"},
+					arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}"},
+			},
 		},
-		cannot: map[string]string{
-			"udp-echo/size=200/conns=64/window=1":     mixesUp,
-			"udp-oneshot/size=60,200/clients=1500":    mixesUp,
-			"udp-idle/flows=" + fmt.Sprint(mostFlows): mixesUp,
-		},
-	},
+	}
+	for i, p := range all {
+		all[i].Peer, all[i].Path = true, find(p.peer.programs...)
+	}
+	return all
 }
 
-func haproxy(options ...string) peer {
-	return peer{
-		protocols:   []string{tcp},
+func haproxy(name string, options ...string) Proxy {
+	return Proxy{
+		Name:        name,
+		Protocols:   []string{tcp},
 		manyPorts:   true,
 		descriptors: 2.5, // that it reckons with: it may have a pipe for every fourth connection
-		command: command{
-			programs:  []string{"haproxy"},
-			arguments: "-db -q -f {config}",
-			config: `
+		peer: peer{command: command{programs: []string{"haproxy"}, arguments: "-db -q -f {config}", config: `
 defaults
 	mode tcp
 	` + strings.Join(options, "\n\t") + `
@@ -138,31 +121,18 @@ defaults
 listen port
 	bind 0.0.0.0:{port}
 	server container {backend}
-`,
-		},
+`}},
 	}
-}
-
-// peers lists the peers, whether they are installed or not.
-func peers() []Proxy {
-	var all []Proxy
-	for _, name := range peerNames {
-		p := peersByName[name]
-		all = append(all, Proxy{Name: name, Path: find(p.programs...), Protocols: p.protocols, Peer: true, Cannot: p.cannot,
-			manyPorts: p.manyPorts, descriptors: p.descriptors})
-	}
-	return all
 }
 
 // startPeer starts a peer and waits until its ports are open.
 func (l *lab) startPeer(ctx context.Context, proxy Proxy, e endpoint) (*process, error) {
-	peer := peersByName[proxy.Name]
-	e.options = peer.options[e.protocol]
-	p, err := l.newCommand(ctx, peer.command, e)
+	e.options = proxy.peer.options[e.protocol]
+	p, err := l.newCommand(ctx, proxy.peer.command, e)
 	if err != nil {
 		return nil, err
 	}
-	if peer.inherits {
+	if proxy.peer.inherits {
 		socket, err := l.listen(e.protocol, e.address.Port())
 		if err != nil {
 			return nil, err

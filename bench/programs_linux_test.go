@@ -34,10 +34,10 @@ func TestRowsOfOurs(t *testing.T) {
 
 // What a peer cannot do is work that there is.
 func TestPeersCannotDoWhatThereIs(t *testing.T) {
-	for name, p := range peersByName {
-		for work := range p.cannot {
+	for _, p := range peers() {
+		for work := range p.Cannot {
 			if !slices.ContainsFunc(Works(1<<20), func(w Work) bool { return w.Name == work }) {
-				t.Errorf("%s cannot do %q, which is no work", name, work)
+				t.Errorf("%s cannot do %q, which is no work", p.Name, work)
 			}
 		}
 	}

@@ -26,6 +26,23 @@ type Proxy struct {
 	descriptors float64 // that a connection takes, where it is more than two
 	manyPorts   bool    // in one process
 	portsPath   string  // of the program that serves them
+	peer        peer    // how it is started, if it is one
+}
+
+// peer is what dockerd cannot start.
+type peer struct {
+	command
+	inherits bool              // the listening socket, as systemd hands it over
+	options  map[string]string // of its listener, by protocol
+}
+
+// command is a program from a distribution's packages. In its arguments and its configuration stand {ip} and {port} for
+// where it listens, {backend} for where a proxy connects to, {protocol}, {options}, {config}, which is the path of the
+// configuration file, and {dir}, which is for all others.
+type command struct {
+	programs  []string // names, or patterns of paths of what is not for users to start
+	arguments string
+	config    string
 }
 
 // socketsAndPipes is how many descriptors a connection takes whose two directions have a pipe each.
