@@ -175,7 +175,10 @@ func (p *pair) dialReady(s side, events uint32) {
 	}
 	l.StopTimer(&p.timer)
 	if errno == 0 {
-		p.dialed()
+		// The event may be of what the backend has said already, too: epoll does not tell again.
+		if p.dialed(); p.state != closed {
+			p.ready(back, events)
+		}
 		return
 	}
 	// It was connected, and has reset already; what it sent before is still to be had.

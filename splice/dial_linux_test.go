@@ -119,6 +119,49 @@ func TestBannerBeforeAReset(t *testing.T) {
 	}
 }
 
+// spoken is a kernel whose connections are established when the backend has spoken, by the time that epoll tells.
+type spoken struct {
+	late
+	has chan struct{}
+}
+
+func (s spoken) getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno {
+	<-s.has
+	return s.late.getpeername(fd, a)
+}
+
+// TestBannerWithTheConnection: what a backend says first arrives if one event tells of it and of the connection.
+func TestBannerWithTheConnection(t *testing.T) {
+	for name, end := range map[string]bool{"the backend waits for an answer": false, "the backend ends": true} {
+		t.Run(name, func(t *testing.T) {
+			has := make(chan struct{})
+			e := scriptedEngine(t, spoken{has: has})
+			p, addr := addTo(t, e, rig.Backend(t, func(conn *net.TCPConn) {
+				_, err := io.WriteString(conn, "banner")
+				if end {
+					err = errors.Join(err, conn.CloseWrite())
+				}
+				rig.Check(t, err)
+				close(has)
+				rig.Echo(conn)
+			}))
+			conn := rig.Dial(t, "tcp", addr)
+			got := make([]byte, len("banner"))
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "banner" {
+				t.Fatalf("the client read %q, %v; want the banner", got, err)
+			}
+			if end {
+				if _, err := conn.Read(got); err != io.EOF {
+					t.Errorf("the client read %v behind the banner, want the end", err)
+				}
+			}
+			if s := p.Stats(); s.DialErrors != 0 || s.Aborted != 0 {
+				t.Errorf("%v; want no errors", s)
+			}
+		})
+	}
+}
+
 func addTo(t *testing.T, e *Engine, backend netip.AddrPort) (*Port, netip.AddrPort) {
 	t.Helper()
 	fd, addr := rig.Bind(t, rig.Loopback)
