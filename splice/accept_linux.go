@@ -48,6 +48,7 @@ type accepted struct {
 	front, back int
 	errno       unix.Errno // why there is no socket for the backend, and never will be
 	client      netip.AddrPort
+	settings    *settings // that the socket was opened with
 }
 
 // open makes the socket what the loop needs and begins to accept.
@@ -133,7 +134,7 @@ func (ln *listener) take(l *loop) (n int, err error) {
 			}
 			return n, sysError("accept4", refused)
 		}
-		l.taken[n] = accepted{front: front, back: back, errno: errno, client: addrPort(from)}
+		l.taken[n] = accepted{front, back, errno, addrPort(from), s}
 		n++
 	}
 	return n, nil

@@ -58,7 +58,7 @@ func (p *Port) place(l *loop, c accepted) {
 
 // dial makes a pair of an accepted connection and starts to connect its backend.
 func (l *loop) dial(port *Port, c accepted) {
-	p := &pair{settings: port.settings.Load(), client: c.client, failed: neither}
+	p := &pair{settings: c.settings, client: c.client, failed: neither}
 	p.legs[front].fd, p.legs[back].fd = int32(c.front), int32(c.back)
 	l.share(port).add(p)
 	add(&p.share.count.accepted, 1)

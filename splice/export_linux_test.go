@@ -23,6 +23,22 @@ func (f *failingAccepts) accept(listener int, from *unix.RawSockaddrAny) (int, u
 	return -1, errno
 }
 
+// AfterAccept has then called on the loop for each connection that was accepted. The engine has no port yet.
+func (e *Engine) AfterAccept(then func()) { e.kernel = acceptThen{then: then} }
+
+type acceptThen struct {
+	linux
+	then func()
+}
+
+func (a acceptThen) accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
+	fd, errno := a.linux.accept(listener, from)
+	if errno == 0 {
+		a.then()
+	}
+	return fd, errno
+}
+
 // FailPipes has every call of pipe2(2) fail. The engine has no port yet.
 func (e *Engine) FailPipes(errno unix.Errno) { e.kernel = failingPipes{errno: errno} }
 

@@ -46,6 +46,22 @@ func TestSetBackend(t *testing.T) {
 	}
 }
 
+// TestSetBackendWhileAccepting: a connection that was accepted before the backend was exchanged goes to the one before. Its
+// socket may be of another family than the new one's.
+func TestSetBackendWhileAccepting(t *testing.T) {
+	e := newEngine(t, splice.Options{})
+	ports := make(chan *splice.Port, 1)
+	e.AfterAccept(func() { rig.Check(t, (<-ports).SetBackend(netip.MustParseAddrPort("[::1]:1"))) })
+	fd, addr := rig.Bind(t, rig.Loopback)
+	p, err := e.Add(fd, greeter(t, "first"))
+	rig.Must(t, err)
+	ports <- p
+	rig.Exchange(t, greeted(t, addr, "first"), []byte("hello"))
+	if s := p.Stats(); s.DialErrors != 0 {
+		t.Errorf("%v; want no dial errors", s)
+	}
+}
+
 // TestSetOptions: a connection follows the policy, and the next one is made with all of them.
 func TestSetOptions(t *testing.T) {
 	e := newEngine(t, splice.Options{})
