@@ -50,6 +50,7 @@ func (l *loop) hear(p *pair) {
 func (l *loop) end() {
 	for _, s := range l.shares {
 		s.abort()
+		s.end()
 	}
 	l.StopTimer(&l.pipes.timer)
 	l.pipes.trim(len(l.pipes.free))

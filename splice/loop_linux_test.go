@@ -112,6 +112,47 @@ func TestFlushEndsWhenAcknowledged(t *testing.T) {
 	}
 }
 
+// TestEndedLoopIsForgotten: a port keeps of a loop that has ended what it has counted there, and ends when it is closed.
+func TestEndedLoopIsForgotten(t *testing.T) {
+	e := scriptedEngine(t, linux{})
+	e.group.Hold()
+	port, addr := addTo(t, e, rig.Backend(t, rig.Echo))
+	conn := rig.Dial(t, "tcp", addr)
+	first, message := e.group.First(), []byte("hello")
+	const rounds = 3
+	for range rounds {
+		other := e.group.Grow()
+		first.Do(func() { first.GiveAway(other) })
+		rig.Until(t, "the connection is on the other loop", func() (is bool) {
+			other.Do(func() { is = e.on(other).share(port).first != nil })
+			return is
+		})
+		rig.Exchange(t, conn, message)
+		e.group.Shrink()
+		rig.Until(t, "the loop has ended", func() bool { return !other.Do(func() {}) })
+	}
+	rig.Exchange(t, conn, message)
+	shares := func() int {
+		port.mu.Lock()
+		defer port.mu.Unlock()
+		return len(port.shares)
+	}
+	rig.Until(t, "the port is on one loop", func() bool { return shares() == 1 })
+	rig.Until(t, "all bytes are counted, once", func() bool {
+		s := port.Stats()
+		return s.Accepted == 1 && s.Copied == uint64(2*(rounds+1)*len(message))
+	})
+	rig.Check(t, errors.Join(conn.Close(), port.Close()))
+	rig.Until(t, "the port has ended", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return len(e.ports) == 0
+	})
+	if s := e.Stats(); s.Accepted != 1 {
+		t.Errorf("%v; want 1 accepted", s)
+	}
+}
+
 // fill writes until a socket takes no more.
 func fill(t *testing.T, fd int) (written int64) {
 	t.Helper()

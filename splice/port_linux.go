@@ -234,11 +234,17 @@ func (s *share) remove(p *pair) {
 
 // leave ends the share of a port that is closed, if it has no pairs.
 func (s *share) leave() {
-	if s.first != nil || s.loop.shares[s.port] != s || !s.port.isClosed() {
-		return
+	if s.first == nil && s.port.isClosed() {
+		s.end()
 	}
-	delete(s.loop.shares, s.port)
-	s.port.drop(s)
+}
+
+// end has the port keep what a share without pairs has counted, and no more of it.
+func (s *share) end() {
+	if s.loop.shares[s.port] == s {
+		delete(s.loop.shares, s.port)
+		s.port.drop(s)
+	}
 }
 
 func (p *Port) isClosed() bool { return p.listener.closed.Load() }
