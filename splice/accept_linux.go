@@ -87,9 +87,9 @@ func listen(fd int) error {
 // close ends the listener. Clients that wait to be accepted are reset by the kernel.
 func (ln *listener) close() {
 	ln.closed.Store(true)
-	ln.unlisten()
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
+	ln.deafen() // under the same lock: the loop may be about to listen again
 	closeFD(ln.fd)
 	ln.fd = -1
 }
@@ -194,6 +194,11 @@ func (ln *listener) rest(comesBack bool) {
 func (ln *listener) unlisten() {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
+	ln.deafen()
+}
+
+// deafen is unlisten with ln.mu held.
+func (ln *listener) deafen() {
 	if ln.handle.Registered() {
 		ln.loop.Unlisten(ln.handle, ln.fd)
 		ln.handle = eventloop.Handle{}
