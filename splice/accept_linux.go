@@ -101,11 +101,11 @@ func (ln *listener) Ready(uint32) {
 	for _, c := range l.taken[:n] {
 		ln.port.place(l, c)
 	}
-	switch {
-	case err != nil:
-		ln.failed(err)
-	case n > 0:
+	if n > 0 {
 		ln.pause, ln.scarce = 0, 0
+	}
+	if err != nil {
+		ln.failed(err)
 	}
 }
 
@@ -229,12 +229,15 @@ func (ln *listener) shed() {
 	err := sysError("accept4", unix.EMFILE)
 	for range acceptBatch {
 		ln.mu.Lock()
-		front, client := -1, netip.AddrPort{}
+		client, errno := netip.AddrPort{}, unix.EBADF
 		if ln.fd >= 0 {
-			front, client = ln.port.engine.reserve.accept(ln.port.engine.kernel, ln.fd)
+			client, errno = ln.port.engine.reserve.accept(ln.port.engine.kernel, ln.fd)
 		}
 		ln.mu.Unlock()
-		if front < 0 {
+		if errno == unix.EAGAIN { // nobody waits any more, and the next begins to
+			ln.scarce = 0
+		}
+		if errno != 0 {
 			return
 		}
 		ln.errors.Add(1)
@@ -258,8 +261,8 @@ func openReserve() int {
 	return fd
 }
 
-// accept takes a client out of a listener's queue and resets it. It gives a number below zero when there was none.
-func (r *reserve) accept(k kernel, listener int) (front int, client netip.AddrPort) {
+// accept takes a client out of a listener's queue and resets it. It gives what accept(2) has answered.
+func (r *reserve) accept(k kernel, listener int) (client netip.AddrPort, errno unix.Errno) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fd >= 0 {
@@ -270,11 +273,9 @@ func (r *reserve) accept(k kernel, listener int) (front int, client netip.AddrPo
 	if errno == 0 {
 		setLinger(front, true)
 		closeFD(front)
-	} else {
-		front = -1
 	}
 	r.fd = openReserve()
-	return front, addrPort(&from)
+	return addrPort(&from), errno
 }
 
 func (r *reserve) close() {

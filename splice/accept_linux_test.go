@@ -219,6 +219,42 @@ func TestDescriptorsThatWaitForEachOther(t *testing.T) {
 	rig.Until(t, "all connections have ended", func() bool { s := e.Stats(); return s.Active == 0 && s.AcceptErrors > 0 })
 }
 
+// TestEachWaitIsItsOwn: what descriptors were missing for once is no reason to reset, at once, a client that comes when
+// they are missing again, or while some come back.
+func TestEachWaitIsItsOwn(t *testing.T) {
+	long := 10 * time.Minute // ago
+	for _, test := range []struct {
+		name        string
+		dialTimeout time.Duration
+		waiting     int // clients
+		left        int64
+		scarce      func(scarce, now time.Duration) bool
+	}{
+		{"all who waited are gone", time.Nanosecond, 1, 0, func(scarce, _ time.Duration) bool { return scarce == 0 }},
+		{"one was served", time.Hour, 2, 1, func(scarce, now time.Duration) bool { return scarce > 0 && now-scarce < long }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var left atomic.Int64
+			left.Store(test.left)
+			e := scriptedEngine(t, poor{left: &left})
+			fd, addr := rig.Bind(t, rig.Loopback)
+			p, err := e.AddWith(fd, rig.Backend(t, rig.Echo), Options{DialTimeout: test.dialTimeout})
+			rig.Must(t, err)
+			first := e.group.First()
+			first.Do(func() {
+				p.listener.scarce = first.Now() - long
+				for range test.waiting {
+					rig.Dial(t, "tcp", addr)
+				}
+			})
+			rig.Until(t, "the wait is another", func() (is bool) {
+				first.Do(func() { is = test.scarce(p.listener.scarce, first.Now()) })
+				return is
+			})
+		})
+	}
+}
+
 // TestBacklog: a socket that does not listen gets the longest queue that the kernel gives, and one that does keeps what
 // whoever opened it chose.
 func TestBacklog(t *testing.T) {
