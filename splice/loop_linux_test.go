@@ -71,6 +71,27 @@ func connection(t *testing.T) (*net.TCPConn, int) {
 	return peer, fd
 }
 
+// TestPairIsCountedAsOne: what both legs of a pair do is the work of the one that is moved. (Else a saturated loop gave away
+// all that it had instead of half.)
+func TestPairIsCountedAsOne(t *testing.T) {
+	l, port := testLoop(t, Options{}, linux{})
+	p, ends := join(t, l, port)
+	const messages = 10
+	for range messages {
+		for _, way := range [...][2]*net.TCPConn{{ends.client, ends.backend}, {ends.backend, ends.client}} {
+			_, err := way[0].Write([]byte("hello"))
+			rig.Must(t, err)
+			_, err = io.ReadFull(way[1], make([]byte, len("hello")))
+			rig.Must(t, err)
+		}
+	}
+	l.Do(func() {
+		if whole, part := l.Work(p.legs[front].handle), l.Work(p.legs[back].handle); whole < 2*messages || part != 0 {
+			t.Errorf("%d and %d events are counted for the legs, want %d for the first", whole, part, 2*messages)
+		}
+	})
+}
+
 // TestFlushEndsWhenAcknowledged: a client resets while its backend has not taken all that came before. The backend's
 // leg lives until it has, or until the flush has taken too long.
 func TestFlushEndsWhenAcknowledged(t *testing.T) {

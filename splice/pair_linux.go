@@ -123,6 +123,7 @@ func (p *pair) watch() error {
 			return err
 		}
 	}
+	p.share.loop.Join(p.legs[back].handle, p.legs[front].handle)
 	return nil
 }
 

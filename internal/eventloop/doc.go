@@ -42,7 +42,7 @@
 // a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
 // GOMAXPROCS. Work is counted by handler, in events and slices, so that it is load that is shared and not connections:
 // one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
-// Movers; they are moved in steps, in the run queue. When fewer loops could carry the whole load with ease, the last one
+// Movers; they are moved in steps, in the run queue. What moves with another descriptor is counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one
 // gives its handlers away and ends, with its thread.
 //
 // The first loop is never ended. It has no thread of its own while nothing is expected of it: then it waits in Go's

@@ -22,6 +22,7 @@ type slot struct {
 	handler    Handler // nil while the slot is free
 	generation uint32  // of the handle that is good now
 	work       uint32  // events and slices since they were last counted
+	whole      Handle  // whose work its events are; the zero Handle: its own
 }
 
 // table is a loop's slots. They are made in blocks, so that nothing is copied as they become more, and free ones are used
@@ -49,7 +50,7 @@ func (t *table) take(h Handler) Handle {
 		}
 	}
 	s := t.at(index)
-	s.handler, s.work = h, 0
+	s.handler, s.work, s.whole = h, 0, Handle{}
 	if s.generation == 0 {
 		s.generation = 1
 	}
@@ -87,6 +88,14 @@ func (t *table) find(h Handle) *slot {
 		return s
 	}
 	return nil
+}
+
+// count counts work.
+func (t *table) count(s *slot, units uint32) {
+	if whole := t.find(s.whole); whole != nil {
+		s = whole
+	}
+	s.work += units
 }
 
 // at gives the slot with an index that was used.

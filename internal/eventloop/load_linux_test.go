@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // mover is a handler that can go to another loop.
@@ -74,6 +76,39 @@ func TestWhatIsShared(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What moves as one is counted as one.
+func TestJoinedWork(t *testing.T) {
+	l := newGroup(t, Options{}).First()
+	l.Do(func() {
+		whole, part, other := l.slots.take(new(mover)), l.slots.take(fixed{}), l.slots.take(new(mover))
+		l.Join(part, whole)
+		event := func(h Handle) unix.EpollEvent {
+			return unix.EpollEvent{Fd: int32(h.index), Pad: int32(h.generation)}
+		}
+		want := func(when string, work ...uint32) {
+			t.Helper()
+			for i, h := range []Handle{whole, part, other} {
+				if got := l.slots.at(h.index).work; got != work[i] {
+					t.Errorf("%s: the work of handler %d is %d, want %d", when, i, got, work[i])
+				}
+			}
+		}
+		l.dispatch([]unix.EpollEvent{event(part), event(whole), event(other), event(part)})
+		l.Charge(part, 10)
+		want("joined", 13, 0, 1)
+		l.Forget(whole)
+		again := l.slots.take(new(mover)) // in its slot
+		l.dispatch([]unix.EpollEvent{event(part), event(other)})
+		want("the whole is gone", 0, 1, 2)
+		l.Forget(part)
+		l.Join(part, other)
+		if next := l.slots.take(fixed{}); l.slots.at(next.index).whole.Registered() {
+			t.Error("what comes to the slot of a part is joined")
+		}
+		l.Forget(again)
+	})
 }
 
 // Two loops of which one has much more to do become even, without another one.

@@ -228,7 +228,7 @@ func (l *Loop) dispatch(ready []unix.EpollEvent) {
 	for i := range ready {
 		if h := handleOf(&ready[i]); !h.shared() {
 			if s := l.slots.find(h); s != nil {
-				s.work++
+				l.slots.count(s, 1)
 				s.handler.Ready(ready[i].Events)
 			}
 		}
@@ -275,8 +275,24 @@ func (l *Loop) Forget(h Handle) { l.slots.give(h) }
 // Charge counts work for a registered handler that was done outside of its events. One unit is about an event's.
 func (l *Loop) Charge(h Handle, units uint32) {
 	if s := l.slots.find(h); s != nil {
-		s.work += units
+		l.slots.count(s, units)
 	}
+}
+
+// Join has the events of a handle, part, be counted as the work of another, with which it moves to other loops: load is
+// shared by what moves. It does nothing if one of them is not registered.
+func (l *Loop) Join(part, whole Handle) {
+	if s := l.slots.find(part); s != nil {
+		s.whole = whole
+	}
+}
+
+// Work is how much was counted for a handle since its loop has been busy. It is for tests.
+func (l *Loop) Work(h Handle) uint32 {
+	if s := l.slots.find(h); s != nil {
+		return s.work
+	}
+	return 0
 }
 
 // Listen is Watch for any goroutine. The handler's events come before all others in a turn. It is for what brings new

@@ -68,6 +68,7 @@ func (l *leg) watchFor(events uint32) (err error) {
 	default:
 		l.handle, err = l.pair.loop.Watch(l.fd, events, l)
 		l.watched = err == nil
+		l.pair.loop.Join(l.pair.backend.handle, l.pair.frontend.handle) // once both are watched
 	}
 	l.events = events
 	return err

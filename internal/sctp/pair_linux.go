@@ -18,6 +18,7 @@ type loop interface {
 	Rewatch(h eventloop.Handle, fd int, events uint32) error
 	Unwatch(h eventloop.Handle, fd int)
 	Forget(h eventloop.Handle)
+	Join(part, whole eventloop.Handle)
 	SetTimer(t *eventloop.Timer, r eventloop.Ringer, at time.Duration)
 	StopTimer(t *eventloop.Timer)
 	Enqueue(r eventloop.Runner)

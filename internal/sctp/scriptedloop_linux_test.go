@@ -146,6 +146,7 @@ func (w *world) Enqueue(r eventloop.Runner) {
 func (w *world) Dequeue(r eventloop.Runner) {
 	w.queue = slices.DeleteFunc(w.queue, func(o eventloop.Runner) bool { return o == r })
 }
-func (w *world) Now() time.Duration { return w.now }
-func (w *world) More()              {}
-func (w *world) Do(f func()) bool   { f(); return true }
+func (w *world) Join(eventloop.Handle, eventloop.Handle) {}
+func (w *world) Now() time.Duration                      { return w.now }
+func (w *world) More()                                   {}
+func (w *world) Do(f func()) bool                        { f(); return true }
