@@ -136,13 +136,18 @@ func (p *Port) settle(loop *eventloop.Loop) {
 
 // arrive makes a loop the port's home, on that loop's goroutine.
 func (p *Port) arrive(loop *eventloop.Loop) {
+	l := laneOf(loop)
 	p.mu.Lock()
 	p.loop = loop
-	p.home.Store(laneOf(loop))
+	p.home.Store(l)
+	p.mu.Unlock()
+	if p.watch(); p.home.Load() != l {
+		return // it has gone on to the first loop, and takes with it what is pending
+	}
+	p.mu.Lock()
 	pending := p.pending
 	p.pending = nil
 	p.mu.Unlock()
-	p.watch()
 	if p.flows.Len() > 0 {
 		p.sweepAt(p.now(loop)) // which looks when it is due
 	}
