@@ -82,13 +82,13 @@
 // # Time
 //
 // The clock is read once in a turn of a loop, and for each datagram in the portable relay; the time is stored in its
-// flow. The flows are in two queues by idle time, one-sided and two-sided, that are put right only when somebody
-// asks for the front. That happens when the first flow may be idle, at most eight times per timeout, so a flow is
-// forgotten between one timeout and 9/8 of it after its last datagram, and at most a quarter of a second later. That
-// is for what waits: a process that stood still (SIGSTOP, a frozen cgroup, a suspended machine) first reads what is
-// queued. The loops do so for all deadlines; the portable relay lets its goroutines run for so long, or an eighth of
-// a short timeout, before it forgets. Without flows nothing waits for time to pass, and nothing of an idle port
-// wakes up.
+// flow. The flows are in two queues by idle time, one-sided and two-sided, that are put right only when somebody asks
+// for the front. That happens when the first flow may be idle, at most eight times per timeout, so a flow is forgotten
+// between one timeout and 9/8 of it after its last datagram, and at most a quarter of a second later. That is for what
+// waits: a process that stood still (SIGSTOP, a frozen cgroup, a suspended machine) first reads what is queued. The
+// loops do so for all deadlines, and the home asks the socket of a flow on another loop before it forgets it; the
+// portable relay lets its goroutines run for so long, or an eighth of a short timeout, before it forgets. Without
+// flows nothing waits for time to pass, and nothing of an idle port wakes up.
 //
 // # Room
 //

@@ -159,6 +159,19 @@ func (f *flow) arrive(loop *eventloop.Loop) {
 	}
 }
 
+// unread says whether the backend has sent something that the flow's loop, if that is not the home l, has not read yet. At
+// home it has been looked for: deadlines wait for it.
+func (f *flow) unread(l *lane) bool {
+	if f.at.Load() == l {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ready := [1]unix.PollFd{{Fd: f.fd, Events: unix.POLLIN}}
+	n, err := unix.Poll(ready[:], 0)
+	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
+}
+
 // Ready takes a batch of datagrams from the backend and puts them into the outbox, which is shared by all flows of the
 // turn.
 func (f *flow) Ready(uint32) {

@@ -229,6 +229,10 @@ func (p *Port) sweep() {
 	l, timeout := p.home.Load(), p.options.Load().Timeout
 	now := p.now(l.loop)
 	for _, f := range p.flows.Expire(now - timeout) {
+		if f.unread(l) { // its loop has not had its turn since the process stood still
+			p.flows.Add(f, now)
+			continue
+		}
 		p.count.expired.Add(1)
 		p.closeFlow(f)
 	}

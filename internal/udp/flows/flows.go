@@ -74,13 +74,13 @@ func (t *Table[K, F]) Len() int { return len(t.flows) }
 // Find returns the flow of key, nil if there is none.
 func (t *Table[K, F]) Find(key K) F { return t.flows[key] }
 
-// Add enters a flow, last seen now, whose key the table does not hold.
+// Add enters a flow, last seen now, whose key the table does not hold. It may be one that Expire has taken out.
 func (t *Table[K, F]) Add(f F, now time.Duration) {
 	tracked := f.Track()
 	tracked.Touch(now)
 	tracked.queued = true
 	t.flows[tracked.Key] = f
-	t.oneSided.insert(f)
+	t.queue(tracked).insert(f)
 }
 
 // Remove takes a flow out, and reports whether it was in.
