@@ -162,6 +162,33 @@ func TestBannerWithTheConnection(t *testing.T) {
 	}
 }
 
+// TestUrgentMarkBeforeTheConnection: a client that sends urgent data while its backend is dialed is told of once, and what is
+// behind the mark arrives also if all is spliced.
+func TestUrgentMarkBeforeTheConnection(t *testing.T) {
+	const content = "beforeafter"
+	has, got := make(chan struct{}), make(chan string, 1)
+	e := scriptedEngine(t, spoken{has: has})
+	fd, addr := rig.Bind(t, rig.Loopback)
+	_, err := e.AddWith(fd, rig.Backend(t, func(conn *net.TCPConn) {
+		b := make([]byte, len(content))
+		n, err := io.ReadFull(conn, b)
+		rig.Check(t, err)
+		got <- string(b[:n])
+	}), Options{Policy: Always})
+	rig.Must(t, err)
+	conn := rig.Dial(t, "tcp", addr).(*net.TCPConn)
+	raw, err := conn.SyscallConn()
+	rig.Must(t, err)
+	rig.Must(t, raw.Control(func(fd uintptr) {
+		rig.Check(t, errors.Join(unix.Send(int(fd), []byte("before"), 0), unix.Send(int(fd), []byte("!"), unix.MSG_OOB),
+			unix.Send(int(fd), []byte("after"), 0)))
+	}))
+	close(has)
+	if got := <-got; got != content {
+		t.Errorf("the backend read %q, want %q", got, content)
+	}
+}
+
 func addTo(t *testing.T, e *Engine, backend netip.AddrPort) (*Port, netip.AddrPort) {
 	t.Helper()
 	fd, addr := rig.Bind(t, rig.Loopback)

@@ -129,6 +129,11 @@ func (p *pair) watch() error {
 
 // ready takes an event of one of the legs.
 func (p *pair) ready(s side, events uint32) {
+	if events&unix.EPOLLPRI != 0 {
+		// Splice stops at TCP's urgent mark, and then answers as if the source were empty or had ended (tcp_splice_read
+		// in net/ipv4/tcp.c). Recv goes on.
+		p.pumps[s].mode = copyOnly
+	}
 	if p.state == dialing {
 		p.dialReady(s, events)
 		return
@@ -139,11 +144,6 @@ func (p *pair) ready(s side, events uint32) {
 		if errno := p.share.loop.kernel.pendingError(int(p.legs[s].fd)); errno != 0 {
 			p.fail(s, errno)
 		}
-	}
-	if events&unix.EPOLLPRI != 0 {
-		// Splice stops at TCP's urgent mark, and then answers as if the source were empty or had ended (tcp_splice_read
-		// in net/ipv4/tcp.c). Recv goes on.
-		p.pumps[s].mode = copyOnly
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI)|ended != 0 && p.pumps[s].state == empty {
 		// What is beside bytes makes no event of its own after them: it is read until there is nothing.
