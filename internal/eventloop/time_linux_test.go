@@ -114,3 +114,75 @@ func TestTimersAgainstModel(t *testing.T) {
 		}
 	}
 }
+
+// What passes while the loop looks for events is acted on after the next look, not after this one.
+func TestOnlyWhatHadPassedRings(t *testing.T) {
+	l := idleLoop(t)
+	var first, second Timer
+	var rang []string
+	l.SetTimer(&first, ringFunc(func() { rang = append(rang, "first") }), 0)
+	l.SetTimer(&second, ringFunc(func() { rang = append(rang, "second") }), time.Hour)
+	l.turn() // the first is seen to have passed
+	l.Post(func() { l.group.pass(2 * time.Hour) })
+	if l.turn(); len(rang) != 1 || rang[0] != "first" {
+		t.Fatalf("rang %q, want the first", rang)
+	}
+	for second.Set() {
+		l.turn()
+	}
+}
+
+// A deadline that is off again is forgotten: the loop does not go on to look without waiting.
+func TestDeadlineThatIsOffAgain(t *testing.T) {
+	l := idleLoop(t)
+	var timer Timer
+	l.SetTimer(&timer, ringFunc(func() { t.Error("it rang") }), 0)
+	l.turn()
+	if l.passed == 0 {
+		t.Fatal("the deadline was not seen to have passed")
+	}
+	l.Post(func() { l.StopTimer(&timer) })
+	if l.turn(); l.passed != 0 {
+		t.Error("the deadline is waited for")
+	}
+}
+
+// As many events as one look may find have left some behind, for all that is known.
+func TestDeadlinesWaitForMoreEvents(t *testing.T) {
+	l := idleLoop(t)
+	for range maxEvents {
+		fd, ready := event(t)
+		if _, err := l.Watch(fd, 1, fixed{}); err != nil { // level-triggered: EPOLLIN
+			t.Fatal(err)
+		}
+		ready()
+	}
+	var timer Timer
+	l.SetTimer(&timer, ringFunc(func() {}), 0)
+	l.turn()
+	l.group.pass(-time.Hour) // however long the next turns take
+	for range 3 {
+		if l.turn(); !timer.Set() {
+			t.Fatal("the deadline did not wait")
+		}
+	}
+	l.group.pass(time.Hour + overrun)
+	if l.turn(); timer.Set() {
+		t.Errorf("the deadline waits for longer than %v", overrun)
+	}
+}
+
+// What was posted runs, if not before the loop's end then at it.
+func TestTasksRunAtTheEnd(t *testing.T) {
+	l := newGroup(t, Options{}).First()
+	var order []string
+	l.Do(func() {
+		l.AtEnd(func() { order = append(order, "end") })
+		l.ended = true
+		l.Post(func() { order = append(order, "task") })
+	})
+	<-l.done
+	if len(order) != 2 || order[0] != "task" {
+		t.Errorf("order %q, want the task and the end", order)
+	}
+}

@@ -80,6 +80,155 @@ func TestAwayFlowOutlivesAStandstill(t *testing.T) {
 	}
 }
 
+// onlyFlow gives the one flow of a port.
+func onlyFlow(t *testing.T, p *Port) (only *flow) {
+	t.Helper()
+	p.do(func() {
+		for f := range p.flows.All() {
+			only = f
+		}
+	})
+	if only == nil {
+		t.Fatal("no flow")
+	}
+	return only
+}
+
+// holdLoop keeps a loop from taking turns until it is let go.
+func holdLoop(loop *eventloop.Loop) (letGo func()) {
+	let, held := make(chan struct{}), make(chan struct{})
+	loop.Post(func() { close(held); <-let })
+	<-held
+	return func() { close(let) }
+}
+
+// evictOne has a port's home close its flow.
+func evictOne(t *testing.T, p *Port) {
+	t.Helper()
+	p.do(func() {
+		if !p.evict() {
+			t.Error("no flow to close")
+		}
+	})
+}
+
+// wantRefs waits until the loops have forgotten all flows but so many: then nothing but these, and the port, keeps the
+// frontend open.
+func wantRefs(t *testing.T, p *Port, flows int32, loops ...*eventloop.Loop) {
+	t.Helper()
+	for range 2 { // what one posts to the other
+		for _, loop := range loops {
+			loop.Do(func() {})
+		}
+	}
+	if got := p.refs.Load(); got != 1+flows {
+		t.Errorf("the frontend is kept %d times, want %d", got, 1+flows)
+	}
+}
+
+// A flow that was closed while it was on its way to another loop is given up there.
+func TestFlowClosedOnItsWay(t *testing.T) {
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{Report: told.add})
+	client := dial(t, r.address)
+	exchange(t, client, backend, []byte("before"))
+	f := onlyFlow(t, p)
+	letGo := holdLoop(other)
+	p.do(func() {
+		if !f.Move(other) {
+			t.Error("the flow does not move")
+		}
+	})
+	evictOne(t, p)
+	wantRefs(t, p, 1, p.first) // the one that is on its way
+	letGo()
+	wantRefs(t, p, 0, other, p.first)
+	exchange(t, client, backend, []byte("after"))
+	if n := told.count(unix.EBADF); n != 0 {
+		t.Errorf("%d calls with the closed descriptor were reported", n)
+	}
+}
+
+// A flow that its port's home has closed does not move any more from the loop that it was on.
+func TestClosedFlowDoesNotMove(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{})
+	exchange(t, dial(t, r.address), backend, []byte("before"))
+	f := onlyFlow(t, p)
+	moveFlows(t, p, other)
+	let, held := make(chan struct{}), make(chan struct{})
+	other.Post(func() {
+		close(held)
+		<-let
+		if f.Move(p.first) {
+			t.Error("the closed flow moves")
+		}
+	})
+	<-held
+	evictOne(t, p)
+	wantRefs(t, p, 1, p.first) // the other loop may still be sending what it has received
+	close(let)
+	wantRefs(t, p, 0, other, p.first)
+	r.relay.(loopRelay).group.Shrink() // it keeps nothing of the flow
+	waitFor(t, "end", func() bool { return !other.Post(func() {}) })
+}
+
+// What its loop is told of a flow that its port's home has closed meanwhile is not heard, and its descriptor is left alone:
+// it may be another's.
+func TestClosedFlowDoesNotReceive(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, kernel, other := onTwoLoops(t, addressOf(backend), Options{})
+	client := dial(t, r.address)
+	from := exchange(t, client, backend, []byte("before"))
+	f := onlyFlow(t, p)
+	moveFlows(t, p, other)
+	let, held := make(chan struct{}), make(chan struct{})
+	var calls int
+	other.Post(func() {
+		close(held)
+		<-let
+		kernel.script(func(s *scripted) { calls = s.received })
+		f.Ready(unix.EPOLLIN)
+		kernel.script(func(s *scripted) { calls = s.received - calls })
+	})
+	<-held
+	reply(t, backend, []byte("never received"), from)
+	evictOne(t, p)
+	close(let)
+	wantRefs(t, p, 0, other, p.first)
+	if calls != 0 {
+		t.Errorf("%d receives from a closed socket", calls)
+	}
+}
+
+// A flow that its new loop cannot watch is abandoned, and its client served by another.
+func TestFlowThatCannotBeWatched(t *testing.T) {
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{Report: told.add})
+	client := dial(t, r.address)
+	before := exchange(t, client, backend, []byte("before"))
+	f := onlyFlow(t, p)
+	other.Do(func() {
+		_, err := other.Watch(int(f.fd), 0, ignored{}) // epoll watches a descriptor once
+		must(t, err)
+	})
+	p.do(func() {
+		if !f.Move(other) {
+			t.Error("the flow does not move")
+		}
+	})
+	waitFor(t, "flow abandoned", func() bool { return r.Stats().Abandoned == 1 })
+	wantRefs(t, p, 0, other, p.first)
+	if n := told.count(unix.EEXIST); n != 1 {
+		t.Errorf("reported %d times, want once", n)
+	}
+	if after := exchange(t, client, backend, []byte("after")); after == before {
+		t.Error("the client still has the flow that nobody watches")
+	}
+}
+
 type ignored struct{}
 
 func (ignored) Ready(uint32) {}
