@@ -161,7 +161,7 @@ func TestWhatAGroupKeeps(t *testing.T) {
 	if !last.hasEnded() || !middle.hasEnded() {
 		t.Error("a loop has outlived its group")
 	}
-	if g.grow() != nil || g.leave(middle) || g.Len() != 2 {
+	if g.Grow() != nil || g.leave(middle) || g.Len() != 2 {
 		t.Error("a closed group has changed")
 	}
 }

@@ -1,6 +1,7 @@
 package eventloop
 
 import (
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -35,7 +36,7 @@ func New(o Options) (*Group, error) {
 	}
 	g.loops.Store(&[]*Loop{first})
 	for range o.Min - 1 {
-		g.grow()
+		g.grow(o.Min)
 	}
 	return g, nil
 }
@@ -85,15 +86,16 @@ func (g *Group) Hold() { g.held.Store(true) }
 
 // Grow starts another loop. It gives nil when the group is closed, or no descriptor is left. It is for tests; a group
 // that needs another loop starts one by itself.
-func (g *Group) Grow() *Loop { return g.grow() }
+func (g *Group) Grow() *Loop { return g.grow(math.MaxInt) }
 
-func (g *Group) grow() *Loop {
+// grow starts another loop, unless there are as many as there may be.
+func (g *Group) grow(most int) *Loop {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
+	had := g.all()
+	if g.closed || len(had) >= most {
 		return nil
 	}
-	had := g.all()
 	l, err := newLoop(g, len(had))
 	if err != nil { // no descriptors: those that are there go on
 		return nil
@@ -106,13 +108,12 @@ func (g *Group) grow() *Loop {
 	return l
 }
 
-// mayGrow says whether there may be one loop more.
-func (g *Group) mayGrow() bool {
-	most := g.options.Max
-	if most == 0 {
-		most = runtime.GOMAXPROCS(0)
+// most is how many loops there may be.
+func (g *Group) most() int {
+	if g.options.Max > 0 {
+		return g.options.Max
 	}
-	return g.Len() < most
+	return runtime.GOMAXPROCS(0)
 }
 
 // easy says whether the loop is the last and could be done without.

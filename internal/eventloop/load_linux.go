@@ -119,7 +119,7 @@ func (l *Loop) relieve(percent int32) bool {
 	}
 	switch {
 	case to != nil && percent-spare >= unevenPercent:
-	case percent >= busyPercent && l.group.mayGrow():
+	case percent >= busyPercent && l.group.Len() < l.group.most():
 		to, spare = nil, 0
 	default:
 		return false
@@ -130,7 +130,7 @@ func (l *Loop) relieve(percent int32) bool {
 		return false
 	}
 	if to == nil {
-		if to = l.group.grow(); to == nil {
+		if to = l.group.grow(l.group.most()); to == nil {
 			return false
 		}
 	}
