@@ -24,6 +24,7 @@ type Port struct {
 	shares []*share // its parts on the loops
 	away   int      // connections that are on their way to a loop
 	past   Stats    // what parts have counted that are no more
+	summed Stats    // the same, of what the engine has been given
 }
 
 // settings are what a port's connections are made with. They are exchanged as a whole, while connections live.
@@ -129,7 +130,7 @@ func (p *Port) Abort() error {
 func (p *Port) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sum := p.past
+	sum := p.past.plus(p.summed)
 	for _, s := range p.shares {
 		sum = sum.plus(s.count.read())
 	}
@@ -159,6 +160,7 @@ func (p *Port) end() (counted Stats, ended bool) {
 	}
 	counted, p.past = p.past, Stats{}
 	counted.AcceptErrors += p.listener.errors.Swap(0)
+	p.summed = p.summed.plus(counted)
 	return counted, true
 }
 

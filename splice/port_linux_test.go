@@ -128,6 +128,10 @@ func TestStatsOfPorts(t *testing.T) {
 			t.Errorf("port %d: %v", i, s)
 		}
 		rig.Check(t, p.Close())
+		e.Group().First().Do(func() {}) // behind its end there
+		if s := p.Stats(); s.Accepted != uint64(2+i) || s.Copied != s.Accepted*5 {
+			t.Errorf("port %d, closed: %v", i, s)
+		}
 	}
 	if s := e.Stats(); s.Accepted != 5 || s.Copied != 25 {
 		t.Errorf("%v, want 5 accepted and 25 bytes copied", s)
