@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,6 +128,86 @@ func TestProgram(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHandover is what dockerd 29 does with a port's socket (its package portallocator): it offers all streams that there
+// are, binds, has a filter drop every packet, listens, and takes the filter off just before it starts the proxy.
+// Associations that are set up before the program serves wait in the socket, with what was sent on them.
+func TestHandover(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		t.Run(host, func(t *testing.T) {
+			backend, at := listen(t, "127.0.0.1", 10)
+			fd, front := publishBehindFilter(t, host)
+			expectFiltered(t, front)
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {
+				t.Fatal(err)
+			}
+			clients, messages := make([]*peer, 5), make([]parcel, 5)
+			for i := range clients {
+				clients[i], messages[i] = dial(t, front, 10), newParcel(1000, uint16(i))
+				clients[i].send(messages[i])
+			}
+			socket := os.NewFile(uintptr(fd), "listener")
+			r := run(t, "0\n", []*os.File{socket}, arguments(front, at, "-use-listen-fd")...)
+			_ = socket.Close() // the program has its own
+			for i, client := range clients {
+				server := backend.accept()
+				server.expect(messages[i])
+				answer := newParcel(1000, uint16(i))
+				server.send(answer)
+				client.expect(answer)
+			}
+			r.endsAfter(unix.SIGINT)
+		})
+	}
+}
+
+// publishBehindFilter gives a socket that listens, and that a filter keeps all packets from.
+func publishBehindFilter(t *testing.T, host string) (fd int, bound netip.AddrPort) {
+	t.Helper()
+	family, to, err := sockaddr(netip.AddrPortFrom(netip.MustParseAddr(host), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP); err != nil {
+		t.Fatal(err)
+	}
+	if family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	err = errors.Join(err,
+		sctp.NewSCTPConn(fd, nil).SetInitMsg(sctp.SCTP_MAX_STREAM, 0, 0, 0),
+		unix.Bind(fd, to),
+		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(drop)), Filter: &drop[0]}),
+		unix.Listen(fd, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, addrPort(name)
+}
+
+// expectFiltered begins an association that nobody answers, and gives it up.
+func expectFiltered(t *testing.T, front netip.AddrPort) {
+	t.Helper()
+	family, to, err := sockaddr(front)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(t, family, 10)
+	p.must("fcntl", unix.SetNonblock(p.fd, true))
+	if err := unix.Connect(p.fd, to); !errors.Is(err, unix.EINPROGRESS) {
+		t.Fatalf("connect: %v; want %v", err, unix.EINPROGRESS)
+	}
+	if p.poll(unix.POLLOUT, 300*time.Millisecond) {
+		t.Fatal("the port answers through the filter")
+	}
+	p.abort()
 }
 
 // overfillSocket leaves messages in flight, which nobody reads.
