@@ -10,7 +10,7 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 
 # Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it; a
 # DNS server; and what the benchmarks compare with, and the clients and servers that others wrote.
-E2E_PACKAGES   := docker.io
+E2E_PACKAGES   := docker.io rootlesskit slirp4netns uidmap
 SCTP_PACKAGES  := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES   := dnsmasq-base
 BENCH_PACKAGES := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3 \

@@ -52,24 +52,23 @@ func startDaemon(t *testing.T) *daemon {
 		removeTree(t, dir)
 	})
 	d.start(t)
+	d.importServer(t)
+	return d
+}
+
+// importServer makes the server's image known.
+func (d *daemon) importServer(t *testing.T) {
+	t.Helper()
 	tar, err := imageTar()
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.importImage(t, bytes.NewReader(tar))
-	return d
 }
 
-// start starts dockerd on the daemon's directory, which may hold what an earlier one left, and waits for its API.
+// start starts dockerd on the daemon's directory, which may hold what an earlier one left.
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = log.Close() }() // dockerd has its own
-
-	d.api = newAPI(d.socket())
 	cmd := exec.Command(*dockerdFlag,
 		"--userland-proxy-path", program,
 		"--iptables=false", "--ip6tables=false",
@@ -83,6 +82,19 @@ func (d *daemon) start(t *testing.T) {
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
 		"--cgroup-parent", os.Getenv(cgroupVariable))
 	cmd.Env = d.environment()
+	d.launch(t, cmd)
+}
+
+// launch starts the command, which is a dockerd or becomes one, with the daemon's log, and waits for its API.
+func (d *daemon) launch(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }() // dockerd has its own
+
+	d.api = newAPI(d.socket())
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -56,9 +56,14 @@ func processes(t *testing.T) []process {
 // proxies lists the processes that run the program under test.
 func proxies(t *testing.T) []process {
 	t.Helper()
-	var found []process
+	return running(t, program)
+}
+
+// running lists the processes that run the file at path.
+func running(t *testing.T, path string) (found []process) {
+	t.Helper()
 	for _, p := range processes(t) {
-		if p.runs(t, program) {
+		if p.runs(t, path) {
 			found = append(found, p)
 		}
 	}
