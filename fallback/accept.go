@@ -5,60 +5,81 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
-// The pause after a failed accept, so that running out of descriptors does not spin. Clients wait in the
-// kernel's queue.
+// The pause after a failed accept, so that running out of descriptors does not spin, and after a dial that failed for the
+// same reason. Clients wait in the kernel's queue.
 const (
 	minPause = 5 * time.Millisecond
 	maxPause = 500 * time.Millisecond
 )
 
-// serve accepts until the listener is closed or of no more use. No other error ends it.
+// serve accepts until the listener is closed or of no more use: it is gone, or accept has been forbidden for as long as
+// a dial may take. No other error ends it.
 func (p *Port) serve() {
 	e := p.engine
+	var failing time.Time // since when; zero: it does not
 	pause := minPause
 	for {
 		conn, err := p.listener.AcceptTCP()
-		switch {
-		case err == nil:
-			pause = minPause
+		if err == nil {
 			e.stats.accepted.Add(1)
-			e.running.Go(func() { p.connect(conn) })
-		case errors.Is(err, net.ErrClosed):
+			failing, pause = time.Time{}, minPause
+			// The next client stays in the queue until this one has a socket for its backend: clients that are accepted
+			// without would keep the descriptors that they wait for.
+			socket := make(chan error, 1)
+			e.running.Go(func() { p.connect(conn, socket) })
+			if err := <-socket; err != nil {
+				p.shed(err)
+			}
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
 			return
-		case useless(err):
-			e.stats.acceptErrors.Add(1)
-			e.options.Report("accept", netip.AddrPort{}, p.backend, err)
+		}
+		p.acceptFailed(netip.AddrPort{}, err)
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		switch overdue := time.Since(failing) >= e.options.DialTimeout; {
+		case useless(err), overdue && forbidden(err):
 			p.ended <- err
 			return
-		default:
-			e.stats.acceptErrors.Add(1)
-			e.options.Report("accept", netip.AddrPort{}, p.backend, err)
-			if !e.wait(pause) {
-				return
-			}
-			pause = min(2*pause, maxPause)
+		case overdue && scarce(err):
+			p.shed(err)
 		}
+		if !wait(e.closing, pause) {
+			return
+		}
+		pause = min(2*pause, maxPause)
 	}
 }
 
-// wait returns after d, or false as soon as the engine closes.
-func (e *Engine) wait(d time.Duration) bool {
+// wait returns after d, or false as soon as the context is done.
+func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-e.closing.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
 
 // connect dials the backend for a client and relays between them. A dial that fails resets the client: a clean
-// end would tell it that somebody had listened.
-func (p *Port) connect(front *net.TCPConn) {
+// end would tell it that somebody had listened. The channel, of one, receives nil when there is a socket for the backend,
+// or why there was none in time.
+func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
+	told := func(err error) {
+		select {
+		case socket <- err:
+		default: // told before
+		}
+	}
+	defer told(nil)
 	e := p.engine
 	e.stats.active.Add(1)
 	defer e.stats.active.Add(^uint64(0))
@@ -72,7 +93,7 @@ func (p *Port) connect(front *net.TCPConn) {
 		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
 	}
 	boundRetransmission(front, e.options.KeepAlive)
-	back, err := p.dial()
+	back, err := p.dial(clientOf(front), told)
 	if err != nil {
 		e.stats.dialErrors.Add(1)
 		e.options.Report("dial", clientOf(front), p.backend, err)
@@ -88,18 +109,39 @@ func (p *Port) connect(front *net.TCPConn) {
 	newPair(p, front, back).relay()
 }
 
-// dial connects to the backend; closing the engine ends it.
-func (p *Port) dial() (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(p.engine.closing, p.engine.options.DialTimeout)
+// dial connects to the backend; closing the engine ends it. While descriptors or memory have run out it is tried again, for as
+// long as a dial may take. It calls socket with nil once it has a socket, and with the reason if it never had one for
+// want of them.
+func (p *Port) dial(client netip.AddrPort, socket func(error)) (*net.TCPConn, error) {
+	e := p.engine
+	ctx, cancel := context.WithTimeout(e.closing, e.options.DialTimeout)
 	defer cancel()
-	dialer := net.Dialer{KeepAliveConfig: p.engine.options.KeepAlive}
-	conn, err := dialer.DialContext(ctx, "tcp", p.backend.String())
-	if err != nil {
-		return nil, err
+	dialer := net.Dialer{KeepAliveConfig: e.options.KeepAlive, Control: func(string, string, syscall.RawConn) error {
+		if err := e.socketError(); err != nil {
+			return err
+		}
+		socket(nil)
+		return nil
+	}}
+	var lack error // of descriptors or memory, at the last try
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		conn, err := dialer.DialContext(ctx, "tcp", p.backend.String())
+		switch {
+		case err == nil:
+			back := conn.(*net.TCPConn)
+			boundRetransmission(back, e.options.KeepAlive)
+			return back, nil
+		case scarce(err):
+			lack = err
+			p.acceptFailed(client, err)
+		case lack == nil || ctx.Err() == nil:
+			return nil, err
+		}
+		if !wait(ctx, pause) {
+			socket(lack)
+			return nil, lack
+		}
 	}
-	back := conn.(*net.TCPConn)
-	boundRetransmission(back, p.engine.options.KeepAlive)
-	return back, nil
 }
 
 func clientOf(conn *net.TCPConn) netip.AddrPort {

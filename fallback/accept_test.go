@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -15,9 +16,19 @@ import (
 )
 
 // AddFailing is Add for a listener whose next calls of accept(2) fail.
-func (e *Engine) AddFailing(l *net.TCPListener, backend netip.AddrPort, errnos []syscall.Errno) error {
-	_, err := e.add(&failingListener{TCPListener: l, errnos: errnos}, backend)
-	return err
+func (e *Engine) AddFailing(l *net.TCPListener, backend netip.AddrPort, errnos []syscall.Errno) (*Port, error) {
+	return e.add(&failingListener{TCPListener: l, errnos: errnos}, backend)
+}
+
+// FailSockets has the next sockets for backends fail. The engine has no port yet.
+func (e *Engine) FailSockets(errnos []syscall.Errno) {
+	var made atomic.Int64
+	e.socketError = func() error {
+		if n := int(made.Add(1)); n <= len(errnos) {
+			return os.NewSyscallError("socket", errnos[n-1])
+		}
+		return nil
+	}
 }
 
 type failingListener struct {
@@ -38,6 +49,7 @@ func (f *failingListener) AcceptTCP() (*net.TCPConn, error) {
 type exhausted struct{}
 
 func (exhausted) AcceptTCP() (*net.TCPConn, error) { return nil, syscall.EMFILE }
+func (exhausted) SetDeadline(time.Time) error      { return nil }
 func (exhausted) Close() error                     { return nil }
 
 // TestFailingAcceptDoesNotSpin: the pauses between calls of accept that fail become longer, up to half a second.

@@ -5,9 +5,11 @@
 // On Linux io.Copy between two connections would itself use splice(2). This package is for the places where that
 // is not to be had, so it hides the connections' ReadFrom and WriteTo and really copies.
 //
-// Where it does less: a client that is accepted when descriptors have run out is reset, and a client that resets while
-// its backend is being dialed is noticed when the dial ends. Elsewhere than on Linux a reset is also missed while
-// nothing is read from the leg or written to it.
+// When descriptors run out, one client at the most is accepted without a socket for its backend; the others wait in the
+// kernel's queue. What has waited for as long as a dial may take is reset.
+//
+// Where it does less: a client that resets while its backend is being dialed is noticed when the dial ends. Elsewhere
+// than on Linux a reset is also missed while nothing is read from the leg or written to it.
 //
 // A process that ends, in whatever way, resets the connections whose bytes are under way, and those that were not served
 // yet. Others end in order. (Elsewhere than on Linux, where the system does not tell whether bytes are under way, all are

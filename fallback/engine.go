@@ -17,7 +17,8 @@ const DefaultDialTimeout = 10 * time.Second
 
 // Options are the settings of an Engine. The zero value is useful.
 type Options struct {
-	// DialTimeout bounds the dial of a backend. Zero means DefaultDialTimeout.
+	// DialTimeout bounds the dial of a backend, and how long clients wait in the kernel's queue for descriptors that have
+	// run out, or for an accept that is forbidden. Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 
 	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count
@@ -37,7 +38,7 @@ type Options struct {
 type Stats struct {
 	Accepted     uint64 // connections accepted
 	Active       uint64 // pairs that exist now
-	AcceptErrors uint64 // calls of accept that failed
+	AcceptErrors uint64 // calls of accept that failed, or of socket for a backend while descriptors had run out
 	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
 	Copied       uint64 // bytes written to a destination
@@ -56,6 +57,9 @@ type Engine struct {
 	closing context.Context // done when the engine closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	reserve reserve
+
+	socketError func() error // of sockets for backends; tests have some that fail
 
 	mu     sync.Mutex
 	open   map[io.Closer]struct{} // listeners and connections; nil once closed
@@ -74,6 +78,7 @@ type Port struct {
 // listener is a *net.TCPListener; tests have one that fails.
 type listener interface {
 	AcceptTCP() (*net.TCPConn, error)
+	SetDeadline(time.Time) error
 	io.Closer
 }
 
@@ -86,7 +91,11 @@ func New(o Options) *Engine {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
 	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
-	e := &Engine{options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{})}
+	e := &Engine{
+		options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
+		socketError: func() error { return nil },
+	}
+	e.reserve.open()
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -106,7 +115,8 @@ func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	return p, nil
 }
 
-// Ended receives why, if the port ever ends by itself: its listener is of no more use, such as one that was shut down.
+// Ended receives why, if the port ever ends by itself: its listener is of no more use, such as one that was shut down, or
+// accept has been forbidden (EPERM, EACCES) for the dial timeout.
 // Connections that exist go on.
 func (p *Port) Ended() <-chan error { return p.ended }
 
@@ -154,6 +164,7 @@ func (e *Engine) Close() error {
 		_ = c.Close() // its port may have closed it
 	}
 	e.running.Wait()
+	e.reserve.close()
 	return nil
 }
 

@@ -145,7 +145,7 @@ func (p *pair) flush(other *leg) {
 	const maxPoll = 100 * time.Millisecond
 	poll := 5 * time.Millisecond
 	for deadline := time.Now().Add(flushTimeout); unacknowledged(other.TCPConn) > 0; poll = min(2*poll, maxPoll) {
-		if time.Now().After(deadline) || !p.port.engine.wait(poll) {
+		if time.Now().After(deadline) || !wait(p.port.engine.closing, poll) {
 			return
 		}
 	}

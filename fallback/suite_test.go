@@ -20,8 +20,11 @@ func TestSuite(t *testing.T) {
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
 	engine := fallback.New(fallback.Options{DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report})
-	rig.Must(t, engine.AddFailing(l, backend, o.AcceptErrors))
+	engine.FailSockets(o.SocketErrors)
+	port, err := engine.AddFailing(l, backend, o.AcceptErrors)
+	rig.Must(t, err)
 	return tcpsuite.Proxy{
+		Ended: port.Ended(),
 		Stats: func() tcpsuite.Stats {
 			s := engine.Stats()
 			return tcpsuite.Stats{

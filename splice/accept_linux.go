@@ -38,9 +38,9 @@ type listener struct {
 	handle eventloop.Handle
 
 	// What follows belongs to the loop.
-	timer  eventloop.Timer
-	pause  time.Duration // the last one
-	scarce time.Duration // since when descriptors or memory have been missing; zero: they are not
+	timer   eventloop.Timer
+	pause   time.Duration // the last one
+	failing time.Duration // since when it cannot accept; zero: it can
 }
 
 // accepted is a connection that was taken, and a socket for its backend.
@@ -102,7 +102,7 @@ func (ln *listener) Ready(uint32) {
 		ln.port.place(l, c)
 	}
 	if n > 0 {
-		ln.pause, ln.scarce = 0, 0
+		ln.pause, ln.failing = 0, 0
 	}
 	if err != nil {
 		ln.failed(err)
@@ -170,22 +170,39 @@ func (ln *listener) failed(err error) {
 		// The error is of this one connection, which is gone (accept(2), "Error handling").
 		return
 	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.ENOSYS: // it does not listen any more, or never could
-		ln.unlisten()
-		ln.port.ended <- fmt.Errorf("splice: listener: %w", err)
+		ln.end(err)
 		return
 	}
-	ln.rest(scarce(errno))
+	now := ln.loop.Now()
+	if ln.failing == 0 {
+		ln.failing = now
+	}
+	if now-ln.failing >= ln.port.settings.Load().DialTimeout {
+		switch {
+		case errno == unix.EPERM || errno == unix.EACCES: // a sandbox or a policy forbids it, and not for a moment
+			ln.end(err)
+			return
+		case scarce(errno):
+			ln.shed(err)
+		}
+	}
+	ln.rest(now, scarce(errno))
+}
+
+// end stops accepting for good.
+func (ln *listener) end(err error) {
+	ln.unlisten()
+	ln.port.ended <- fmt.Errorf("splice: listener: %w", err)
 }
 
 // rest leaves the listener alone for a while, so that what cannot be served now does not spin the loop. Clients wait in
 // the kernel's queue.
-func (ln *listener) rest(comesBack bool) {
+func (ln *listener) rest(now time.Duration, comesBack bool) {
 	ln.unlisten() // events that cannot be masked would spin it too
-	now := ln.loop.Now()
-	if !comesBack {
+	if comesBack {
+		ln.pause = acceptPause
+	} else {
 		ln.pause = min(max(2*ln.pause, acceptPause), acceptPauseLonger)
-	} else if ln.pause = acceptPause; ln.scarce == 0 {
-		ln.scarce = now
 	}
 	ln.loop.SetTimer(&ln.timer, ln, now+ln.pause)
 }
@@ -205,12 +222,8 @@ func (ln *listener) deafen() {
 	}
 }
 
-// Ring tries again. Clients that have waited for as long as a dial may take are not kept any longer: what is missing
-// may be held by connections that wait for these, as when a backend leads back to its own port.
-func (ln *listener) Ring(now time.Duration) {
-	if ln.scarce != 0 && now-ln.scarce >= ln.port.settings.Load().DialTimeout {
-		ln.shed()
-	}
+// Ring tries again.
+func (ln *listener) Ring(time.Duration) {
 	ln.mu.Lock()
 	if ln.fd < 0 {
 		ln.mu.Unlock()
@@ -224,9 +237,10 @@ func (ln *listener) Ring(now time.Duration) {
 	}
 }
 
-// shed resets clients that wait, by a descriptor that is kept for this.
-func (ln *listener) shed() {
-	err := sysError("accept4", unix.EMFILE)
+// shed resets clients that wait, by a descriptor that is kept for this. They have waited for as long as a dial may take and
+// are not kept any longer: what is missing may be held by connections that wait for these, as when a backend leads back
+// to its own port.
+func (ln *listener) shed(cause error) {
 	for range acceptBatch {
 		ln.mu.Lock()
 		client, errno := netip.AddrPort{}, unix.EBADF
@@ -235,13 +249,13 @@ func (ln *listener) shed() {
 		}
 		ln.mu.Unlock()
 		if errno == unix.EAGAIN { // nobody waits any more, and the next begins to
-			ln.scarce = 0
+			ln.failing = 0
 		}
 		if errno != 0 {
 			return
 		}
 		ln.errors.Add(1)
-		ln.port.report("accept", client, err)
+		ln.port.report("accept", client, cause)
 	}
 }
 

@@ -242,13 +242,13 @@ func TestEachWaitIsItsOwn(t *testing.T) {
 			rig.Must(t, err)
 			first := e.group.First()
 			first.Do(func() {
-				p.listener.scarce = first.Now() - long
+				p.listener.failing = first.Now() - long
 				for range test.waiting {
 					rig.Dial(t, "tcp", addr)
 				}
 			})
 			rig.Until(t, "the wait is another", func() (is bool) {
-				first.Do(func() { is = test.scarce(p.listener.scarce, first.Now()) })
+				first.Do(func() { is = test.scarce(p.listener.failing, first.Now()) })
 				return is
 			})
 		})

@@ -1,26 +1,45 @@
 package splice
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// FailAccepts has the next calls of accept(2) fail. The engine has no port yet.
-func (e *Engine) FailAccepts(errnos []unix.Errno) { e.kernel = &failingAccepts{errnos: errnos} }
-
-type failingAccepts struct {
-	linux
-	errnos []unix.Errno
+// FailCalls has the next calls of accept(2), and of socket(2) for backends, fail. The engine has no port yet.
+func (e *Engine) FailCalls(accepts, sockets []unix.Errno) {
+	e.kernel = &failingCalls{accepts: accepts, sockets: sockets}
 }
 
-func (f *failingAccepts) accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
-	if len(f.errnos) == 0 {
-		return f.linux.accept(listener, from)
+type failingCalls struct {
+	linux
+	mu               sync.Mutex
+	accepts, sockets []unix.Errno
+}
+
+func (f *failingCalls) next(errnos *[]unix.Errno) (errno unix.Errno) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(*errnos) > 0 {
+		errno, *errnos = (*errnos)[0], (*errnos)[1:]
 	}
-	errno := f.errnos[0]
-	f.errnos = f.errnos[1:]
-	return -1, errno
+	return errno
+}
+
+func (f *failingCalls) accept(listener int, from *unix.RawSockaddrAny) (int, unix.Errno) {
+	if errno := f.next(&f.accepts); errno != 0 {
+		return -1, errno
+	}
+	return f.linux.accept(listener, from)
+}
+
+func (f *failingCalls) socket(family int) (int, unix.Errno) {
+	if errno := f.next(&f.sockets); errno != 0 {
+		return -1, errno
+	}
+	return f.linux.socket(family)
 }
 
 // AfterAccept has then called on the loop for each connection that was accepted. The engine has no port yet.

@@ -24,8 +24,9 @@ const (
 
 // Options are the settings of a Port. The zero value is useful.
 type Options struct {
-	// DialTimeout bounds the time from accept to an established backend connection.
-	// Zero means DefaultDialTimeout.
+	// DialTimeout bounds the time from accept to an established backend connection, and how long clients wait in the
+	// kernel's queue for descriptors that have run out, or for an accept that is forbidden. Zero means
+	// DefaultDialTimeout.
 	DialTimeout time.Duration
 
 	// KeepAlive says when a peer that vanished is noticed, on both legs: after Idle without a sign of it, by Count

@@ -85,7 +85,8 @@ func (p *Port) set(backend netip.AddrPort, o Options) error {
 // Backend is where new connections go.
 func (p *Port) Backend() netip.AddrPort { return p.settings.Load().backend }
 
-// Ended receives why, if the port has stopped accepting by itself: its socket does not listen any more.
+// Ended receives why, if the port has stopped accepting by itself: its socket does not listen any more, or accept has been
+// forbidden (EPERM, EACCES) for the dial timeout.
 func (p *Port) Ended() <-chan error { return p.ended }
 
 func (p *Port) report(op string, client netip.AddrPort, err error) {

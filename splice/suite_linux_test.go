@@ -36,12 +36,14 @@ func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.Addr
 		engine := newEngine(t, splice.Options{
 			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Policy: policy,
 		})
-		if o.AcceptErrors != nil {
-			engine.FailAccepts(o.AcceptErrors)
+		if o.AcceptErrors != nil || o.SocketErrors != nil {
+			engine.FailCalls(o.AcceptErrors, o.SocketErrors)
 		}
-		_, err := engine.Add(rig.Take(t, l), backend)
+		port, err := engine.Add(rig.Take(t, l), backend)
 		rig.Must(t, errors.Join(err, l.Close()))
-		return tcpsuite.Proxy{Stats: counters(engine), Close: func() { rig.Check(t, engine.Close()) }}
+		return tcpsuite.Proxy{
+			Stats: counters(engine), Ended: port.Ended(), Close: func() { rig.Check(t, engine.Close()) },
+		}
 	}
 }
 

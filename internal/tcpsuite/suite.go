@@ -15,6 +15,7 @@ import (
 type Proxy struct {
 	Addr  netip.AddrPort // where clients connect; the suite knows it
 	Stats func() Stats
+	Ended <-chan error // why the port has ended by itself
 	Close func()
 }
 
@@ -28,6 +29,7 @@ type Options struct {
 	DialTimeout  time.Duration
 	KeepAlive    net.KeepAliveConfig
 	AcceptErrors []syscall.Errno // what the first calls of accept(2) are made to answer
+	SocketErrors []syscall.Errno // what the first calls of socket(2) for backends are made to answer
 	Report       func(op string, client, backend netip.AddrPort, err error)
 }
 
@@ -80,6 +82,10 @@ func Run(t *testing.T, e Engine) {
 		{"OrdinaryCloseIsNoReset", ordinaryCloseIsNoReset},
 		{"BackendRefuses_moby16976", backendRefuses},
 		{"BackendUnreachable", backendUnreachable},
+		{"DescriptorsComeBack_moby6402", descriptorsComeBack},
+		{"DescriptorsDoNotComeBack", descriptorsDoNotComeBack},
+		{"SocketsAreForbidden", socketsAreForbidden},
+		{"AcceptIsForbidden", acceptIsForbidden},
 		{"ThousandConnections", thousandConnections},
 		{"CloseEndsConnections", closeEndsConnections},
 	}...) {
