@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -28,5 +29,21 @@ func TestSandboxWithoutSplice(t *testing.T) {
 		rig.Forbid(t, unix.SYS_SPLICE, unix.EPERM, func() {
 			r.fails(t, "engine splice: unsupported operation: splice from a socket: operation not permitted")
 		})
+	})
+}
+
+// TestStartWithoutMemory: what the engine splice needs to start has merely run out. The default is the fallback then, too,
+// and a line says why.
+func TestStartWithoutMemory(t *testing.T) {
+	frontend := freePort(t, "tcp", ours())
+	r := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()))}
+	var p *process
+	rig.Forbid(t, unix.SYS_SPLICE, unix.ENOMEM, func() { p = r.serve(t) })
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	if c := p.counters(t); c["engine"] != "fallback" {
+		t.Errorf("the engine is %s, want fallback", c["engine"])
+	}
+	until(t, "the log names the reason", func() bool {
+		return strings.Contains(strings.Join(p.log(), ""), "splice from a socket: "+unix.ENOMEM.Error())
 	})
 }

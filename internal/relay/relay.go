@@ -50,7 +50,10 @@ func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	}
 	engine, err := splice.New(splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report})
 	switch {
-	case errors.Is(err, errors.ErrUnsupported) && c.Engine == config.Auto:
+	case err != nil && c.Engine == config.Auto: // whatever it is: no byte has moved
+		if !errors.Is(err, errors.ErrUnsupported) {
+			report("engine", netip.AddrPort{}, c.Backend, err)
+		}
 		return startFallback(c, socket, report)
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
@@ -91,7 +94,11 @@ func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 		return nil, errors.Join(supported, socket.Close())
 	}
 	group, err := eventloop.New(eventloop.Options{})
-	if err != nil {
+	switch {
+	case err != nil && c.Engine == config.Auto: // as for TCP
+		report("engine", netip.AddrPort{}, c.Backend, err)
+		return startPortableUDP(c, socket, options)
+	case err != nil:
 		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
 	}
 	port, err := udp.New(group, socket.Take(), c.Backend, options)
