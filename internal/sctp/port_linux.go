@@ -36,6 +36,7 @@ type Port struct {
 	listener int
 	resume   eventloop.Timer // of a listener that rests
 	pause    time.Duration   // that it rests for next time
+	failing  time.Duration   // since when accept has failed; zero: it has not
 
 	// mu is not held while a Report is called, and not for what a message needs.
 	mu      sync.Mutex
@@ -119,7 +120,8 @@ func (p *Port) SetOptions(o Options) {
 	p.set(settings{o.withDefaults(), p.settings.Load().backend})
 }
 
-// Ended receives why, if the port's listener ends by itself. The pairs go on.
+// Ended receives why, if the port's listener ends by itself: it does not listen any more, or accept has been forbidden
+// (EPERM, EACCES) for the dial timeout. The pairs go on.
 func (p *Port) Ended() <-chan error { return p.gone }
 
 // Ready accepts the clients that wait, up to maxAccepts of them.
@@ -138,7 +140,7 @@ func (p *Port) Ready(uint32) {
 		case pair == nil: // closed
 			return
 		default:
-			p.pause = minPause
+			p.pause, p.failing = minPause, 0
 			// The kernel has copied the listener's options, also to an association that is older than they are.
 			if to == first {
 				pair.start()
@@ -212,7 +214,10 @@ func (p *Port) acceptFailed(err error) (again bool) {
 		p.Close()
 	case isOneOf(err, unix.ECONNABORTED, unix.EPROTO, unix.ECONNRESET, unix.ETIMEDOUT): // of one client, which is gone
 		again = true
-	default: // descriptors or memory have run out, or a sandbox forbids it: the listener rests
+	case p.overdue() && isOneOf(err, unix.EPERM, unix.EACCES): // a sandbox or a policy forbids it, and not for a moment
+		p.gone <- err
+		p.Close()
+	default: // descriptors or memory have run out: the listener rests
 		first := p.group.First()
 		first.SetTimer(&p.resume, p, first.Now()+p.pause)
 		p.pause = min(2*p.pause, maxPause)
@@ -220,6 +225,15 @@ func (p *Port) acceptFailed(err error) (again bool) {
 	}
 	p.settings.Load().Report("accept", netip.AddrPort{}, backend, err)
 	return again
+}
+
+// overdue says whether accept has failed for as long as a dial may take, since it last did not.
+func (p *Port) overdue() bool {
+	now := p.group.First().Now()
+	if p.failing == 0 {
+		p.failing = now
+	}
+	return now-p.failing >= p.settings.Load().DialTimeout
 }
 
 // Ring ends the listener's rest.

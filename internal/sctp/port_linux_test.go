@@ -98,6 +98,36 @@ func TestRestGrows(t *testing.T) {
 	w.port.Abort()
 }
 
+// TestAcceptForbidden: a port whose clients cannot be accepted for as long as a dial may take ends with the reason, and its
+// clients are aborted; one that only lacks descriptors goes on.
+func TestAcceptForbidden(t *testing.T) {
+	for errno, ends := range map[unix.Errno]bool{unix.EPERM: true, unix.EACCES: true, unix.EMFILE: false} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			w := newWorld(t, Options{DialTimeout: time.Nanosecond})
+			w.listening(t)
+			for try := range 2 { // an early one of which is no reason yet
+				if w.port.closed {
+					t.Fatalf("the port ended after %d tries", try)
+				}
+				w.accepts = []error{errno}
+				w.port.group.First().Do(func() {
+					w.port.Ready(unix.EPOLLIN)
+					w.port.failing -= time.Nanosecond // as time goes on
+				})
+			}
+			if w.port.closed != ends {
+				t.Errorf("ended: %t; want %t", w.port.closed, ends)
+			}
+			if ends {
+				if err := <-w.port.Ended(); !errors.Is(err, errno) {
+					t.Errorf("the port ended by %v, want %v", err, errno)
+				}
+			}
+			w.port.Abort()
+		})
+	}
+}
+
 // TestItself: a port whose backend is the port itself is refused.
 func TestItself(t *testing.T) {
 	for _, test := range []struct {
