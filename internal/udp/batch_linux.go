@@ -16,9 +16,8 @@ type intake struct {
 	controls [batch][controlSpace]byte
 }
 
-// prepare makes message i ready to be received into buffer. Who sent it is asked for unless the socket is connected,
-// control messages are asked for where the socket has any to give.
-func (in *intake) prepare(i int, buffer []byte, named, control bool) {
+// prepare makes message i ready to be received into buffer. Who sent it is asked for unless the socket is connected.
+func (in *intake) prepare(i int, buffer []byte, named bool) {
 	iovec := &in.iovecs[i]
 	iovec.Base = unsafe.SliceData(buffer)
 	iovec.SetLen(len(buffer))
@@ -29,10 +28,8 @@ func (in *intake) prepare(i int, buffer []byte, named, control bool) {
 		header.Name = (*byte)(unsafe.Pointer(&in.names[i]))
 		header.Namelen = uint32(unsafe.Sizeof(in.names[i]))
 	}
-	if control {
-		header.Control = &in.controls[i][0]
-		header.SetControllen(len(in.controls[i]))
-	}
+	header.Control = &in.controls[i][0]
+	header.SetControllen(len(in.controls[i]))
 }
 
 // size is how many bytes message i has.
@@ -49,7 +46,7 @@ func (in *intake) ancillary(i int) ancillary {
 // cut tells whether message i, or what was told with it, is incomplete. Neither should happen: buffers are larger
 // than any datagram, and a block of datagrams whose size got lost must not be taken for one.
 func (in *intake) cut(i int) bool {
-	return in.messages[i].Hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0
+	return cut(int(in.messages[i].Hdr.Flags))
 }
 
 // The bounds of a block, which is what UDP_SEGMENT sends at once. Kernels before 6.9 take 64 datagrams
@@ -59,9 +56,9 @@ const (
 	maxBlock    = 65507
 )
 
-// blockControl takes the control messages of a block: the address that it leaves from (40 bytes) and the size of its
-// datagrams (24).
-const blockControl = 64
+// blockControl takes the control messages of a block: the address that it leaves from (40 bytes), its traffic class and
+// the size of its datagrams (24 each).
+const blockControl = 88
 
 // outbox is a batch of messages to be sent on one socket: a port's frontend, or the socket of one flow. Datagrams of a
 // flow that follow one another, and are of the same size but for the last, are put into one message: a block.
@@ -89,6 +86,7 @@ type parcel struct {
 	datagrams int
 	segment   int // bytes of each datagram, but for the last
 	bytes     int
+	tos       uint8
 	cut       bool // it came as a block, and is to be sent one by one
 	closed    bool // its last datagram is shorter, or empty: nothing may follow
 }
@@ -122,9 +120,9 @@ func (o *outbox) sendable(i int) int {
 
 // put adds a received message: a datagram, or a block of datagrams of segment bytes each. Blocks are not made of
 // datagrams larger than limit.
-func (o *outbox) put(f *flow, way direction, message []byte, segment, limit int) {
+func (o *outbox) put(f *flow, way direction, message []byte, segment int, tos uint8, limit int) {
 	o.port, o.way = f.port, way
-	next := parcel{flow: f, first: o.buffers, datagrams: 1, segment: len(message), bytes: len(message)}
+	next := parcel{flow: f, first: o.buffers, datagrams: 1, segment: len(message), bytes: len(message), tos: tos}
 	last := len(message)
 	if segment > 0 && segment < len(message) {
 		next.segment = segment
@@ -151,6 +149,7 @@ func (o *outbox) put(f *flow, way direction, message []byte, segment, limit int)
 func (p *parcel) take(next *parcel, limit int) bool {
 	switch {
 	case p.closed || p.flow != next.flow || p.segment > limit, // what is cut is above the limit
+		p.tos != next.tos,
 		next.bytes == 0, // an empty datagram would be nothing at all in a block
 		next.segment > p.segment,
 		next.segment < p.segment && next.datagrams > 1,
@@ -178,6 +177,9 @@ func (o *outbox) complete(i int, segmented bool) *unix.Mmsghdr {
 		header.Name = (*byte)(unsafe.Pointer(&o.names[i]))
 		header.Namelen = p.flow.Key.client.write(&o.names[i], o.port.family)
 		control = p.flow.Key.asked.appendControl(control)
+	}
+	if p.tos != 0 {
+		control = appendTOS(control, p.flow.ipv4(o.way), p.tos)
 	}
 	if segmented && p.datagrams > 1 {
 		control = appendSegment(control, uint16(p.segment))

@@ -15,12 +15,15 @@ import (
 )
 
 // received is a message as it comes in: of a flow, so many bytes, and in a block if segment says so.
-type received struct{ flow, size, segment int }
+type received struct {
+	flow, size, segment int
+	tos                 uint8
+}
 
 func TestOutbox(t *testing.T) {
 	one := func(sizes ...int) (all []received) {
 		for _, size := range sizes {
-			all = append(all, received{0, size, 0})
+			all = append(all, received{size: size})
 		}
 		return all
 	}
@@ -39,28 +42,30 @@ func TestOutbox(t *testing.T) {
 		{"empty ones stand alone", maxBlock, one(0, 0), "0 0"},
 		{"an empty one ends a block", maxBlock, one(200, 200, 0, 200), "200+200 0 200"},
 		{"and begins none", maxBlock, one(0, 200), "0 200"},
-		{"of two flows", maxBlock, []received{{0, 200, 0}, {1, 200, 0}, {1, 200, 0}, {0, 200, 0}}, "200 200+200 200"},
-		{"a block as it came", maxBlock, []received{{0, 600, 200}}, "200+200+200"},
-		{"with a shorter last", maxBlock, []received{{0, 500, 200}}, "200+200+100"},
-		{"and one more", maxBlock, []received{{0, 500, 200}, {0, 100, 0}}, "200+200+100 100"},
-		{"joined with the next", maxBlock, []received{{0, 400, 200}, {0, 500, 200}}, "200+200+200+200+100"},
-		{"after a single one", maxBlock, []received{{0, 200, 0}, {0, 400, 200}}, "200+200+200"},
-		{"of smaller ones", maxBlock, []received{{0, 200, 0}, {0, 200, 100}}, "200 100+100"},
-		{"of one, as it may be told", maxBlock, []received{{0, 200, 200}, {0, 200, 0}}, "200+200"},
-		{"of more than it has", maxBlock, []received{{0, 200, 400}}, "200"},
-		{"of a size below zero", maxBlock, []received{{0, 200, -1}}, "200"},
+		{"of two flows", maxBlock, []received{{0, 200, 0, 0}, {1, 200, 0, 0}, {1, 200, 0, 0}, {0, 200, 0, 0}}, "200 200+200 200"},
+		{"a block as it came", maxBlock, []received{{0, 600, 200, 0}}, "200+200+200"},
+		{"with a shorter last", maxBlock, []received{{0, 500, 200, 0}}, "200+200+100"},
+		{"and one more", maxBlock, []received{{0, 500, 200, 0}, {0, 100, 0, 0}}, "200+200+100 100"},
+		{"joined with the next", maxBlock, []received{{0, 400, 200, 0}, {0, 500, 200, 0}}, "200+200+200+200+100"},
+		{"after a single one", maxBlock, []received{{0, 200, 0, 0}, {0, 400, 200, 0}}, "200+200+200"},
+		{"of smaller ones", maxBlock, []received{{0, 200, 0, 0}, {0, 200, 100, 0}}, "200 100+100"},
+		{"of one, as it may be told", maxBlock, []received{{0, 200, 200, 0}, {0, 200, 0, 0}}, "200+200"},
+		{"of more than it has", maxBlock, []received{{0, 200, 400, 0}}, "200"},
+		{"of a size below zero", maxBlock, []received{{0, 200, -1, 0}}, "200"},
 		{"above the limit", 199, one(200, 200), "200 200"},
 		{"at the limit", 200, one(200, 200), "200+200"},
-		{"a block above the limit stays one", 100, []received{{0, 400, 200}}, "200+200"},
+		{"a block above the limit stays one", 100, []received{{0, 400, 200, 0}}, "200+200"},
+		{"of one traffic class", maxBlock, []received{{0, 200, 0, 1}, {0, 200, 0, 1}}, "200+200"},
+		{"of two", maxBlock, []received{{0, 200, 0, 0}, {0, 200, 0, 1}, {0, 400, 200, 1}, {0, 200, 0, 2}}, "200 200+200+200 200"},
 		{"more than IPv4 carries", maxBlock, one(30000, 30000, 30000), "30000+30000 30000"},
-		{"more than there may be", maxBlock, []received{{0, 640, 10}, {0, 10, 0}},
+		{"more than there may be", maxBlock, []received{{0, 640, 10, 0}, {0, 10, 0, 0}},
 			strings.Repeat("10+", 63) + "10 10"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var o outbox
 			all := []*flow{newTestFlow(0), newTestFlow(1)}
 			for _, r := range c.in {
-				o.put(all[r.flow], toBackend, make([]byte, r.size), r.segment, c.limit)
+				o.put(all[r.flow], toBackend, make([]byte, r.size), r.segment, r.tos, c.limit)
 			}
 			if got := contents(&o); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
@@ -70,7 +75,7 @@ func TestOutbox(t *testing.T) {
 }
 
 func newTestFlow(port uint32) *flow {
-	return &flow{Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}}}
+	return &flow{port: &Port{backendFamily: unix.AF_INET}, Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}}}
 }
 
 // contents are the sizes of the datagrams in an outbox, as its messages tell the kernel.
@@ -115,9 +120,9 @@ func TestOutboxDatagrams(t *testing.T) {
 	var o outbox
 	f := newTestFlow(0)
 	first, second := pattern(500), pattern(250)[:50]
-	o.put(f, toBackend, first[:400], 100, maxBlock)
-	o.put(f, toBackend, first[400:], 0, maxBlock)
-	o.put(f, toBackend, second, 0, maxBlock)
+	o.put(f, toBackend, first[:400], 100, 0, maxBlock)
+	o.put(f, toBackend, first[400:], 0, 0, maxBlock)
+	o.put(f, toBackend, second, 0, 0, maxBlock)
 	o.complete(0, true)
 	var all [][]byte
 	for iovec := range o.datagrams(0) {

@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlSpace takes what is asked for with a datagram (two addresses, the size of segments and a count, 120 bytes)
-// and leaves room for what the opener of an inherited socket may have asked for besides, time stamps for instance.
+// controlSpace takes what is asked for with a datagram (two addresses, the traffic class, the size of segments and a
+// count, 144 bytes) and leaves room for what the opener of an inherited socket may have asked for besides, time stamps for instance.
 const controlSpace = 256
 
 // ancillary is what the kernel tells with a datagram, in control messages.
 type ancillary struct {
 	asked   local
 	device  uint32 // that it came by
+	tos     uint8  // DSCP and ECN: IPv4's type of service, IPv6's traffic class
 	segment int    // size of each datagram, but for the last, in a block of several (UDP_GRO); 0: one datagram
 	lost    uint32 // datagrams that the socket had no room for since it was opened (SO_RXQ_OVFL), if counted
 	counted bool
@@ -48,6 +49,10 @@ func (a *ancillary) read(level, kind int32, data []byte) {
 		if addr := netip.AddrFrom16([16]byte(data)); !addr.Is4In6() {
 			a.asked = local6(addr, a.device)
 		}
+	case level == unix.SOL_IP && kind == unix.IP_TOS && len(data) >= 1:
+		a.tos = data[0]
+	case level == unix.SOL_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
+		a.tos = uint8(binary.NativeEndian.Uint32(data))
 	case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
 		a.segment = int(int32(binary.NativeEndian.Uint32(data)))
 	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:
@@ -67,9 +72,7 @@ func local6(addr netip.Addr, ifindex uint32) local {
 	}
 }
 
-// control returns the message that makes a datagram leave from l, nil if the kernel is to choose.
-func (l local) control() []byte { return l.appendControl(nil) }
-
+// appendControl appends the message that makes a datagram leave from l, nothing if the kernel is to choose.
 func (l local) appendControl(b []byte) []byte {
 	addr := netip.AddrFrom16(l.addr)
 	switch {
@@ -82,6 +85,15 @@ func (l local) appendControl(b []byte) []byte {
 		info := unix.Inet6Pktinfo{Addr: l.addr, Ifindex: l.ifindex}
 		return appendMessage(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unsafe.Pointer(&info), unix.SizeofInet6Pktinfo)
 	}
+}
+
+// appendTOS appends the message that has a datagram leave with that DSCP and ECN.
+func appendTOS(b []byte, ipv4 bool, tos uint8) []byte {
+	value := int32(tos)
+	if ipv4 {
+		return appendMessage(b, unix.SOL_IP, unix.IP_TOS, unsafe.Pointer(&value), 4)
+	}
+	return appendMessage(b, unix.SOL_IPV6, unix.IPV6_TCLASS, unsafe.Pointer(&value), 4)
 }
 
 // appendSegment appends the message that has a block sent as datagrams of that many bytes each, but for the last.
@@ -144,6 +156,9 @@ func (p *peer) write(name *sockaddr, family uint16) uint32 {
 
 // portOf is where the port is: in network byte order, whatever the machine's.
 func portOf(name *sockaddr) *[2]byte { return (*[2]byte)(unsafe.Pointer(&name.Port)) }
+
+// ipv4 says whether datagrams go to the address by IPv4, whatever the socket's family.
+func (p *peer) ipv4() bool { return netip.AddrFrom16(p.addr).Is4In6() }
 
 // addrPort is the address in the form that people read.
 func (p *peer) addrPort() netip.AddrPort {

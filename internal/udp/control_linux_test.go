@@ -105,29 +105,32 @@ func TestParseControl(t *testing.T) {
 		want    ancillary
 	}{
 		{"nothing", nil, ancillary{}},
-		{"v4", v4.control(), asked(v4)},
-		{"v6", v6.control(), asked(v6)},
-		{"v6 link-local keeps its interface", linkLocal.control(), asked(linkLocal)},
+		{"v4", v4.appendControl(nil), asked(v4)},
+		{"v6", v6.appendControl(nil), asked(v6)},
+		{"v6 link-local keeps its interface", linkLocal.appendControl(nil), asked(linkLocal)},
 		{"v6 global does not", pktinfo6("2001:db8::1", 7), asked(v6)},
 		{"v6 multicast cannot reply", pktinfo6("ff02::1", 7), ancillary{}},
 		{"v6 unspecified", pktinfo6("::", 0), ancillary{}},
 		{"v4 as v6 alone", pktinfo6("::ffff:192.0.2.9", 7), ancillary{}},
-		{"v4 as v6, then v4", slices.Concat(pktinfo6("::ffff:192.0.2.9", 7), v4.control()), asked(v4)},
-		{"v4, then v4 as v6", slices.Concat(v4.control(), pktinfo6("::ffff:192.0.2.9", 7)), asked(v4)},
-		{"after another message", slices.Concat(timestamp, v4.control()), asked(v4)},
-		{"before another message", slices.Concat(v4.control(), timestamp), asked(v4)},
+		{"v4 as v6, then v4", slices.Concat(pktinfo6("::ffff:192.0.2.9", 7), v4.appendControl(nil)), asked(v4)},
+		{"v4, then v4 as v6", slices.Concat(v4.appendControl(nil), pktinfo6("::ffff:192.0.2.9", 7)), asked(v4)},
+		{"after another message", slices.Concat(timestamp, v4.appendControl(nil)), asked(v4)},
+		{"before another message", slices.Concat(v4.appendControl(nil), timestamp), asked(v4)},
 		{"the same type at another level", message(unix.SOL_SOCKET, unix.IP_PKTINFO, make([]byte, 12)...), ancillary{}},
 		{"v4 too short", message(unix.SOL_IP, unix.IP_PKTINFO, make([]byte, 11)...), ancillary{}},
 		{"v6 too short", message(unix.SOL_IPV6, unix.IPV6_PKTINFO, make([]byte, 19)...), ancillary{}},
-		{"cut in the header", v4.control()[:unix.SizeofCmsghdr-1], ancillary{}},
-		{"cut in the data", v4.control()[:unix.SizeofCmsghdr+4], ancillary{}},
-		{"second one cut", slices.Concat(v4.control(), v6.control()[:20]), asked(v4)},
+		{"cut in the header", v4.appendControl(nil)[:unix.SizeofCmsghdr-1], ancillary{}},
+		{"cut in the data", v4.appendControl(nil)[:unix.SizeofCmsghdr+4], ancillary{}},
+		{"second one cut", slices.Concat(v4.appendControl(nil), v6.appendControl(nil)[:20]), asked(v4)},
 		{"length of zero", make([]byte, 32), ancillary{}},
 		{"size of segments", message(unix.SOL_UDP, unix.UDP_GRO, 200, 0, 0, 0), ancillary{segment: 200}},
 		{"size of segments, too short", message(unix.SOL_UDP, unix.UDP_GRO, 200, 0), ancillary{}},
 		{"size of segments, below zero", message(unix.SOL_UDP, unix.UDP_GRO, 0xff, 0xff, 0xff, 0xff), ancillary{segment: -1}},
+		{"traffic class of v4", message(unix.SOL_IP, unix.IP_TOS, 0xb9), ancillary{tos: 0xb9}},
+		{"traffic class of v6", message(unix.SOL_IPV6, unix.IPV6_TCLASS, 0xb9, 0, 0, 0), ancillary{tos: 0xb9}},
+		{"traffic class, too short", message(unix.SOL_IPV6, unix.IPV6_TCLASS, 0xb9), ancillary{}},
 		{"lost", lost, ancillary{lost: 9, counted: true}},
-		{"everything", slices.Concat(lost, message(unix.SOL_UDP, unix.UDP_GRO, 7, 0, 0, 0), v6.control()),
+		{"everything", slices.Concat(lost, message(unix.SOL_UDP, unix.UDP_GRO, 7, 0, 0, 0), v6.appendControl(nil)),
 			ancillary{asked: v6, segment: 7, lost: 9, counted: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -169,7 +172,7 @@ func TestLocalControl(t *testing.T) {
 		{"v6 link-local", localOf("fe80::1", 7), pktinfo6("fe80::1", 7)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := c.of.control(); !bytes.Equal(got, c.want) {
+			if got := c.of.appendControl(nil); !bytes.Equal(got, c.want) {
 				t.Errorf("got %x, want %x", got, c.want)
 			}
 		})
@@ -178,7 +181,7 @@ func TestLocalControl(t *testing.T) {
 
 // Whatever is parsed: no panic, nothing taken from beyond the length, and what is found can be sent and found again.
 func FuzzParseControl(f *testing.F) {
-	v4 := localOf("192.0.2.1", 0).control()
+	v4 := localOf("192.0.2.1", 0).appendControl(nil)
 	f.Add([]byte{})
 	f.Add(v4)
 	f.Add(slices.Concat(pktinfo6("::ffff:192.0.2.9", 7), v4))
@@ -193,13 +196,14 @@ func FuzzParseControl(f *testing.F) {
 		if again := parseControl(stale[:len(control)]); again != got {
 			t.Errorf("%v with stale bytes behind, %v without", again, got)
 		}
-		if found := parseControl(got.asked.control()).asked; found != got.asked {
+		if found := parseControl(got.asked.appendControl(nil)).asked; found != got.asked {
 			t.Errorf("%v comes back as %v", got.asked, found)
 		}
 		if got.asked.ifindex != 0 && !netip.AddrFrom16(got.asked.addr).IsLinkLocalUnicast() {
 			t.Errorf("%v keeps an interface", got.asked)
 		}
-		if b := got.asked.appendControl(make([]byte, 0, blockControl)); cap(appendSegment(b, 1)) != blockControl {
+		b := appendTOS(got.asked.appendControl(make([]byte, 0, blockControl)), got.tos%2 == 0, got.tos)
+		if cap(appendSegment(b, 1)) != blockControl {
 			t.Errorf("the control messages of a block do not fit %d bytes", blockControl)
 		}
 	})

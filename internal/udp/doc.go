@@ -79,6 +79,15 @@
 // host's loopback, and to clients who come by hardware. Elsewhere a block is received as one, and sent as single
 // datagrams by few calls. Empty datagrams are never part of one: there they would be nothing.
 //
+// # DSCP and ECN
+//
+// The octet that IPv4 calls type of service and IPv6 traffic class passes with each datagram, both ways: telephony marks
+// its voice in it (DSCP), and QUIC learns of a queue by it before a datagram is lost (ECN). The kernel tells it with
+// what is received (IP_RECVTOS, IPV6_RECVTCLASS) and takes it with what is sent, as a control message (IP_TOS,
+// IPV6_TCLASS), which there is only where it is not zero: a frontend's datagrams are of many clients, so the socket's own
+// option would have to be set for each. Datagrams are put together into a block only if they have the same, as those are
+// that the kernel has put together. Elsewhere than on Linux all leave with zero.
+//
 // # Time
 //
 // The clock is read once in a turn of a loop, and for each datagram in the portable relay; the time is stored in its

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -11,6 +12,9 @@ import (
 // errNowhere is why an answer is not sent to 0.0.0.0 or ::, from where DHCP's clients ask: the kernel would take it for
 // this host.
 var errNowhere = errors.New("the client has no address")
+
+// errCut is why a message is not passed on that was received in part.
+var errCut = fmt.Errorf("received in part: %w", syscall.EMSGSIZE)
 
 // passing are the errors of a send after which the socket is as good as before: the datagram was too large, the backend
 // is down, a queue was full, or the host does not let datagrams go there for now, by its packet filter (EPERM) or its

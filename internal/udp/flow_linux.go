@@ -74,6 +74,14 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	return f, nil
 }
 
+// ipv4 says whether the flow's datagrams of that way go by IPv4.
+func (f *flow) ipv4(way direction) bool {
+	if way == toBackend {
+		return f.port.backendFamily == unix.AF_INET
+	}
+	return f.Key.client.ipv4()
+}
+
 // dial opens the socket of a new flow. When descriptors, or ports, have run out an older flow gives up its own.
 func (p *Port) dial(client *peer) (int, error) {
 	for attempt := 1; ; attempt++ {
@@ -199,7 +207,7 @@ func (f *flow) Ready(uint32) {
 	for i := range n {
 		told := l.in.ancillary(i)
 		p.countLost(&f.lost, told)
-		l.put(f, i, first+i, told.segment, toClients)
+		l.put(f, i, first+i, told, toClients)
 	}
 	if l.out.buffers < first+n { // one was cut: the buffers after it are taken, and the outbox does not count so far
 		l.flush()
@@ -224,7 +232,7 @@ func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok b
 		}
 	}
 	for i := range asked {
-		l.in.prepare(i, l.arena.buffer(first+i), false, f.wide)
+		l.in.prepare(i, l.arena.buffer(first+i), false)
 	}
 	n, errno = p.kernel.receive(int(f.fd), l.in.messages[:asked])
 	if n > 1 {

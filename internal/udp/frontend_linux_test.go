@@ -1,8 +1,10 @@
 package udp
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,7 +134,7 @@ func testAnswerToNowhereIsDropped(t *testing.T, e engine) {
 	var flow netip.AddrPort
 	switch r := r.relay.(type) {
 	case *Portable:
-		r.forward([]byte("discover"), portableKey{client: nowhere})
+		r.forward([]byte("discover"), portableKey{client: nowhere}, 0)
 		flow = expect(t, backend, []byte("discover"))
 	case loopRelay:
 		r.do(func() {
@@ -153,18 +155,107 @@ func testAnswerToNowhereIsDropped(t *testing.T, e engine) {
 }
 
 // No socket of ours sets the DF bit by itself.
-func TestDatagramsMayBeFragmented(t *testing.T) {
+func TestDatagramsMayBeFragmented(t *testing.T) { onEach(t, testDatagramsMayBeFragmented) }
+
+func testDatagramsMayBeFragmented(t *testing.T, e engine) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		backend := listen(t, host)
-		r, p, _ := newScripted(t, addressOf(backend), Options{})
+		r := e.serve(t, "127.0.0.1", addressOf(backend), Options{})
 		exchange(t, dial(t, r.address), backend, []byte("hello"))
-		p.do(func() {
-			for f := range p.flows.All() {
-				expectOmit(t, int(f.fd), host == "::1")
+		switch relay := r.relay.(type) {
+		case *Portable:
+			for _, f := range relay.snapshot() {
+				expectOmit(t, descriptor(t, f.conn), host == "::1")
 			}
-			expectOmit(t, p.frontend, false)
-		})
+		case loopRelay:
+			relay.do(func() {
+				for f := range relay.flows.All() {
+					expectOmit(t, int(f.fd), host == "::1")
+				}
+			})
+		}
+		expectOmit(t, frontendOf(t, r), false)
 	}
+}
+
+// A datagram that is received in part is dropped and counted: here there is no room for all that the opener of an
+// inherited socket, or somebody else with a flow's, has asked the kernel to tell.
+func TestTruncatedIsDropped(t *testing.T) { onEach(t, testTruncatedIsDropped) }
+
+func testTruncatedIsDropped(t *testing.T, e engine) {
+	t.Run("to the backend", func(t *testing.T) {
+		var told reports
+		inherited, backend := listen(t, "127.0.0.1"), listen(t, "127.0.0.1")
+		fd := descriptor(t, inherited)
+		r := start(t, e.newRelayOn(t, inherited, addressOf(backend), Options{Report: told.add}))
+		if p, ok := r.relay.(loopRelay); ok {
+			fd = p.frontend
+		}
+		client := dial(t, r.address)
+		exchange(t, client, backend, []byte("before"))
+		tellAll(t, fd, 1)
+		sendWithOptions(t, client, []byte("cut"), netip.AddrPort{})
+		expectOneCut(t, r, &told)
+		tellAll(t, fd, 0)
+		exchange(t, client, backend, []byte("after"))
+	})
+	t.Run("to the client", func(t *testing.T) {
+		var told reports
+		backend := listen(t, "127.0.0.1")
+		r := e.serve(t, "127.0.0.1", addressOf(backend), Options{Report: told.add})
+		client := dial(t, r.address)
+		flow := exchange(t, client, backend, []byte("before"))
+		eachFlow := func(do func(fd int)) {
+			switch r := r.relay.(type) {
+			case *Portable:
+				for _, f := range r.snapshot() {
+					do(descriptor(t, f.conn))
+				}
+			case loopRelay:
+				r.do(func() {
+					for f := range r.flows.All() {
+						do(int(f.fd))
+					}
+				})
+			}
+		}
+		eachFlow(func(fd int) { tellAll(t, fd, 1) })
+		sendWithOptions(t, backend, []byte("cut"), flow)
+		expectOneCut(t, r, &told)
+		eachFlow(func(fd int) { tellAll(t, fd, 0) })
+		exchange(t, client, backend, []byte("after"))
+	})
+}
+
+// tellAll has a socket tell, or not, more with a datagram than controlSpace takes.
+func tellAll(t *testing.T, fd, on int) {
+	t.Helper()
+	for _, option := range []int{unix.IP_PKTINFO, unix.IP_RECVTTL, unix.IP_RECVORIGDSTADDR, unix.IP_CHECKSUM,
+		unix.IP_RECVOPTS, unix.IP_RETOPTS} {
+		if option != unix.IP_PKTINFO || on == 1 { // which the frontend needs
+			must(t, unix.SetsockoptInt(fd, unix.SOL_IP, option, on))
+		}
+	}
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP, on))
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
+		on*(unix.SOF_TIMESTAMPING_RX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)))
+}
+
+// sendWithOptions sends a datagram with as many options of IPv4 as there may be, which the receiver can be told.
+func sendWithOptions(t *testing.T, conn *net.UDPConn, datagram []byte, to netip.AddrPort) {
+	t.Helper()
+	const noOperation, most = "\x01", 40
+	fd := descriptor(t, conn)
+	must(t, unix.SetsockoptString(fd, unix.SOL_IP, unix.IP_OPTIONS, strings.Repeat(noOperation, most)))
+	if _, _, err := conn.WriteMsgUDPAddrPort(datagram, nil, to); err != nil {
+		t.Fatal(err)
+	}
+	must(t, unix.SetsockoptString(fd, unix.SOL_IP, unix.IP_OPTIONS, ""))
+}
+
+func expectOneCut(t *testing.T, r *rig, told *reports) {
+	t.Helper()
+	waitFor(t, "drop", func() bool { return r.Stats().Dropped == 1 && told.count(errCut) == 1 })
 }
 
 func expectOmit(t *testing.T, fd int, v6 bool) {

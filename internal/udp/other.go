@@ -43,13 +43,20 @@ const controlSpace = 0
 // ancillary is what the kernel tells with a datagram: nothing here.
 type ancillary struct {
 	asked   local
+	tos     uint8
 	lost    uint32
 	counted bool
 }
 
 func parseControl([]byte) ancillary { return ancillary{} }
 
-func (local) control() []byte { return nil }
+func (local) appendControl(b []byte) []byte { return b }
+
+// blockControl is none.
+const blockControl = 0
+
+// appendTOS is not called.
+func appendTOS(b []byte, _ bool, _ uint8) []byte { return b }
 
 // readyPortable has nothing to do: a frontend is taken as it is.
 func readyPortable(*net.UDPConn) error { return nil }

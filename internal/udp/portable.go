@@ -27,7 +27,8 @@ type Portable struct {
 	noted   time.Duration // when tick found that flows may have expired; zero: it has not. The timer's own, as again is
 	again   int           // how often it has begun anew
 	readers sync.WaitGroup
-	prober  prober // Serve's
+	prober  prober // Serve's, as marked is
+	marked  []byte // room for what is sent with a datagram to the backend
 
 	done  chan struct{} // closed first of all when the relay closes
 	close func() error  // shutdown, once
@@ -66,7 +67,7 @@ func (r *Portable) Serve() error {
 	control := make([]byte, controlSpace)
 	var pace backoff
 	for {
-		n, controlLen, _, client, err := r.frontend.ReadMsgUDPAddrPort(datagram, control)
+		n, controlLen, flags, client, err := r.frontend.ReadMsgUDPAddrPort(datagram, control)
 		switch {
 		case err == nil:
 			pace.reset()
@@ -74,7 +75,12 @@ func (r *Portable) Serve() error {
 			if told.counted {
 				r.count.countLost(&r.lost, told.lost)
 			}
-			r.forward(datagram[:n], portableKey{client: client, asked: told.asked})
+			key := portableKey{client: client, asked: told.asked}
+			if cut(flags) {
+				r.drop("send to the backend", key, errCut)
+				continue
+			}
+			r.forward(datagram[:n], key, told.tos)
 		case r.closed():
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -119,6 +125,12 @@ func (r *Portable) fail(op string, client netip.AddrPort, err error) {
 	if !r.closed() {
 		r.options.Report(op, client, r.backend, err)
 	}
+}
+
+// drop gives a datagram up.
+func (r *Portable) drop(op string, key portableKey, err error) {
+	r.count.countDrop(1, err)
+	r.fail(op, key.client, err)
 }
 
 // Stats returns the counts.

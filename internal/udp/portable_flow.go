@@ -24,7 +24,7 @@ type portableFlow struct {
 	flows.Tracking[portableKey]
 	conn    *net.UDPConn  // connected to the backend
 	inbox   *inbox        // how conn is read
-	control []byte        // control message that makes replies leave from key.asked
+	control []byte        // control message that makes replies leave from key.asked, with room for their traffic class
 	heard   bool          // the backend has answered
 	lost    atomic.Uint32 // datagrams that conn had no room for, as last told
 }
@@ -40,7 +40,7 @@ func newPortableFlow(key portableKey, conn *net.UDPConn) (*portableFlow, error) 
 		Tracking: flows.Tracking[portableKey]{Key: key},
 		conn:     conn,
 		inbox:    inbox,
-		control:  key.asked.control(),
+		control:  key.asked.appendControl(make([]byte, 0, blockControl)),
 	}, nil
 }
 
@@ -49,15 +49,19 @@ func newPortableFlow(key portableKey, conn *net.UDPConn) (*portableFlow, error) 
 func (f *portableFlow) close() { _ = f.conn.Close() }
 
 // forward takes one datagram from a client to the backend.
-func (r *Portable) forward(datagram []byte, key portableKey) {
+func (r *Portable) forward(datagram []byte, key portableKey, tos uint8) {
+	var control []byte
+	if tos != 0 {
+		r.marked = appendTOS(r.marked[:0], r.backend.Addr().Is4(), tos)
+		control = r.marked
+	}
 	for try := 1; ; try++ {
 		f, err := r.flow(key)
 		if err != nil {
-			r.count.countDrop(1, err)
-			r.fail("open a flow to the backend", key.client, err)
+			r.drop("open a flow to the backend", key, err)
 			return
 		}
-		if err = r.send(f, datagram); err == nil {
+		if err = r.send(f, datagram, control); err == nil {
 			r.count.countSent(toBackend, 1, len(datagram))
 			return
 		}
@@ -69,16 +73,15 @@ func (r *Portable) forward(datagram []byte, key portableKey) {
 				continue
 			}
 		}
-		r.count.countDrop(1, err)
-		r.fail("send to the backend", key.client, err)
+		r.drop("send to the backend", key, err)
 		return
 	}
 }
 
 // send tries twice. The error that a connected socket answers a send with may be the ICMP answer to an earlier
 // datagram, from when the backend was down; it is cleared by being returned, and the datagram in hand has not left.
-func (r *Portable) send(f *portableFlow, datagram []byte) error {
-	first := f.send(datagram)
+func (r *Portable) send(f *portableFlow, datagram, control []byte) error {
+	first := f.send(datagram, control)
 	if first == nil {
 		return nil
 	}
@@ -86,7 +89,7 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 	if !fromICMP(first) {
 		return first
 	}
-	err := f.send(datagram)
+	err := f.send(datagram, control)
 	if err == nil {
 		r.count.retried.Add(1)
 		r.fail("send to the backend, done at the second try", f.Key.client, first)
@@ -97,8 +100,8 @@ func (r *Portable) send(f *portableFlow, datagram []byte) error {
 }
 
 // send uses sendmsg, because net's Write answers EAGAIN where it should wait when the datagram is empty.
-func (f *portableFlow) send(datagram []byte) error {
-	_, _, err := f.conn.WriteMsgUDP(datagram, nil, nil)
+func (f *portableFlow) send(datagram, control []byte) error {
+	_, _, err := f.conn.WriteMsgUDP(datagram, control, nil)
 	return err
 }
 
@@ -107,11 +110,13 @@ func (r *Portable) serveReplies(f *portableFlow) {
 	defer f.inbox.release()
 	var pace backoff
 	for {
-		datagram, err := f.inbox.receive()
+		datagram, tos, err := f.inbox.receive()
 		switch {
 		case err == nil:
 			pace.reset()
-			r.reply(f, datagram)
+			r.reply(f, datagram, tos)
+		case errors.Is(err, errCut):
+			r.drop("send to the client", f.Key, err)
 		case errors.Is(err, net.ErrClosed):
 			return
 		case r.count.countRefusal(err):
@@ -125,7 +130,7 @@ func (r *Portable) serveReplies(f *portableFlow) {
 }
 
 // reply takes one datagram from the backend to the client.
-func (r *Portable) reply(f *portableFlow, datagram []byte) {
+func (r *Portable) reply(f *portableFlow, datagram []byte, tos uint8) {
 	f.Touch(r.now())
 	if !f.heard { // this goroutine's alone
 		f.heard = true
@@ -134,13 +139,15 @@ func (r *Portable) reply(f *portableFlow, datagram []byte) {
 		r.mu.Unlock()
 	}
 	if f.Key.client.Addr().Unmap().IsUnspecified() {
-		r.count.countDrop(1, errNowhere)
-		r.fail("send to the client", f.Key.client, errNowhere)
+		r.drop("send to the client", f.Key, errNowhere)
 		return
 	}
-	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, f.control, f.Key.client); err != nil {
-		r.count.countDrop(1, err)
-		r.fail("send to the client", f.Key.client, err)
+	control := f.control
+	if tos != 0 {
+		control = appendTOS(control, f.Key.client.Addr().Unmap().Is4(), tos)
+	}
+	if _, _, err := r.frontend.WriteMsgUDPAddrPort(datagram, control, f.Key.client); err != nil {
+		r.drop("send to the client", f.Key, err)
 		return
 	}
 	r.count.countSent(toClients, 1, len(datagram))

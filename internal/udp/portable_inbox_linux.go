@@ -1,26 +1,48 @@
 package udp
 
 import (
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// buffers holds as many buffers as flows were receiving at the same time lately; the garbage collector empties it.
-var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+// letter is room for a datagram and what the kernel tells with it.
+type letter struct {
+	header  unix.Msghdr
+	iovec   unix.Iovec
+	control [controlSpace]byte
+	data    [maxDatagram]byte
+}
 
-// inbox receives from a flow's socket, and holds a buffer only while there are datagrams: a goroutine that waits
+// letters holds as many as flows were receiving at the same time lately; the garbage collector empties it.
+var letters = sync.Pool{New: func() any { return new(letter) }}
+
+// receive tries once, and gives how many bytes there were.
+func (l *letter) receive(fd int) (int, unix.Errno) {
+	l.iovec.Base = &l.data[0]
+	l.iovec.SetLen(len(l.data))
+	l.header = unix.Msghdr{Iov: &l.iovec, Control: &l.control[0]}
+	l.header.SetIovlen(1)
+	l.header.SetControllen(len(l.control))
+	return receiveOne(fd, &l.header)
+}
+
+// told is what the kernel told with the datagram.
+func (l *letter) told() ancillary { return parseControl(l.control[:l.header.Controllen]) }
+
+// cut tells from the flags of a received message whether it, or what was told with it, is incomplete.
+func cut(flags int) bool { return flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 }
+
+// inbox receives from a flow's socket, and holds a letter only while there are datagrams: a goroutine that waits
 // for the next one holds none.
 type inbox struct {
 	raw    syscall.RawConn
 	try    func(fd uintptr) bool // in.read, bound once rather than for each datagram
-	buffer *[maxDatagram]byte
+	letter *letter
 	n      int
-	err    error
+	errno  unix.Errno
 	burst  bool // it has not waited since the datagram before
 	wide   bool // the socket has been made ready for bursts
 }
@@ -33,6 +55,7 @@ func newInbox(conn *net.UDPConn) (*inbox, error) {
 	if err := raw.Control(func(fd uintptr) {
 		if family, err := familyOf(int(fd)); err == nil {
 			allowFragments(int(fd), family)
+			askTOS(int(fd), family)
 		}
 	}); err != nil {
 		return nil, err
@@ -43,29 +66,27 @@ func newInbox(conn *net.UDPConn) (*inbox, error) {
 }
 
 // receive waits for a datagram. It is valid until the next call.
-func (in *inbox) receive() ([]byte, error) {
+func (in *inbox) receive() (datagram []byte, tos uint8, err error) {
 	if err := in.raw.Read(in.try); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if in.err != nil {
-		return nil, os.NewSyscallError("read", in.err)
+	switch {
+	case in.errno != 0:
+		return nil, 0, sysError("recvmsg", in.errno)
+	case cut(int(in.letter.header.Flags)):
+		return nil, 0, errCut
 	}
-	return in.buffer[:in.n], nil
+	return in.letter.data[:in.n], in.letter.told().tos, nil
 }
 
 // read tries once, and answers false where the poller should wait. It tries before it lets the poller wait, because
 // the poller tells of new datagrams only, not of those already queued.
 func (in *inbox) read(fd uintptr) bool {
-	if in.buffer == nil {
-		in.buffer = buffers.Get().(*[maxDatagram]byte)
+	if in.letter == nil {
+		in.letter = letters.Get().(*letter)
 	}
-	for {
-		in.n, in.err = unix.Read(int(fd), in.buffer[:])
-		if !errors.Is(in.err, unix.EINTR) {
-			break
-		}
-	}
-	if errors.Is(in.err, unix.EAGAIN) {
+	in.n, in.errno = in.letter.receive(int(fd))
+	if in.errno == unix.EAGAIN {
 		in.release()
 		in.burst = false
 		return false
@@ -79,8 +100,8 @@ func (in *inbox) read(fd uintptr) bool {
 }
 
 func (in *inbox) release() {
-	if in.buffer != nil {
-		buffers.Put(in.buffer)
-		in.buffer = nil
+	if in.letter != nil {
+		letters.Put(in.letter)
+		in.letter = nil
 	}
 }

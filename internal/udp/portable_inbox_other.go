@@ -15,9 +15,12 @@ func newInbox(conn *net.UDPConn) (*inbox, error) {
 }
 
 // receive waits for a datagram. It is valid until the next call.
-func (in *inbox) receive() ([]byte, error) {
+func (in *inbox) receive() (datagram []byte, tos uint8, err error) {
 	n, err := in.conn.Read(in.buffer)
-	return in.buffer[:n], err
+	return in.buffer[:n], 0, err
 }
 
 func (in *inbox) release() {}
+
+// cut never happens: the buffers are larger than any datagram, and no control messages are asked for.
+func cut(int) bool { return false }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An inbox holds a buffer while there are datagrams, and none while it waits.
+// An inbox holds a letter while there are datagrams, and none while it waits.
 func TestInboxWaitsWithoutBuffer(t *testing.T) {
 	backend := listen(t, "127.0.0.1")
 	conn := dial(t, addressOf(backend))
@@ -25,13 +25,13 @@ func TestInboxWaitsWithoutBuffer(t *testing.T) {
 		return ready
 	}
 	for range 3 {
-		if try() || in.buffer != nil {
-			t.Fatalf("nothing there: error %v, holds a buffer: %v", in.err, in.buffer != nil)
+		if try() || in.letter != nil {
+			t.Fatalf("nothing there: error %v, holds a letter: %v", in.errno, in.letter != nil)
 		}
 		reply(t, backend, []byte("hello"), addressOf(conn))
 		waitFor(t, "datagram", try)
-		if got := in.buffer[:in.n]; in.err != nil || string(got) != "hello" {
-			t.Fatalf("received %q, error %v", got, in.err)
+		if got := in.letter.data[:in.n]; in.errno != 0 || string(got) != "hello" {
+			t.Fatalf("received %q, error %v", got, in.errno)
 		}
 	}
 }
@@ -43,7 +43,7 @@ func TestPortableLateFlowClosesItsSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := openSockets(t)
-	r.forward([]byte("late"), portableKey{client: netip.MustParseAddrPort("127.0.0.1:1")})
+	r.forward([]byte("late"), portableKey{client: netip.MustParseAddrPort("127.0.0.1:1")}, 0)
 	if after := openSockets(t); after != before {
 		t.Errorf("%d sockets, %d before", after, before)
 	}
@@ -114,7 +114,9 @@ func TestPortableKernelDropsOfAFlowAreCounted(t *testing.T) {
 	}
 	fd, received := descriptor(t, f.conn), 0
 	for ; f.inbox.read(uintptr(fd)); received++ {
-		must(t, f.inbox.err)
+		if f.inbox.errno != 0 {
+			t.Fatal(f.inbox.errno)
+		}
 	}
 	if got, want := room(t, fd), mostRoom(t, flowBuffer); got != want {
 		t.Errorf("room for %d bytes after a burst, want %d", got, want)
@@ -137,12 +139,12 @@ func TestMoby52483StaleRefusalIsRetried(t *testing.T) {
 	f := unreadFlow(t, r)
 	for round := 1; round <= 3; round++ {
 		shut(t, backend)
-		if err := f.send([]byte("into the void")); err != nil {
+		if err := f.send([]byte("into the void"), nil); err != nil {
 			t.Fatal(err)
 		}
 		waitForError(t, f)
 		backend = reopen(t, address)
-		if err := r.send(f, []byte("after")); err != nil {
+		if err := r.send(f, []byte("after"), nil); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		expect(t, backend, []byte("after"))

@@ -1,15 +1,11 @@
 package udp
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// errCut is why a message is not passed on that was received in part.
-var errCut = fmt.Errorf("received in part: %w", unix.EMSGSIZE)
 
 // Ready has the frontend be read at the end of the turn.
 func (p *Port) Ready(events uint32) {
@@ -26,7 +22,7 @@ func (p *Port) Ready(events uint32) {
 func (p *Port) receiveRequests(l *lane) {
 	asked := p.depth.ask(l.turn)
 	for i := range asked {
-		l.in.prepare(i, l.arena.buffer(i), true, true)
+		l.in.prepare(i, l.arena.buffer(i), true)
 	}
 	n, errno := p.kernel.receive(p.frontend, l.in.messages[:asked])
 	switch errno {
@@ -64,11 +60,11 @@ func (p *Port) forward(l *lane, i int) {
 			return
 		}
 	}
-	l.put(f, i, i, told.segment, toBackend)
+	l.put(f, i, i, told, toBackend)
 }
 
 // put puts received message i, which is in a buffer of the arena, into the outbox.
-func (l *lane) put(f *flow, i, buffer, segment int, way direction) {
+func (l *lane) put(f *flow, i, buffer int, told ancillary, way direction) {
 	switch {
 	case l.in.cut(i):
 		f.port.lose(f, 1, way, errCut)
@@ -79,7 +75,7 @@ func (l *lane) put(f *flow, i, buffer, segment int, way direction) {
 	}
 	size := l.in.size(i)
 	l.arena.noteWritten(buffer, size)
-	l.out.put(f, way, l.arena.buffer(buffer)[:size], segment, int(f.limits[way]))
+	l.out.put(f, way, l.arena.buffer(buffer)[:size], told.segment, told.tos, int(f.limits[way]))
 }
 
 // useless deals with a frontend that was told to be ready, without a datagram. If epoll also told of an error that no

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -66,6 +67,34 @@ func allowFragments(fd int, family uint16) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
 	}
 }
+
+// askTOS has a socket tell the DSCP and ECN of each datagram. Where that fails, or the kernel could not send what it
+// tells, all leave with those of the socket.
+func askTOS(fd int, family uint16) {
+	if !sendsTOS() {
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVTOS, 1)
+	if family == unix.AF_INET6 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1)
+	}
+}
+
+// msgProbe is MSG_PROBE of include/linux/socket.h.
+const msgProbe = 0x10
+
+// sendsTOS says whether the kernel takes DSCP and ECN with a datagram: Linux before 3.13 answers EINVAL to every one
+// that has them. With these flags, and without data, nothing is sent.
+var sendsTOS = sync.OnceValue(func() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return true // as all kernels do but very old ones
+	}
+	defer closeFD(fd)
+	loopback := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9}
+	err = unix.Sendmsg(fd, nil, appendTOS(nil, true, 1), loopback, msgProbe|unix.MSG_CONFIRM)
+	return err != unix.EINVAL
+})
 
 // encode gives the address of a backend in the forms that socket(2) and connect(2) take.
 func encode(backend netip.AddrPort) (family int, address unix.Sockaddr, err error) {
@@ -130,6 +159,7 @@ func readyFrontend(fd int) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
 	}
 	allowFragments(fd, family)
+	askTOS(fd, family)
 	return ignoreErrors(fd, family)
 }
 
