@@ -1,4 +1,5 @@
-// Package sourceport chooses the source ports of connections to a backend while there are very many.
+// Package sourceport chooses the source ports of TCP connections to a backend while there are very many, and those of UDP
+// (Pool).
 //
 // A proxy is the one that ends connections to the backend when clients end theirs, so it is left with the TIME_WAIT of
 // each, for a minute. When the kernel chooses the source port of a connection it looks for one that has none towards
@@ -21,6 +22,13 @@
 // What is bound is the port at the address that the kernel chose for an earlier connection to the backend. With an
 // unspecified address, connections of others from any address of the host would be in the way.
 //
+// # Sockets that keep their port
+//
+// UDP has no TIME_WAIT, and a socket of it keeps its port from everybody, also towards other destinations. Pool is for
+// those: it is half of the range, and what it gives is bound without SO_REUSEADDR.
+//
+// # The range
+//
 // The range, and the ports that ip_local_reserved_ports keeps for services that begin later, are read again every second
-// while ports are bound.
+// while ports are bound. Where a system does not tell, the kernel chooses.
 package sourceport

@@ -75,7 +75,10 @@ func TestOutbox(t *testing.T) {
 }
 
 func newTestFlow(port uint32) *flow {
-	return &flow{port: &Port{backendFamily: unix.AF_INET}, Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}}}
+	return &flow{
+		port:     &Port{backendFamily: unix.AF_INET},
+		Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}},
+	}
 }
 
 // contents are the sizes of the datagrams in an outbox, as its messages tell the kernel.

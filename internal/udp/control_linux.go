@@ -10,7 +10,8 @@ import (
 )
 
 // controlSpace takes what is asked for with a datagram (two addresses, the traffic class, the size of segments and a
-// count, 144 bytes) and leaves room for what the opener of an inherited socket may have asked for besides, time stamps for instance.
+// count, 144 bytes) and leaves room for what the opener of an inherited socket may have asked for besides, time stamps for
+// instance.
 const controlSpace = 256
 
 // ancillary is what the kernel tells with a datagram, in control messages.

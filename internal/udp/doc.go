@@ -106,8 +106,20 @@
 // none has been idle for a second, a busy one goes: of the answered or of the unanswered, whichever are more, and of
 // these the one idle longest. That is for clients that come in a burst: otherwise each would evict the one before,
 // which has no answer yet. It bounds a flood as well: clients that are never answered take at most half of the table
-// from busy flows that are (and what was idle for a second). A dial that finds no descriptor or no ephemeral port
-// evicts in the same way and tries again.
+// from busy flows that are (and what was idle for a second). A dial that finds no descriptor or no source port evicts in
+// the same way and tries again.
+//
+// # Source ports
+//
+// They are the host's, 28,232 for all that speaks UDP there, and every flow holds one. So flows bind theirs from one half
+// of the range, the same for all ports and processes (sourceport.UDP), and three quarters of that half are the most that
+// a port has flows unless its options say otherwise. The other half is left to the host's resolver and to everybody else.
+// When nothing of the half is free, because others are flooded, a port evicts a flow of its own; but one that has hardly
+// any, or fewer than the options say, has the kernel choose as for everybody. No bookkeeping between processes is needed:
+// bind(2) says whether a port is free, on all addresses, so two flows never have the same. A port that was given up is
+// taken again last, after a second or when others have been given up after it: what the backend still answers there
+// finds nobody, and not the next client. Between bind(2) and connect(2) anybody could send to the socket, so what it has
+// then is thrown away.
 //
 // # Failures
 //

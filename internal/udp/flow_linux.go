@@ -23,7 +23,8 @@ type flow struct {
 	at   atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
 	mu   sync.Mutex           // guards fd, handle and at of a flow that is not at home
 
-	fd     int32 // -1 once it is closed
+	fd     int32  // -1 once it is closed
+	number uint16 // its source port, if it is of the pool
 	handle eventloop.Handle
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
 	wide   bool          // its socket has been made ready for bursts
@@ -48,17 +49,18 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 		f.Touch(now)
 		return f, nil
 	}
-	fd, err := p.dial(&key.client)
+	o := p.options.Load()
+	fd, number, err := p.dial(o, &key.client)
 	if err != nil {
 		return nil, err
 	}
-	o := p.options.Load()
-	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), device: device}
+	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), number: number, device: device}
 	f.limits = [...]uint16{toBackend: p.blocksTo(o), toClients: p.blocksBack(o, device)}
 	f.nowhere = netip.AddrFrom16(key.client.addr).Unmap().IsUnspecified()
 	f.at.Store(l)
 	if f.handle, err = l.loop.Watch(fd, unix.EPOLLIN, f); err != nil {
 		closeFD(fd)
+		p.numbers.Return(number)
 		return nil, err
 	}
 	if p.flows.Len() >= o.MaxFlows {
@@ -83,11 +85,14 @@ func (f *flow) ipv4(way direction) bool {
 }
 
 // dial opens the socket of a new flow. When descriptors, or ports, have run out an older flow gives up its own.
-func (p *Port) dial(client *peer) (int, error) {
+func (p *Port) dial(o *Options, client *peer) (fd int, number uint16, err error) {
 	for attempt := 1; ; attempt++ {
-		fd, err := p.kernel.open(p.backendFamily, p.address)
-		if !exhausted(err) || attempt == dialAttempts || !p.evict() {
-			return fd, err
+		last := attempt == dialAttempts
+		fd, number, err = fromNumber(p.numbers, last, p.flows.Len() < o.guests, func(number uint16) (int, error) {
+			return p.kernel.open(p.backendFamily, p.address, number)
+		})
+		if !exhausted(err) || last || !p.evict() {
+			return fd, number, err
 		}
 		p.report("make room for a new client", client.addrPort(), err)
 	}
@@ -121,6 +126,7 @@ func (p *Port) closeFlow(f *flow) {
 	at, handle := f.at.Load(), f.handle
 	p.countLostBy(int(f.fd), &f.lost)
 	closeFD(int(f.fd)) // which takes it out of epoll
+	p.numbers.Return(f.number)
 	f.fd = -1
 	switch {
 	case at == nil: // arrive finds that it is closed

@@ -14,8 +14,9 @@ import (
 // that there was nothing to receive, or no room to send. EINTR never surfaces. Tests replace it by one that fails as a
 // real kernel cannot be made to fail.
 type kernel interface {
-	// open opens a socket that is connected to a backend.
-	open(family int, backend unix.Sockaddr) (fd int, err error)
+	// open opens a socket that is connected to a backend, from a source port, or one that the kernel chooses if it is
+	// zero. EADDRINUSE: somebody else has it.
+	open(family int, backend unix.Sockaddr, number uint16) (fd int, err error)
 	// receive fills messages from fd and returns how many, at least one.
 	receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno)
 	// send sends messages on fd, in order, and returns how many have left, at least one. The first that could not be
@@ -27,18 +28,34 @@ type kernel interface {
 // for it would be shared with the process that handed it over.
 type linux struct{}
 
-func (linux) open(family int, backend unix.Sockaddr) (int, error) {
+func (linux) open(family int, backend unix.Sockaddr, number uint16) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
 		return -1, sysError("socket", err)
 	}
 	allowFragments(fd, uint16(family))
 	askTOS(fd, uint16(family))
+	if number != 0 {
+		if err := unix.Bind(fd, anyAddress(family, number)); err != nil {
+			closeFD(fd)
+			return -1, sysError("bind", err)
+		}
+	}
 	if err := unix.Connect(fd, backend); err != nil {
 		closeFD(fd)
 		return -1, sysError("connect", err)
 	}
+	if number != 0 {
+		discard(fd)
+	}
 	return fd, nil
+}
+
+func anyAddress(family int, port uint16) unix.Sockaddr {
+	if family == unix.AF_INET {
+		return &unix.SockaddrInet4{Port: int(port)}
+	}
+	return &unix.SockaddrInet6{Port: int(port)}
 }
 
 func (linux) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {

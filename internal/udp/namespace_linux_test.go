@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -226,30 +225,5 @@ func testFlowOutlivesRoutes(t *testing.T, e engine) {
 	}
 	if s := r.Stats(); s.Abandoned != 0 || s.FlowsTotal != 1 {
 		t.Errorf("%v; want one flow, and none abandoned", s)
-	}
-}
-
-// Out of ephemeral ports, as when others of the host use them up, the relay serves every client all the same.
-func TestOutOfPortsServesNewClients(t *testing.T) { onEach(t, testOutOfPortsServesNewClients) }
-
-func testOutOfPortsServesNewClients(t *testing.T, e engine) {
-	const ports, clients = 4, 12
-	var told reports
-	host := newNamespace(t)
-	must(t, host.Sysctl("ipv4/ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1)))
-	loopback := func(port int) *net.UDPAddr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port} }
-	backend := openIn(t, host, "udp", loopback(5000), nil)
-	frontend := openIn(t, host, "udp", loopback(5001), nil)
-	r := e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
-	serveIn(t, host, r)
-	for i := range clients {
-		client := openIn(t, host, "udp", loopback(6000+i), loopback(5001))
-		exchange(t, client, backend, fmt.Appendf(nil, "client %d", i))
-	}
-	if s := r.Stats(); s.Flows != ports || s.Evicted != clients-ports || s.Dropped != 0 {
-		t.Errorf("stats %+v, want %d flows, %d evicted, none dropped", s, ports, clients-ports)
-	}
-	if n := told.count(unix.EAGAIN); n != clients-ports {
-		t.Errorf("EAGAIN reported %d times, want %d", n, clients-ports)
 	}
 }

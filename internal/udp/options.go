@@ -10,8 +10,7 @@ const (
 	// DefaultTimeout is the idle time after which a flow is forgotten: what users of docker-proxy know.
 	DefaultTimeout = 90 * time.Second
 
-	// ceiling bounds a table that nobody sized. Every flow holds an ephemeral port, and Linux has 28,232 of them
-	// for a network namespace: one published port under a flood of made-up clients must leave the host most of them.
+	// ceiling bounds a table that nobody sized, beside its share of the host's source ports (numbers.go).
 	ceiling = 8192
 
 	// dialAttempts bounds what one new client may cost the others when descriptors have run out: each attempt but the
@@ -36,12 +35,14 @@ const (
 // Options are what a caller may choose. The zero value is ready to use.
 type Options struct {
 	Timeout  time.Duration // idle time after which a flow is forgotten; zero means DefaultTimeout
-	MaxFlows int           // bound of the table; zero means three quarters of RLIMIT_NOFILE, at most 8192
+	MaxFlows int           // bound of the table; zero: three quarters of RLIMIT_NOFILE or of the source ports, at most 8192
 	Blocks   Blocks        // of new flows; the portable relay makes none
 
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	guests int // flows up to which the kernel may choose a source port
 }
 
 // withDefaults checks the options and fills in what was left open.
@@ -52,8 +53,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.guests == 0 {
+		o.guests = o.MaxFlows
+	}
 	if o.MaxFlows == 0 {
 		o.MaxFlows = max(1, min(ceiling, descriptorLimit()/4*3))
+		o.MaxFlows, o.guests = shareOfPorts(o.MaxFlows)
 	}
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/sourceport"
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
@@ -24,6 +25,7 @@ type Port struct {
 	backendFamily int
 	address       unix.Sockaddr // the backend's
 	kernel        kernel
+	numbers       *sourceport.Pool
 	now           func(*eventloop.Loop) time.Duration
 	options       atomic.Pointer[Options]
 	count         counters
@@ -64,6 +66,7 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		first:    group.First(),
 		frontend: frontend,
 		kernel:   k,
+		numbers:  sourceport.UDP,
 		now:      now,
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/sourceport"
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
@@ -17,6 +18,7 @@ type Portable struct {
 	frontend *net.UDPConn
 	backend  netip.AddrPort
 	options  Options
+	numbers  *sourceport.Pool
 	now      func() time.Duration // stopwatch
 	count    counters
 	lost     atomic.Uint32 // datagrams that the frontend had no room for, as last told
@@ -51,6 +53,7 @@ func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Por
 		frontend: frontend,
 		backend:  backend,
 		options:  o,
+		numbers:  sourceport.UDP,
 		now:      stopwatch(),
 		flows:    flows.New[portableKey, *portableFlow](),
 		done:     make(chan struct{}),
@@ -155,16 +158,18 @@ func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 	if f := r.find(key); f != nil {
 		return f, nil
 	}
-	conn, err := r.dial(key.client)
+	conn, number, err := r.dial(key.client)
 	if err != nil {
 		return nil, err
 	}
 	f, err := newPortableFlow(key, conn)
 	if err != nil {
+		r.numbers.Return(number)
 		return nil, err
 	}
+	f.number = number
 	if !r.admit(f) {
-		f.close()
+		r.closeFlow(f)
 		return nil, net.ErrClosed
 	}
 	return f, nil
@@ -184,11 +189,18 @@ func (r *Portable) find(key portableKey) *portableFlow {
 
 // dial opens the backend socket of a new flow. When descriptors, or ports, have run out an older flow gives up its
 // own.
-func (r *Portable) dial(client netip.AddrPort) (*net.UDPConn, error) {
+func (r *Portable) dial(client netip.AddrPort) (conn *net.UDPConn, number uint16, err error) {
 	for attempt := 1; ; attempt++ {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.backend))
-		if !exhausted(err) || attempt == dialAttempts || !r.evict() {
-			return conn, err
+		last := attempt == dialAttempts
+		conn, number, err = fromNumber(r.numbers, last, r.fewer(r.options.guests), func(number uint16) (*net.UDPConn, error) {
+			var local *net.UDPAddr // nil: the kernel chooses all of it
+			if number != 0 {
+				local = &net.UDPAddr{Port: int(number)}
+			}
+			return net.DialUDP("udp", local, net.UDPAddrFromAddrPort(r.backend))
+		})
+		if !exhausted(err) || last || !r.evict() {
+			return conn, number, err
 		}
 		r.fail("make room for a new client", client, err)
 	}
@@ -210,7 +222,7 @@ func (r *Portable) evict() bool {
 // admit enters a flow into the table, at another's expense when that is full, and starts its way back. A relay
 // that is closing admits none.
 func (r *Portable) admit(f *portableFlow) bool {
-	if r.full() {
+	if !r.fewer(r.options.MaxFlows) {
 		r.evict()
 	}
 	r.mu.Lock()
@@ -227,10 +239,11 @@ func (r *Portable) admit(f *portableFlow) bool {
 	return true
 }
 
-func (r *Portable) full() bool {
+// fewer says whether there are fewer flows than that.
+func (r *Portable) fewer(than int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.flows.Len() >= r.options.MaxFlows
+	return r.flows.Len() < than
 }
 
 // settle is how long the relay is to have run, since it was found that flows seem idle, before they are forgotten. When
@@ -293,5 +306,7 @@ func (r *Portable) abandon(f *portableFlow) {
 // closeFlow closes the socket of a flow that has left the table.
 func (r *Portable) closeFlow(f *portableFlow) {
 	r.countLostBy(f.conn, &f.lost)
-	f.close()
+	if f.close() {
+		r.numbers.Return(f.number)
+	}
 }

@@ -23,6 +23,7 @@ type portableTable = flows.Table[portableKey, *portableFlow]
 type portableFlow struct {
 	flows.Tracking[portableKey]
 	conn    *net.UDPConn  // connected to the backend
+	number  uint16        // its source port, if it is of the pool
 	inbox   *inbox        // how conn is read
 	control []byte        // control message that makes replies leave from key.asked, with room for their traffic class
 	heard   bool          // the backend has answered
@@ -45,8 +46,8 @@ func newPortableFlow(key portableKey, conn *net.UDPConn) (*portableFlow, error) 
 }
 
 // close gives the descriptor back before it returns: whoever evicts a flow needs it. It ends the flow's goroutine.
-// Closing a datagram socket flushes nothing, so its error has nothing to say; that includes closing twice.
-func (f *portableFlow) close() { _ = f.conn.Close() }
+// Closing a datagram socket flushes nothing, so its error says no more than that it was closed before.
+func (f *portableFlow) close() (first bool) { return f.conn.Close() == nil }
 
 // forward takes one datagram from a client to the backend.
 func (r *Portable) forward(datagram []byte, key portableKey, tos uint8) {

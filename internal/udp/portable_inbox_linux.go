@@ -57,6 +57,7 @@ func newInbox(conn *net.UDPConn) (*inbox, error) {
 			allowFragments(int(fd), family)
 			askTOS(int(fd), family)
 		}
+		discard(int(fd))
 	}); err != nil {
 		return nil, err
 	}

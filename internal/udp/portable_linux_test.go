@@ -161,7 +161,7 @@ func TestMoby52483StaleRefusalIsRetried(t *testing.T) {
 func unreadFlow(t *testing.T, r *Portable) *portableFlow {
 	t.Helper()
 	client := netip.MustParseAddrPort("127.0.0.1:1")
-	conn, err := r.dial(client)
+	conn, _, err := r.dial(client)
 	if err != nil {
 		t.Fatal(err)
 	}

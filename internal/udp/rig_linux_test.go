@@ -11,6 +11,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/netlab"
+	"github.com/portsplice/portsplice/internal/sourceport"
 )
 
 func engines() []engine { return []engine{portable, eventLoop} }
@@ -52,6 +53,8 @@ func (r loopRelay) setClock(now func() time.Duration) {
 	r.do(func() { r.now = func(*eventloop.Loop) time.Duration { return now() } })
 }
 
+func (r loopRelay) setNumbers(p *sourceport.Pool) { r.do(func() { r.numbers = p }) }
+
 func (r loopRelay) sweepNow() { r.do(r.sweep) }
 
 // do runs f on the goroutine of the port's home, and waits for it.
@@ -80,9 +83,9 @@ type confined struct {
 	namespace *netlab.Namespace
 }
 
-func (c confined) open(family int, backend unix.Sockaddr) (fd int, err error) {
+func (c confined) open(family int, backend unix.Sockaddr, number uint16) (fd int, err error) {
 	failed := c.namespace.Do(func() error {
-		fd, err = c.linux.open(family, backend)
+		fd, err = c.linux.open(family, backend, number)
 		return nil
 	})
 	return fd, errors.Join(err, failed)

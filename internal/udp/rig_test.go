@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/sourceport"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -70,6 +71,7 @@ type relay interface {
 	Stats() Stats
 	settings() Options
 	setClock(now func() time.Duration) // before Serve
+	setNumbers(*sourceport.Pool)       // before Serve
 	sweepNow()                         // has what is idle by the clock expire
 }
 
@@ -93,6 +95,7 @@ var portable = engine{"portable", func(_ *testing.T, frontend *net.UDPConn, back
 
 func (r *Portable) settings() Options                 { return r.options }
 func (r *Portable) setClock(now func() time.Duration) { r.now = now }
+func (r *Portable) setNumbers(p *sourceport.Pool)     { r.numbers = p }
 func (r *Portable) sweepNow()                         { r.sweep(r.now()) }
 
 // rig is a relay under test.

@@ -107,7 +107,7 @@ func (l *lane) renew(errno unix.Errno) bool {
 
 // freshSource is the address that a new flow would speak from.
 func (p *Port) freshSource() (netip.Addr, error) {
-	fd, err := p.kernel.open(p.backendFamily, p.address)
+	fd, err := p.kernel.open(p.backendFamily, p.address, 0)
 	if err != nil {
 		return netip.Addr{}, err
 	}

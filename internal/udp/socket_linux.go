@@ -96,6 +96,16 @@ var sendsTOS = sync.OnceValue(func() bool {
 	return err != unix.EINVAL
 })
 
+// discard throws away what has come to a socket that has sent nothing yet. Until it was connected anybody could send to
+// it, and not only the backend.
+func discard(fd int) {
+	for {
+		if _, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
+}
+
 // encode gives the address of a backend in the forms that socket(2) and connect(2) take.
 func encode(backend netip.AddrPort) (family int, address unix.Sockaddr, err error) {
 	addr, port := backend.Addr(), int(backend.Port())
