@@ -27,7 +27,7 @@
 //	either     a datagram, whichever way            seen = now
 //	either     idle for the timeout                 close → none (Expired)
 //	either     room is needed, and it is the victim close → none (Evicted)
-//	either     its socket fails                     close → none (Abandoned)
+//	either     its socket fails, or is replaced     close → none (Abandoned)
 //
 // No transition loses a client: from none, the next datagram opens a new flow. What is lost is the port that the
 // backend knew, and replies to it that are still to come.
@@ -126,24 +126,33 @@
 // The kernel tells of an ICMP error once, at the next call on the flow's socket, whichever that is. If it is a send,
 // the datagram in hand has not left, and is sent again, once: the error was about another. If it is a receive, that
 // is all: the next one waits again. Either way the flow lives on, and a backend that comes back gets the next
-// datagram from the port that it knows. Errors that ICMP does not bring are not tried again. If the cause is the
-// datagram's size, a backend that is down, a full queue, or the host's packet filter or routes, the datagram is
-// dropped, and that is all. Otherwise the socket is no good any more (its source address may have left the host):
-// the flow is abandoned, and the datagram leaves from a new one. An answer to a client without an address (0.0.0.0)
-// is dropped. Where a socket has no room to send, the datagram is dropped, as UDP does: the loop never waits for a
-// socket. Errors on the frontend never end the relay: calls that keep failing, and readiness that brings no
-// datagram, are met at most ten times a second. An inherited one does not keep its queue of errors (IP_RECVERR),
-// which nobody would read. Buffers are only ever made larger. No socket sets the DF bit by itself, so that what the
-// other side wants cut by routers is. All failures are reported, and every datagram that was received is counted as
-// relayed or as dropped. Those that the kernel had no room for are counted too, on Linux: with the next datagram
-// (SO_RXQ_OVFL), when the counts are asked for, and when a flow closes (SO_MEMINFO). There are at least as many: the
-// kernel counts a block that it loses as one.
+// datagram from the port that it knows. Errors that ICMP does not bring are not tried again; nor, for 100 ms, is one
+// that the host's routes may have given and that the second try has met as well.
+//
+// If the cause is the datagram's size, a backend that is down, a full queue, or the host's packet filter or routes, the
+// datagram is dropped, and that is all. Otherwise the socket is no good any more (its source address may have left the
+// host): the flow is abandoned, and the datagram leaves from a new one. So it is with a flow that has no source address:
+// while those of the host are tentative, or there is none, IPv6 has it speak from ::1, without an error, and nothing comes
+// back. It is looked for a better one with the datagrams of such a flow, ten times a second at most.
+//
+// An answer to a client without an address (0.0.0.0) is dropped. Where a socket has no room to send, the datagram is
+// dropped, as UDP does: the loop never waits for a socket. A frontend's room is large, as the kernel keeps in it what
+// waits for the addresses of clients that have vanished.
+//
+// Errors on the frontend never end the relay: calls that keep failing, and readiness that brings no datagram, are met at
+// most ten times a second. An inherited one does not keep its queue of errors (IP_RECVERR), which nobody would read.
+// Buffers are only ever made larger. No socket sets the DF bit by itself, so that what the other side wants cut by
+// routers is.
+//
+// All failures are reported, and every datagram that was received is counted as relayed or as dropped. Those that the
+// kernel had no room for are counted too, on Linux: with the next datagram (SO_RXQ_OVFL), when the counts are asked for,
+// and when a flow closes (SO_MEMINFO). There are at least as many: the kernel counts a block that it loses as one.
 //
 // # The portable relay
 //
 // A flow waits in a goroutine, and takes a 64 KiB buffer from a pool only once there is a datagram. So it costs
 // about 6 kB in the process (BenchmarkIdleFlow) and 2.8 kB in the kernel (Slab in /proc/meminfo, kernel 6.18), and
-// two calls of read per wake-up, the second to learn that there is no more: as many as net makes. Elsewhere than on
+// two receives per wake-up, the second to learn that there is no more: as many as net makes. Elsewhere than on
 // Linux each flow has a buffer of its own. The frontend has one, of which only the pages that datagrams reached are
 // in memory. On Linux the sockets have as much room as the loop's: the frontend from the start, a flow's once it had
 // several datagrams at a time.

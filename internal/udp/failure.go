@@ -22,12 +22,57 @@ var errCut = fmt.Errorf("received in part: %w", syscall.EMSGSIZE)
 var passing = []syscall.Errno{syscall.EMSGSIZE, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ENOBUFS,
 	syscall.EPERM, syscall.EACCES, syscall.EHOSTUNREACH}
 
-// prober finds out whether a flow's socket, to which sending has failed, is no good any more: its source address may
-// have left the host. Its zero value is ready.
-type prober struct{ again time.Duration }
+// prober finds out whether a flow's socket is no good any more, or never was: its source address may have left the host,
+// or not have been there yet. And it knows whether an error may be about another datagram. Its zero value is ready.
+type prober struct {
+	again time.Duration // when to look next
+	own   error         // what the host itself answers to sends, until then
+	until time.Duration
+}
 
-// probePause is how long a missing route is believed in. A look at it costs three system calls.
+// probePause is how long a missing route, or address, is believed in. A look costs three system calls.
 const probePause = 100 * time.Millisecond
+
+// byRoute are the errors that a router answers with and that the host's own routes give just as well.
+var byRoute = []syscall.Errno{syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES}
+
+// maybeOfAnother tells whether the error of a send may be the answer to an earlier datagram, so that it is worth a second
+// try.
+func (p *prober) maybeOfAnother(err error, now time.Duration) bool {
+	return fromICMP(err) && (now >= p.until || !errors.Is(err, p.own))
+}
+
+// failedAgain is told of a second try's error. The same as at the first one is the host's own, if its routes can give it.
+func (p *prober) failedAgain(first, second error, now time.Duration) {
+	for _, errno := range byRoute {
+		if errors.Is(first, errno) && errors.Is(second, errno) {
+			p.own, p.until = errno, now+probePause
+		}
+	}
+}
+
+// errStray is why what a flow sends may not arrive.
+var errStray = errors.New("the host has no address on the way there that is ready: sending from that of loopback")
+
+// stray tells whether a new socket speaks from an address that nobody answers to: that of loopback, to a backend that is
+// elsewhere. IPv6 chooses it while an address is tentative, or there is none.
+func (p *prober) stray(backend netip.Addr, now time.Duration, source func() netip.Addr) bool {
+	if !backend.Is6() || backend.IsLoopback() || !source().IsLoopback() {
+		return false
+	}
+	p.again = now + probePause
+	return true
+}
+
+// settled tells whether another socket than one that is stray would not be.
+func (p *prober) settled(now time.Duration, fresh func() (netip.Addr, error)) bool {
+	if now < p.again {
+		return false
+	}
+	p.again = now + probePause
+	addr, err := fresh()
+	return err == nil && !addr.IsLoopback()
+}
 
 // faulty tells whether the error of a send, or of its second try, shows that the socket is no good. It is EINVAL, but
 // ENETUNREACH with newer kernels, for which a missing route is the same. So then source, the address that the socket

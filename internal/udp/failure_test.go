@@ -36,6 +36,40 @@ func TestFaulty(t *testing.T) {
 	}
 }
 
+// What only the host itself can have answered, as it did so twice, costs one send for a while; what a backend's host may
+// answer to each datagram costs the second one always.
+func TestSecondTry(t *testing.T) {
+	for _, c := range []struct {
+		first, second syscall.Errno
+		again         bool // in the pause
+	}{
+		{syscall.EHOSTUNREACH, syscall.EHOSTUNREACH, false},
+		{syscall.ENETUNREACH, syscall.ENETUNREACH, false},
+		{syscall.EACCES, syscall.EACCES, false},
+		{syscall.EHOSTUNREACH, syscall.ENETUNREACH, true},
+		{syscall.ECONNREFUSED, syscall.ECONNREFUSED, true},
+		{syscall.EMSGSIZE, syscall.EMSGSIZE, true},
+	} {
+		first, second := os.NewSyscallError("sendmmsg", c.first), os.NewSyscallError("sendmmsg", c.second)
+		var p prober
+		expect := func(err error, now time.Duration, want bool) {
+			t.Helper()
+			if got := p.maybeOfAnother(err, now); got != want {
+				t.Errorf("%v, then %v; %v at %v is worth a second try: %v, want %v", c.first, c.second, err, now, got, want)
+			}
+		}
+		expect(first, 0, true)
+		p.failedAgain(first, second, 0)
+		expect(first, probePause-1, c.again)
+		expect(syscall.ECONNREFUSED, 1, true)
+		expect(first, probePause, true)
+	}
+	var p prober
+	if p.maybeOfAnother(syscall.EPERM, 0) {
+		t.Error("EPERM, which no ICMP brings, is worth a second try")
+	}
+}
+
 // A route that is missing is not looked for again with each datagram.
 func TestMissingRouteIsProbedRarely(t *testing.T) {
 	var p prober

@@ -39,6 +39,7 @@ type flow struct {
 	device uint32 // that the client came by
 
 	nowhere bool // the client has no address that an answer could go to
+	stray   bool // the socket has none either
 }
 
 // openFlow finds the flow of key, or opens it, at another's expense when the table is full or there is no descriptor
@@ -46,8 +47,11 @@ type flow struct {
 func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	now := p.now(l.loop)
 	if f := p.flows.Find(key); f != nil {
-		f.Touch(now)
-		return f, nil
+		if !f.stray || !p.prober.settled(now, p.freshSource) {
+			f.Touch(now)
+			return f, nil
+		}
+		p.abandon(f)
 	}
 	o := p.options.Load()
 	fd, number, err := p.dial(o, &key.client)
@@ -62,6 +66,9 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 		closeFD(fd)
 		p.numbers.Return(number)
 		return nil, err
+	}
+	if f.stray = p.prober.stray(p.backend.Addr(), now, func() netip.Addr { return source(fd) }); f.stray {
+		p.report("open a flow to the backend", key.client.addrPort(), errStray)
 	}
 	if p.flows.Len() >= o.MaxFlows {
 		p.evict()
@@ -281,7 +288,7 @@ func lasting(errno unix.Errno) bool { return errno != 0 && errno != unix.EAGAIN 
 func (f *flow) widen() {
 	if !f.wide {
 		f.wide = true
-		tune(int(f.fd), flowBuffer)
+		tune(int(f.fd), flowBuffer, flowBuffer)
 	}
 }
 

@@ -79,7 +79,7 @@ func TestLargerBuffersAreKept(t *testing.T) { onEach(t, testLargerBuffersAreKept
 
 func testLargerBuffersAreKept(t *testing.T, e engine) {
 	needroot.Check(t)
-	const large = 8 * frontendBuffer
+	const large = 2 * frontendSendBuffer
 	inherited := listen(t, "127.0.0.1")
 	fd := descriptor(t, inherited)
 	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, large))

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -188,6 +189,121 @@ func testFlowOutlivesItsSourceAddress(t *testing.T, e engine) {
 	if s := r.Stats(); s.Abandoned != 1 || s.Flows != 1 || s.Dropped != 0 {
 		t.Errorf("%v; want one flow abandoned, one there, and nothing dropped", s)
 	}
+}
+
+// While the host has no IPv6 address on the way to the backend that is ready, the kernel has a flow speak from ::1, which
+// nobody answers to. It gives way to one that speaks from the address once that is there.
+func TestFlowWithoutAnAddressIsReplaced(t *testing.T) { onEach(t, testFlowWithoutAnAddressIsReplaced) }
+
+func testFlowWithoutAnAddressIsReplaced(t *testing.T, e engine) {
+	address := netip.MustParsePrefix("fd00::1/64")
+	for _, c := range []struct {
+		name      string
+		tentative bool
+	}{{"none", false}, {"tentative", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			var told reports
+			host, container := newNamespace(t), newNamespace(t)
+			must(t, host.Sysctl("ipv6/conf/default/addr_gen_mode", "1")) // no link-local address
+			must(t, host.Sysctl("ipv6/conf/default/dad_transmits", "600"))
+			cable(t, "wire0", host, "198.18.0.1/24", container, "fd00::2/64")
+			must(t, host.Do(func() error {
+				wire, err := netlink.LinkByName("wire0")
+				if err != nil {
+					return err
+				}
+				if c.tentative {
+					return netlink.AddrAdd(wire, &netlink.Addr{IPNet: prefixOf(address)}) // and its route
+				}
+				return netlink.RouteAdd(&netlink.Route{LinkIndex: wire.Attrs().Index, Dst: prefixOf(address.Masked())})
+			}))
+			backend := openIn(t, container, "udp", &net.UDPAddr{IP: net.ParseIP("fd00::2")}, nil)
+			frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+			r := e.newRelayOn(t, frontend, addressOf(backend), Options{Report: told.add})
+			clock := new(clock).set(r)
+			serveIn(t, host, r)
+			client := openIn(t, host, "udp", nil, net.UDPAddrFromAddrPort(addressOf(frontend)))
+			lost := func(total uint64) {
+				t.Helper()
+				send(t, client, []byte("lost"))
+				waitFor(t, "datagram", func() bool { return r.Stats().DatagramsIn == total })
+			}
+			lost(1)
+			clock.advance(probePause)
+			lost(2)
+			if c.tentative {
+				must(t, host.RemoveAddress("wire0", address))
+			}
+			must(t, host.Up("wire0", address))
+			lost(3) // in the pause
+			clock.advance(probePause)
+			for range 2 {
+				if from := exchange(t, client, backend, []byte("hello")); from.Addr() != address.Addr() {
+					t.Errorf("the flow speaks from %v, want %v", from.Addr(), address.Addr())
+				}
+				clock.advance(probePause)
+			}
+			if s := r.Stats(); s.Abandoned != 1 || s.Flows != 1 || s.Dropped != 0 || told.count(errStray) != 1 {
+				t.Errorf("%v, %d reports; want one flow abandoned and one there, and one report", s, told.count(errStray))
+			}
+		})
+	}
+}
+
+func prefixOf(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// Clients that have vanished from a network of this host, with answers for as much as the kernel keeps of each, do not
+// keep the answers to others out. The portable relay waits for room.
+func TestVanishedClientsLeaveRoom(t *testing.T) {
+	const vanished, datagrams, size = 48, 3, 60_000 // 8 MiB hold what is kept of 39
+	host, world := newNamespace(t), newNamespace(t)
+	cable(t, "wire0", host, "198.18.0.1/24", world, "198.18.0.2/24")
+	backend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 1)}, nil)
+	r := eventLoop.newRelayOn(t, frontend, addressOf(backend), Options{})
+	serveIn(t, host, r)
+	client := openIn(t, world, "udp", nil, net.UDPAddrFromAddrPort(r.address))
+	exchange(t, client, backend, []byte("before"))
+
+	var flows []netip.AddrPort
+	for i := range vanished {
+		address := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}), 32)
+		must(t, world.Up("wire0", address))
+		gone := openIn(t, world, "udp", &net.UDPAddr{IP: address.Addr().AsSlice()}, net.UDPAddrFromAddrPort(r.address))
+		send(t, gone, []byte("hello"))
+		flows = append(flows, expect(t, backend, []byte("hello")))
+		must(t, world.RemoveAddress("wire0", address))
+	}
+	must(t, host.Do(func() error { return forgetNeighbours("wire0") }))
+	exchange(t, client, backend, []byte("still there"))
+	before := r.Stats().DatagramsOut
+	for range datagrams {
+		for _, flow := range flows {
+			reply(t, backend, pattern(size), flow)
+		}
+	}
+	waitFor(t, "answers to nobody", func() bool { return r.Stats().DatagramsOut == before+vanished*datagrams })
+	for range 30 {
+		exchange(t, client, backend, []byte("and still"))
+	}
+	if s := r.Stats(); s.Dropped != 0 {
+		t.Errorf("%v; want none dropped", s)
+	}
+}
+
+// forgetNeighbours has the addresses behind an interface be asked for again.
+func forgetNeighbours(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	all, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+	for i := range all {
+		err = errors.Join(err, netlink.NeighDel(&all[i]))
+	}
+	return err
 }
 
 // Routes that keep datagrams from the backend for a while cost these, and no flow: it goes on from the same port.

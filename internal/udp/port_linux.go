@@ -111,7 +111,7 @@ func (p *Port) ready() (err error) {
 	if err := readyFrontend(p.frontend); err != nil {
 		return err
 	}
-	tune(p.frontend, frontendBuffer)
+	tune(p.frontend, frontendBuffer, frontendSendBuffer)
 	return nil
 }
 

@@ -467,3 +467,35 @@ func testStatsFromReport(t *testing.T, e engine) {
 	reply(t, backend, pattern(65527), flow) // more than IPv4 carries
 	waitFor(t, "report", func() bool { return dropped.Load() == 1 })
 }
+
+// A missing route costs each datagram one send, once it has been found out by a second.
+func TestMissingRouteCostsOneSend(t *testing.T) {
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, p, kernel := newScripted(t, addressOf(backend), Options{Report: told.add})
+	clock := new(clock).set(r)
+	client := dial(t, r.address)
+	exchange(t, client, backend, []byte("before"))
+	sends := 0
+	kernel.script(func(s *scripted) {
+		s.failSend = func(fd int, _ *unix.Mmsghdr) unix.Errno {
+			if fd == p.frontend {
+				return 0
+			}
+			sends++
+			return unix.EHOSTUNREACH
+		}
+	})
+	for dropped, want := range []int{2, 3, 4, 6, 7} {
+		if dropped == 3 {
+			clock.advance(probePause)
+		}
+		send(t, client, []byte("lost"))
+		waitFor(t, "drop", func() bool { return r.Stats().Dropped == uint64(dropped+1) })
+		kernel.script(func(*scripted) {
+			if sends != want {
+				t.Errorf("%d sends for %d datagrams, want %d", sends, dropped+1, want)
+			}
+		})
+	}
+}

@@ -156,7 +156,10 @@ func (r *Portable) countLostBy(conn *net.UDPConn, before *atomic.Uint32) {
 // flow finds the flow of key, or opens it.
 func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 	if f := r.find(key); f != nil {
-		return f, nil
+		if !f.stray || !r.prober.settled(r.now(), r.freshSource) {
+			return f, nil
+		}
+		r.abandon(f)
 	}
 	conn, number, err := r.dial(key.client)
 	if err != nil {
@@ -168,12 +171,17 @@ func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 		return nil, err
 	}
 	f.number = number
+	if f.stray = r.prober.stray(r.backend.Addr(), r.now(), func() netip.Addr { return sourceOf(conn) }); f.stray {
+		r.fail("open a flow to the backend", key.client, errStray)
+	}
 	if !r.admit(f) {
 		r.closeFlow(f)
 		return nil, net.ErrClosed
 	}
 	return f, nil
 }
+
+func (r *Portable) freshSource() (netip.Addr, error) { return freshSource(r.backend) }
 
 // find refreshes the flow before the lock is left, so that the sweeper cannot close it under the datagram.
 func (r *Portable) find(key portableKey) *portableFlow {

@@ -24,6 +24,7 @@ type portableFlow struct {
 	flows.Tracking[portableKey]
 	conn    *net.UDPConn  // connected to the backend
 	number  uint16        // its source port, if it is of the pool
+	stray   bool          // it has no address that an answer could go to
 	inbox   *inbox        // how conn is read
 	control []byte        // control message that makes replies leave from key.asked, with room for their traffic class
 	heard   bool          // the backend has answered
@@ -67,7 +68,7 @@ func (r *Portable) forward(datagram []byte, key portableKey, tos uint8) {
 			return
 		}
 		if faulty := r.prober.faulty(err, r.now(), func() netip.Addr { return sourceOf(f.conn) },
-			func() (netip.Addr, error) { return freshSource(r.backend) }); faulty {
+			r.freshSource); faulty {
 			r.abandon(f)
 			if try == 1 {
 				r.fail("send to the backend, from another port then", key.client, err)
@@ -87,7 +88,8 @@ func (r *Portable) send(f *portableFlow, datagram, control []byte) error {
 		return nil
 	}
 	r.count.countRefusal(first)
-	if !fromICMP(first) {
+	now := r.now()
+	if !r.prober.maybeOfAnother(first, now) {
 		return first
 	}
 	err := f.send(datagram, control)
@@ -97,6 +99,7 @@ func (r *Portable) send(f *portableFlow, datagram, control []byte) error {
 		return nil
 	}
 	r.count.countRefusal(err)
+	r.prober.failedAgain(first, err, now)
 	return err
 }
 

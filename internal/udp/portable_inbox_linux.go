@@ -94,7 +94,7 @@ func (in *inbox) read(fd uintptr) bool {
 	}
 	if in.burst && !in.wide { // as late as this: most flows never have several at a time
 		in.wide = true
-		tuneSingle(int(fd), flowBuffer)
+		tuneSingle(int(fd), flowBuffer, flowBuffer)
 	}
 	in.burst = true
 	return true

@@ -64,7 +64,7 @@ func room(t *testing.T, fd int) int {
 func mostRoom(t *testing.T, buffer int) int {
 	t.Helper()
 	fd := descriptor(t, listen(t, "127.0.0.1"))
-	tuneSingle(fd, buffer)
+	tuneSingle(fd, buffer, buffer)
 	return room(t, fd)
 }
 

@@ -67,12 +67,14 @@ func (l *lane) sendAgain(i int, errno unix.Errno) {
 func (l *lane) retry(message []unix.Mmsghdr, first unix.Errno) unix.Errno {
 	p := l.out.port
 	p.count.countRefusal(first)
-	if !fromICMP(first) {
+	now := p.now(l.loop)
+	if !p.prober.maybeOfAnother(first, now) {
 		return first
 	}
 	_, errno := p.kernel.send(l.out.socket(), message)
 	if errno != 0 {
 		p.count.countRefusal(errno)
+		p.prober.failedAgain(first, errno, now)
 		return errno
 	}
 	p.count.retried.Add(1)

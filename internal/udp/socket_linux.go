@@ -23,21 +23,27 @@ import (
 const (
 	frontendBuffer = 4 << 20
 	flowBuffer     = 1 << 20
+
+	// frontendSendBuffer is far more than is under way to clients that are there. What is sent to one that has vanished
+	// from a network of this host is kept until its address is given up, for 3 s and up to 208 KiB of each
+	// (net.ipv4.neigh.default.unres_qlen_bytes): with 8 MiB, as the kernel counts, 48 of them kept every answer to others
+	// out, and 300 have room in these 64.
+	frontendSendBuffer = 32 << 20
 )
 
 // tune makes a socket ready for bursts: it passes them up as blocks, tells what it had no room for, and has room for
 // many. Each of these is better to have than not, and none is needed: old kernels lack the first, and past
 // net.core.rmem_max the last takes CAP_NET_ADMIN.
-func tune(fd, buffer int) {
+func tune(fd, receive, send int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
-	tuneSingle(fd, buffer)
+	tuneSingle(fd, receive, send)
 }
 
 // tuneSingle is tune for a socket of which datagrams are received one by one.
-func tuneSingle(fd, buffer int) {
+func tuneSingle(fd, receive, send int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
-	enlarge(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, buffer, "rmem_max")
-	enlarge(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, buffer, "wmem_max")
+	enlarge(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, receive, "rmem_max")
+	enlarge(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, send, "wmem_max")
 }
 
 // enlarge gives a socket a buffer of that size, unless it has a larger one: its opener's, or the system's default. The
@@ -149,7 +155,7 @@ func readyPortable(frontend *net.UDPConn) error {
 		failed = readyFrontend(int(fd))
 		// It receives datagram by datagram. Where the kernel does not know this there is nothing to undo.
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 0)
-		tuneSingle(int(fd), frontendBuffer)
+		tuneSingle(int(fd), frontendBuffer, frontendSendBuffer)
 	})
 	return errors.Join(err, failed)
 }
