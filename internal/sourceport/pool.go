@@ -29,15 +29,32 @@ type Pool struct {
 	of     ports
 	next   int // place of the first that was never given, and from each to the next
 	stride int
-	unused int // how many there are
-	back   []returned
+	unused int     // how many there are
+	back   resting // what was given back
+	taken  resting // what others had when it was tried
 }
 
-// returned is a port that was given back.
-type returned struct {
-	port uint16
-	when time.Time
+// resting are ports that are left alone, and since when, longest first.
+type resting []struct {
+	port  uint16
+	since time.Time
 }
+
+func (r *resting) add(port uint16, now time.Time) {
+	*r = append(*r, struct {
+		port  uint16
+		since time.Time
+	}{port, now})
+}
+
+func (r *resting) remove() (port uint16) {
+	port = (*r)[0].port
+	*r = (*r)[1:]
+	return port
+}
+
+// rested says whether the first has rested for long enough.
+func (r resting) rested(now time.Time) bool { return len(r) > 0 && now.Sub(r[0].since) >= rest }
 
 // UDP is this process's pool.
 var UDP = &Pool{read: usable}
@@ -55,8 +72,8 @@ func (p *Pool) Size() (size, of int) {
 	return all.part(poolPart).size, all.all
 }
 
-// Take gives a port: one that has rested, or if need be the one that has rested longest. Zero: there is none. Return
-// gives it back.
+// Take gives a port: one that has rested, or if need be the one that has rested longest of those that were given back.
+// Zero: there is none. Return gives it back, or Taken if it turned out not to be free.
 func (p *Pool) Take(need bool) uint16 {
 	now := time.Now()
 	part := p.read(now).part(poolPart)
@@ -64,6 +81,9 @@ func (p *Pool) Take(need bool) uint16 {
 	defer p.mu.Unlock()
 	if !p.of.equal(part) {
 		p.begin(part)
+	}
+	if need && len(p.back) > 0 {
+		return p.back.remove()
 	}
 	for p.unused > 0 {
 		place := p.next
@@ -73,29 +93,34 @@ func (p *Pool) Take(need bool) uint16 {
 			return port
 		}
 	}
-	rested := len(p.back) > max(1, min(restBehind, p.of.size/4)) || len(p.back) > 0 && now.Sub(p.back[0].when) >= rest
-	if !rested && (!need || len(p.back) == 0) {
+	switch {
+	case p.back.rested(now) || len(p.back) > max(1, min(restBehind, p.of.size/4)):
+		return p.back.remove()
+	case p.taken.rested(now):
+		return p.taken.remove()
+	default:
 		return 0
 	}
-	port := p.back[0].port
-	p.back = p.back[1:]
-	return port
 }
 
-// Return gives a port back: its socket is closed, or it was not free. Zero, as Take gives, and what is not of the range
-// any more are ignored.
-func (p *Pool) Return(port uint16) {
+// Return gives a port back whose socket is closed. Zero, as Take gives, and what is not of the range any more are ignored.
+func (p *Pool) Return(port uint16) { p.put(&p.back, port) }
+
+// Taken tells that somebody else has a port.
+func (p *Pool) Taken(port uint16) { p.put(&p.taken, port) }
+
+func (p *Pool) put(r *resting, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of.has(port) {
-		p.back = append(p.back, returned{port, time.Now()})
+		r.add(port, time.Now())
 	}
 }
 
 // begin has all ports be unused. Each process begins elsewhere, and strides by another step, so that it does not meet
 // what others hold all in a row.
 func (p *Pool) begin(of ports) {
-	p.of, p.unused, p.back = of, of.size, nil
+	p.of, p.unused, p.back, p.taken = of, of.size, nil, nil
 	if of.size < 2 {
 		p.next, p.stride = 0, 0
 		return

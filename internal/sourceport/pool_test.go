@@ -50,6 +50,22 @@ func TestPool(t *testing.T) {
 			}
 			expect(false, first)
 			expect(false, 0)
+
+			time.Sleep(rest)
+			for range behind {
+				p.Take(false)
+			}
+			for range behind + 1 { // which is no rest for what was given back
+				p.Taken(last)
+			}
+			p.Return(first)
+			expect(false, 0)
+			expect(true, first)
+			expect(true, 0)
+			time.Sleep(rest)
+			p.Return(first)
+			expect(false, last)
+			expect(true, first)
 		})
 	}
 }

@@ -33,7 +33,7 @@ func shareOfPorts(flows int) (most, guests int) {
 }
 
 // fromNumber opens a socket by dial: from a source port of the pool, or for a guest from one that the kernel chooses,
-// which is zero. Need is whether it may be one that has not rested.
+// which is zero. Need is that there will be no other try: it may be one that has not rested, or the kernel's for whoever.
 func fromNumber[S any](pool *sourceport.Pool, need, guest bool, dial func(number uint16) (S, error)) (
 	socket S, number uint16, err error) {
 	for range numberTries {
@@ -43,17 +43,18 @@ func fromNumber[S any](pool *sourceport.Pool, need, guest bool, dial func(number
 		if socket, err = dial(number); err == nil {
 			return socket, number, nil
 		}
-		pool.Return(number)
 		if errors.Is(err, syscall.EADDRINUSE) {
+			pool.Taken(number)
 			continue
 		}
+		pool.Return(number)
 		if !refusedBind(err) {
 			return socket, 0, err
 		}
 		guest = true // a sandbox, which may let the kernel choose
 		break
 	}
-	if !guest {
+	if !guest && !need {
 		return socket, 0, errNoNumber
 	}
 	socket, err = dial(0)

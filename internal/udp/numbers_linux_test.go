@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -120,6 +121,42 @@ func testPortsShareHalfOfTheRange(t *testing.T, e engine) {
 				openIn(t, host.host, "udp", nil, loopbackAt(53))
 			}
 		})
+	}
+}
+
+// Others take the whole pool while a port has flows: it goes on to serve each new client at the expense of its own, and
+// the others keep theirs.
+func TestPoolTakenByOthers(t *testing.T) { onEach(t, testPoolTakenByOthers) }
+
+func testPoolTakenByOthers(t *testing.T, e engine) {
+	const ports, half, mine, clients = 80, 40, 8, 60
+	var told reports
+	host := newRangeOf(t, ports)
+	pool := sourceport.NewPool(host.first, host.last)
+	r := host.serve(t, e, 5001, pool, Options{MaxFlows: half, guests: 1, Report: told.add})
+	for range mine {
+		host.ask(t, r)
+	}
+	others := 0
+	for port := int(host.last) - half + 1; port <= int(host.last); port++ {
+		must(t, host.host.Do(func() error {
+			conn, err := net.ListenUDP("udp", loopbackAt(port))
+			if errors.Is(err, unix.EADDRINUSE) {
+				return nil
+			}
+			if err == nil {
+				others++
+				closeAfter(t, conn)
+			}
+			return err
+		}))
+	}
+	for range clients {
+		host.ask(t, r)
+	}
+	s := r.Stats()
+	if others != half-mine || s.Flows == 0 || s.Flows > mine || s.Dropped != 0 || told.count(errNoNumber) == 0 {
+		t.Errorf("%v beside %d of others; want 1 to %d flows beside %d, and none dropped", s, others, mine, half-mine)
 	}
 }
 
