@@ -21,6 +21,7 @@ import (
 	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/relay"
 	"github.com/portsplice/portsplice/internal/status"
+	"github.com/portsplice/portsplice/internal/worker"
 )
 
 // version is set by the Makefile.
@@ -30,6 +31,10 @@ var version = "unknown"
 var log = journal.New()
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "worker" {
+		work()
+		return
+	}
 	dockerd := status.Adopt()
 	if err := enoughDescriptors(); err != nil {
 		fail(dockerd, err)
@@ -59,6 +64,9 @@ func main() {
 	if r.Ended != nil {
 		go func() { fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, <-r.Ended)) }()
 	}
+	if reason := os.Getenv("PORTSPLICE_NO_WORKER"); reason != "" {
+		c.Warnings = append(c.Warnings, "the port is served without a worker: "+reason)
+	}
 	for _, warning := range c.Warnings {
 		log.Print(journal.Warning, "portsplice: "+warning+"\n")
 	}
@@ -71,6 +79,17 @@ func main() {
 	select {} // the port is served all the same
 }
 
+// work serves the ports of all shims that come.
+func work() {
+	err := exitOnSignals()
+	if err == nil {
+		err = worker.Run(version)
+	}
+	if err != nil {
+		fail(nil, err)
+	}
+}
+
 // start opens or adopts the frontend's socket and serves it.
 func start(c config.Config) (*relay.Relay, error) {
 	open := func() (*listener.Socket, error) { return listener.Open(c.Protocol, c.Frontend) }
@@ -81,7 +100,7 @@ func start(c config.Config) (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return relay.Start(c, socket, failurelog.New(log).Report)
+	return new(relay.Host).Start(c, socket, failurelog.New(log).Report)
 }
 
 // fail tells dockerd, and whoever reads standard error, why the port is not served, and ends the program.

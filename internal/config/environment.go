@@ -20,8 +20,10 @@ var uses = map[listener.Protocol][]string{
 	listener.SCTP: {"dial-timeout"},
 }
 
-// others are variables with the prefix that are not options: of builds that measure themselves, and of the tests.
-var others = []string{"PORTSPLICE_CPUPROFILE", "PORTSPLICE_TEST_BACKEND"}
+// others are variables with the prefix that are not options: of the shim, of builds that measure themselves, and of the
+// tests.
+var others = []string{"PORTSPLICE_WORKER", "PORTSPLICE_NO_WORKER", "PORTSPLICE_PROGRAM", "PORTSPLICE_CPUPROFILE",
+	"PORTSPLICE_TEST_BACKEND"}
 
 // fromEnvironment sets the options that the protocol uses and the command line did not set. The warnings are of
 // variables that nothing reads.

@@ -23,6 +23,9 @@ type Log struct {
 	stderr          int
 	journal, syslog string // the sockets' paths
 
+	closing sync.RWMutex // held while stderr is used
+	closed  bool
+
 	once sync.Once // for what follows
 	null bool      // nobody can read stderr
 
@@ -30,9 +33,12 @@ type Log struct {
 	socket int // -1 until the first line, which it is opened for
 }
 
-// New makes a Log. It opens nothing before the first line.
-func New() *Log {
-	return &Log{stderr: 2, journal: "/run/systemd/journal/socket", syslog: "/dev/log", socket: -1}
+// New makes a Log for this process's standard error. It opens nothing before the first line.
+func New() *Log { return For(2) }
+
+// For is New for the standard error of another process, a descriptor that Close will close.
+func For(stderr int) *Log {
+	return &Log{stderr: stderr, journal: "/run/systemd/journal/socket", syslog: "/dev/log", socket: -1}
 }
 
 // Write writes a failure, which is a line. It waits for a standard error that is not read.
@@ -40,6 +46,11 @@ func (l *Log) Write(line []byte) (int, error) {
 	if l.unread() {
 		l.send(Warning, string(line))
 		return len(line), nil
+	}
+	l.closing.RLock()
+	defer l.closing.RUnlock()
+	if l.closed {
+		return 0, os.ErrClosed
 	}
 	return unix.Write(l.stderr, line) // an os.File would take SIGPIPE for a reason to end
 }
@@ -50,7 +61,7 @@ func (l *Log) Print(p Priority, line string) {
 		l.send(p, line)
 		return
 	}
-	_, _ = unix.Write(l.stderr, []byte(line)) // there is nobody to tell
+	_, _ = l.Write([]byte(line)) // there is nobody to tell
 }
 
 // PrintLast writes the line of a process that is about to end. It waits for a standard error that is not read for a
@@ -78,6 +89,21 @@ func (l *Log) PrintLast(line string) {
 	}
 }
 
+// Close closes what the Log has open, once nobody waits for a standard error that is not read. What is written later is
+// lost.
+func (l *Log) Close() {
+	l.closing.Lock()
+	defer l.closing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unread() // so that nobody looks later
+	l.closed = true
+	_ = unix.Close(l.stderr) // nothing is left to be written
+	if l.socket >= 0 {
+		_ = unix.Close(l.socket)
+	}
+}
+
 // unread says whether standard error is /dev/null.
 func (l *Log) unread() bool {
 	l.once.Do(func() {
@@ -95,6 +121,9 @@ func (l *Log) unread() bool {
 func (l *Log) send(p Priority, line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	if l.socket < 0 {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {

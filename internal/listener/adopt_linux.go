@@ -11,9 +11,15 @@ import (
 )
 
 // Adopt takes the socket that dockerd bound. Its errors say in what it is not what the protocol needs.
-func Adopt(p Protocol) (*Socket, error) {
-	s, err := adopt(socketFD, p)
+func Adopt(p Protocol) (*Socket, error) { return AdoptFD(socketFD, p) }
+
+// AdoptFD is Adopt where the socket has another number by now. It is taken also when that fails.
+func AdoptFD(fd int, p Protocol) (*Socket, error) {
+	s, err := adopt(fd, p)
 	if err != nil {
+		if fd != socketFD {
+			_ = unix.Close(fd) // it is of no use
+		}
 		return nil, fmt.Errorf("-use-listen-fd: descriptor %d: %w", socketFD, err)
 	}
 	return s, nil

@@ -120,6 +120,12 @@ func (s *Socket) Take() int {
 	return fd
 }
 
+// Share gives another descriptor of the socket, which is the caller's to close.
+func (s *Socket) Share() (int, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, os.NewSyscallError("fcntl", err)
+}
+
 // Close closes the socket unless it was taken.
 func (s *Socket) Close() error {
 	if s.fd < 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/portsplice/portsplice/fallback"
 	"github.com/portsplice/portsplice/internal/config"
@@ -19,23 +20,58 @@ import (
 // Report is told of failures; see the Options of the engines.
 type Report = func(op string, client, backend netip.AddrPort, err error)
 
-// Relay serves a port from Start to the end of the process.
+// Relay is what serves a port.
 type Relay struct {
 	Engine string              // what moves the bytes: splice, fallback, udp, udp-portable or sctp
-	Stats  func() fmt.Stringer // the counters, as "name=value" words
+	Stats  func() fmt.Stringer // the port's counters, as "name=value" words
 	Ended  <-chan error        // receives why, if serving ever ends by itself; nil when it cannot
+	Close  func()              // frees the frontend's address; connections that exist go on
+	Abort  func()              // is Close, and resets the connections
+	Active func() uint64       // how many connections there are; zero where Close leaves none
+}
+
+// Host is what the ports of a process share: the event loops, and the engine for TCP that is on them. Its zero value is
+// ready; what no port needs is not made.
+type Host struct {
+	mu     sync.Mutex
+	group  *eventloop.Group
+	engine *splice.Engine
 }
 
 // Start serves the port that socket stands for, and owns the socket from then on.
-func Start(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) Start(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
 	switch c.Protocol {
 	case listener.UDP:
-		return startUDP(c, socket, report)
+		return h.startUDP(c, socket, report)
 	case listener.SCTP:
-		return startSCTP(c, socket, report)
+		return h.startSCTP(c, socket, report)
 	default:
-		return startTCP(c, socket, report)
+		return h.startTCP(c, socket, report)
 	}
+}
+
+// loops gives the event loops.
+func (h *Host) loops() (_ *eventloop.Group, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.group == nil {
+		h.group, err = eventloop.New(eventloop.Options{})
+	}
+	return h.group, err
+}
+
+// splice gives the engine.
+func (h *Host) splice() (*splice.Engine, error) {
+	group, err := h.loops()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.engine == nil {
+		h.engine, err = splice.On(group, splice.Options{})
+	}
+	return h.engine, err
 }
 
 var policies = map[config.Policy]splice.Policy{
@@ -44,11 +80,11 @@ var policies = map[config.Policy]splice.Policy{
 	config.Never:    splice.Never,
 }
 
-func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
 	if c.Engine == config.Fallback {
 		return startFallback(c, socket, report)
 	}
-	engine, err := splice.New(splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report})
+	engine, err := h.splice()
 	switch {
 	case err != nil && c.Engine == config.Auto: // whatever it is: no byte has moved
 		if !errors.Is(err, errors.ErrUnsupported) {
@@ -58,11 +94,23 @@ func startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
-	port, err := engine.Add(socket.Take(), c.Backend)
+	port, err := engine.AddWith(socket.Take(), c.Backend,
+		splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report})
 	if err != nil {
-		return nil, errors.Join(err, engine.Close())
+		return nil, err
 	}
-	return &Relay{Engine: "splice", Stats: func() fmt.Stringer { return engine.Stats() }, Ended: port.Ended()}, nil
+	return &Relay{
+		Engine: "splice",
+		Stats: func() fmt.Stringer {
+			own, all := port.Stats(), engine.Stats()
+			own.Loops, own.Pipes = all.Loops, all.Pipes
+			return own
+		},
+		Ended:  port.Ended(),
+		Close:  func() { _ = port.Close() }, // the listener is gone, whatever close(2) says
+		Abort:  func() { _ = port.Abort() },
+		Active: func() uint64 { return port.Stats().Active },
+	}, nil
 }
 
 func startFallback(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
@@ -75,7 +123,14 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	return &Relay{Engine: "fallback", Stats: func() fmt.Stringer { return engine.Stats() }, Ended: port.Ended()}, nil
+	return &Relay{
+		Engine: "fallback",
+		Stats:  func() fmt.Stringer { return engine.Stats() },
+		Ended:  port.Ended(),
+		Close:  func() { _ = port.Close() },
+		Abort:  func() { _ = engine.Close() },
+		Active: func() uint64 { return engine.Stats().Active },
+	}, nil
 }
 
 var blocks = map[config.Blocks]udp.Blocks{
@@ -84,7 +139,7 @@ var blocks = map[config.Blocks]udp.Blocks{
 	config.BlocksOff:  udp.BlocksOff,
 }
 
-func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
 	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report}
 	supported := udp.Supported()
 	switch {
@@ -93,7 +148,7 @@ func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	case supported != nil:
 		return nil, errors.Join(supported, socket.Close())
 	}
-	group, err := eventloop.New(eventloop.Options{})
+	group, err := h.loops()
 	switch {
 	case err != nil && c.Engine == config.Auto: // as for TCP
 		report("engine", netip.AddrPort{}, c.Backend, err)
@@ -103,10 +158,9 @@ func startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, 
 	}
 	port, err := udp.New(group, socket.Take(), c.Backend, options)
 	if err != nil {
-		group.Close()
 		return nil, err
 	}
-	return &Relay{Engine: "udp", Stats: func() fmt.Stringer { return port.Stats() }}, nil
+	return ofFlows("udp", func() fmt.Stringer { return port.Stats() }, nil, func() { _ = port.Close() }), nil
 }
 
 func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {
@@ -118,20 +172,33 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &Relay{Engine: "udp-portable", Stats: func() fmt.Stringer { return r.Stats() }, Ended: serve(r.Serve)}, nil
+	return ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, serve(r.Serve),
+		func() { _ = r.Close() }), nil
 }
 
-func startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
-	group, err := eventloop.New(eventloop.Options{})
+// ofFlows is a relay whose answers leave by the frontend, so that nothing is left once that is closed.
+func ofFlows(engine string, stats func() fmt.Stringer, ended <-chan error, closed func()) *Relay {
+	return &Relay{Engine: engine, Stats: stats, Ended: ended, Close: closed, Abort: closed,
+		Active: func() uint64 { return 0 }}
+}
+
+func (h *Host) startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+	group, err := h.loops()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
 	}
 	port, err := sctp.New(group, socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report})
 	if err != nil {
-		group.Close()
 		return nil, err
 	}
-	return &Relay{Engine: "sctp", Stats: func() fmt.Stringer { return port.Stats() }, Ended: port.Ended()}, nil
+	return &Relay{
+		Engine: "sctp",
+		Stats:  func() fmt.Stringer { return port.Stats() },
+		Ended:  port.Ended(),
+		Close:  port.Close,
+		Abort:  port.Abort,
+		Active: func() uint64 { return port.Stats().Active },
+	}, nil
 }
 
 func serve(run func() error) <-chan error {

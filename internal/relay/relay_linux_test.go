@@ -28,7 +28,7 @@ func TestWithoutSplice(t *testing.T) {
 			}
 			socket, err := listener.Open(c.Protocol, c.Frontend)
 			rig.Must(t, err)
-			rig.Forbid(t, unix.SYS_SPLICE, errno, func() { _, err = Start(c, socket, nil) })
+			rig.Forbid(t, unix.SYS_SPLICE, errno, func() { _, err = new(Host).Start(c, socket, nil) })
 			if !errors.Is(err, errors.ErrUnsupported) || !errors.Is(err, errno) {
 				t.Errorf("got %v; want an error that wraps %v and %v", err, errors.ErrUnsupported, errno)
 			}
@@ -43,7 +43,7 @@ func TestWithoutSplice(t *testing.T) {
 func TestBackendThatIsNone(t *testing.T) {
 	socket, err := listener.Open(listener.TCP, netip.AddrPortFrom(rig.Loopback, 0))
 	rig.Must(t, err)
-	if _, err := Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, nil); err == nil {
+	if _, err := new(Host).Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, nil); err == nil {
 		t.Error("a port without a backend was started")
 	}
 }

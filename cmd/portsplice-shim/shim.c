@@ -1,0 +1,371 @@
+//go:build ignore
+
+/*
+ * portsplice-shim is what dockerd starts for every published port in place of docker-proxy: the process that it wants
+ * to see, in a twelfth of the memory. It has the port served by the worker of its network namespace, user and build,
+ * which it starts if there is none, and waits until dockerd stops it. It decides nothing about the port: arguments,
+ * environment and descriptors go to the worker as they are. Whenever a worker is not to be had it becomes the program
+ * that serves one port by itself, by execve(2) with all that it was given.
+ *
+ * It keeps the port's socket, too. So a worker that dies takes no port along: the next one gets the socket, in whose
+ * queue clients wait meanwhile.
+ *
+ * docs/architecture.md draws it; package internal/worker is the other end and describes the messages.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	DOCKERD = 3,  /* the pipe on which dockerd waits for the answer */
+	LISTENER = 4, /* the port's socket, if dockerd bound it (-use-listen-fd) */
+
+	PATIENCE_MS = 2000, /* until a worker must have answered; dockerd gives up after 16 s */
+	GOODBYE_MS = 1000,  /* until a worker must have closed the port */
+	RETRY_MS = 5,       /* between two looks for a worker that another shim is starting */
+	DEATHS = 3,         /* of workers, within */
+	DEATHS_MS = 10000,  /* which mean that none will live */
+
+	MOST_STRINGS = IOV_MAX - 1,
+	ANSWER = 8192, /* the longest answer of a worker */
+};
+
+static char program[PATH_MAX]; /* the Go program */
+static char **arguments, **environment;
+static int argument_count;
+static int listener = -1; /* the port's socket */
+static int opened;	  /* by a worker */
+
+static volatile sig_atomic_t stopping, counters; /* asked for by signals, which come in pause_for only */
+static sigset_t usual;
+
+static void note(int signal)
+{
+	if (signal == SIGUSR1)
+		counters = 1;
+	else if (stopping != SIGINT)
+		stopping = signal;
+}
+
+static long now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* pause_for waits until a socket is ready (none is with -1), a signal comes, or the time is over (never with -1). */
+static void pause_for(int fd, long ms)
+{
+	struct pollfd ready = {fd, POLLIN, 0};
+	struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+	ppoll(&ready, 1, ms < 0 ? NULL : &time, &usual);
+}
+
+/* answer tells dockerd, in one write, and lets go of its pipe. */
+static void answer(const char *text, size_t length)
+{
+	static int given;
+	if (given++) /* descriptor 3 is something else by now */
+		return;
+	if (write(DOCKERD, text, length) < 0)
+		exit(1); /* dockerd has given up: nobody would ever stop this process */
+	close(DOCKERD);
+}
+
+/* fail tells dockerd why the port is not served, and ends. */
+static void fail(const char *what, const char *reason)
+{
+	char text[ANSWER];
+	int n = snprintf(text, sizeof text, "1\n%s: %s\n", what, reason);
+	answer(text, n < ANSWER ? n : ANSWER - 1);
+	exit(1);
+}
+
+/* by_itself has the port served in this process. The program logs the reason, if there is one. */
+static void by_itself(const char *reason)
+{
+	char *mode = getenv("PORTSPLICE_WORKER");
+	if (reason && mode && strcmp(mode, "require") == 0)
+		fail("PORTSPLICE_WORKER=require", reason);
+	if (reason)
+		setenv("PORTSPLICE_NO_WORKER", reason, 1);
+	char **list = calloc(argument_count + 2, sizeof *list);
+	if (!list)
+		fail("calloc", strerror(errno));
+	memcpy(list, arguments, argument_count * sizeof *list);
+	if (listener >= 0) {
+		dup2(listener, LISTENER);
+		fcntl(LISTENER, F_SETFD, 0);
+		if (opened)
+			list[argument_count] = "-use-listen-fd";
+	}
+	execv(program, list);
+	fail(program, strerror(errno));
+}
+
+/* find_program sets program: where PORTSPLICE_PROGRAM says, or beside this one. */
+static void find_program(void)
+{
+	char *named = getenv("PORTSPLICE_PROGRAM");
+	if (named) {
+		snprintf(program, sizeof program, "%s", named);
+		return;
+	}
+	ssize_t n = readlink("/proc/self/exe", program, sizeof program - sizeof "portsplice");
+	char *slash = n > 0 ? memrchr(program, '/', n) : NULL;
+	strcpy(slash ? slash + 1 : program, "portsplice");
+}
+
+/*
+ * rendezvous gives the worker's address: an abstract one, which exists in this network namespace only, for this user
+ * and this build of the program.
+ */
+static socklen_t rendezvous(struct sockaddr_un *address)
+{
+	struct stat file;
+	if (stat(program, &file) < 0)
+		return 0;
+	address->sun_family = AF_UNIX;
+	address->sun_path[0] = 0;
+	int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "portsplice/1/%u/%llx-%llx-%llx.%lx", geteuid(),
+			 (unsigned long long)file.st_dev, (unsigned long long)file.st_ino,
+			 (unsigned long long)file.st_mtim.tv_sec, file.st_mtim.tv_nsec);
+	return offsetof(struct sockaddr_un, sun_path) + 1 + n;
+}
+
+/* worker is what a child of this process becomes, with the socket on which it is asked. */
+static void worker(int rendezvous_socket)
+{
+	int null = open("/dev/null", O_RDWR);
+	for (int fd = 0; fd < 3; fd++)
+		dup2(null, fd);
+	dup2(rendezvous_socket, 3);
+	fcntl(3, F_SETFD, 0); /* if it was that already */
+	syscall(SYS_close_range, 4u, ~0u, 0u); /* where the kernel does not know it, what is here is close-on-exec */
+	if (chdir("/") < 0)
+		_exit(1);
+	sigprocmask(SIG_SETMASK, &usual, NULL);
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	execl(program, program, "worker", (char *)NULL);
+	_exit(1);
+}
+
+/* start_worker starts one that is nobody's child, unless another shim has bound the address before. */
+static void start_worker(struct sockaddr_un *address, socklen_t length)
+{
+	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return;
+	if (bind(s, (struct sockaddr *)address, length) == 0 && listen(s, SOMAXCONN) == 0) {
+		pid_t child = fork();
+		if (child == 0) {
+			setsid();
+			if (fork() == 0)
+				worker(s);
+			_exit(0);
+		}
+		if (child > 0)
+			waitpid(child, NULL, 0);
+	}
+	close(s);
+}
+
+/* reach connects to the worker. It gives -1, and why. */
+static int reach(long deadline, const char **why)
+{
+	for (;; pause_for(-1, RETRY_MS)) {
+		struct sockaddr_un address;
+		socklen_t length = rendezvous(&address);
+		if (length == 0) {
+			*why = "the program is not there";
+			return -1;
+		}
+		int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+		if (s < 0) {
+			*why = strerror(errno);
+			return -1;
+		}
+		struct timeval patience = {.tv_sec = PATIENCE_MS / 1000}; /* its queue may be full */
+		setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+		if (connect(s, (struct sockaddr *)&address, length) == 0) {
+			struct ucred who;
+			socklen_t size = sizeof who;
+			if (getsockopt(s, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && (who.uid == geteuid() || who.uid == 0))
+				return s;
+			*why = "another user has the worker's address";
+			close(s);
+			return -1;
+		}
+		int failed = errno;
+		close(s);
+		if (failed != ECONNREFUSED || now_ms() >= deadline) {
+			*why = strerror(failed);
+			return -1;
+		}
+		start_worker(&address, length);
+	}
+}
+
+/*
+ * ask sends all that there is to know of the port: a line, the arguments, and the variables that are for the program.
+ * It gives what hear does: 0 when the worker is gone, and -1 when it has not answered yet.
+ */
+static int ask(int s)
+{
+	struct iovec strings[MOST_STRINGS + 1];
+	char head[64];
+	int n = 0;
+	strings[n].iov_base = head;
+	strings[n++].iov_len = snprintf(head, sizeof head, "serve %d %d", argument_count - 1, listener < 0 ? 0 : 1 + opened) + 1;
+	for (int i = 1; i < argument_count && n < MOST_STRINGS; i++)
+		strings[n++] = (struct iovec){arguments[i], strlen(arguments[i]) + 1};
+	for (char **e = environment; *e && n < MOST_STRINGS; e++)
+		if (strncmp(*e, "PORTSPLICE_", 11) == 0)
+			strings[n++] = (struct iovec){*e, strlen(*e) + 1};
+
+	int fds[2] = {STDERR_FILENO, listener}, count = listener >= 0 ? 2 : 1;
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {0};
+	struct msghdr message = {.msg_iov = strings, .msg_iovlen = n, .msg_control = control};
+	message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+	*c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof *fds)};
+	memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
+	return sendmsg(s, &message, MSG_NOSIGNAL) < 0 ? 0 : -1;
+}
+
+/* hear receives a message, and the port's socket if it comes along. It gives 0 when the worker is gone. */
+static ssize_t hear(int s, char *text, size_t size)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+	struct iovec buffer = {text, size - 1};
+	struct msghdr message = {.msg_iov = &buffer, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	ssize_t n = recvmsg(s, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? -1 : 0;
+	text[n] = 0;
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(&listener, CMSG_DATA(c), sizeof listener), opened = 1;
+	return n;
+}
+
+/* served has a worker serve the port, and gives the connection to it. Without one it does not return. */
+static int served(void)
+{
+	long deadline = now_ms() + PATIENCE_MS;
+	while (!stopping) {
+		const char *why;
+		int s = reach(deadline, &why);
+		if (s < 0)
+			by_itself(why);
+		char text[ANSWER];
+		ssize_t n = ask(s);
+		for (long left; n < 0 && !stopping && (left = deadline - now_ms()) > 0; n = hear(s, text, sizeof text))
+			pause_for(s, left);
+		if (n > 0 && text[0] == '0')
+			return s;
+		close(s);
+		if (n > 0 && text[0] == '1') {
+			answer(text, n);
+			exit(1);
+		}
+		if (n > 0)
+			by_itself(text);
+		if (now_ms() >= deadline)
+			by_itself("the worker does not answer");
+	}
+	exit(0);
+}
+
+/* stop has the worker close the port: at once and with all its connections, or only to new ones. */
+static void stop(int s)
+{
+	char text[ANSWER];
+	const char *word = stopping == SIGINT ? "stop" : "close";
+	send(s, word, strlen(word), MSG_NOSIGNAL);
+	for (long deadline = now_ms() + GOODBYE_MS, left; (left = deadline - now_ms()) > 0;) {
+		pause_for(s, left);
+		if (hear(s, text, sizeof text) == 0)
+			break;
+	}
+	exit(0);
+}
+
+/* catch_signals has those that mean something come in pause_for, and nowhere else. */
+static void catch_signals(void)
+{
+	static const int ours[] = {SIGINT, SIGTERM, SIGUSR1};
+	sigset_t blocked;
+	sigprocmask(SIG_SETMASK, NULL, &usual);
+	blocked = usual;
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+		sigaddset(&blocked, ours[i]);
+		sigdelset(&usual, ours[i]);
+	}
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
+	struct sigaction act = {.sa_handler = note};
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+		sigaction(ours[i], &act, NULL);
+	signal(SIGHUP, SIG_IGN);  /* dockerd is told to reload by it */
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int is(int fd, mode_t type)
+{
+	struct stat file;
+	return fstat(fd, &file) == 0 && (file.st_mode & S_IFMT) == type;
+}
+
+int main(int argc, char **argv, char **envp)
+{
+	arguments = argv;
+	argument_count = argc;
+	environment = envp;
+	find_program();
+	char *mode = getenv("PORTSPLICE_WORKER");
+	if (!is(DOCKERD, S_IFIFO) || (mode && strcmp(mode, "off") == 0))
+		by_itself(NULL); /* a person's shell, or a person's word */
+	catch_signals();
+	if (is(LISTENER, S_IFSOCK))
+		listener = LISTENER;
+
+	int s = served();
+	answer("0\n", 2);
+	long deaths[DEATHS] = {0}; /* when the last workers died */
+	for (unsigned n = 0;;) {
+		char text[ANSWER];
+		pause_for(s, -1);
+		if (stopping)
+			stop(s);
+		if (counters) {
+			counters = 0;
+			send(s, "counters", 8, MSG_NOSIGNAL);
+		}
+		ssize_t heard = hear(s, text, sizeof text);
+		if (heard > 0)
+			exit(1); /* the port has ended by itself, and the worker has said why */
+		if (heard < 0)
+			continue;
+		close(s);
+		deaths[n++ % DEATHS] = now_ms();
+		if (n >= DEATHS && now_ms() - deaths[n % DEATHS] < DEATHS_MS)
+			by_itself("three workers died within ten seconds");
+		s = served();
+	}
+}

@@ -1,0 +1,160 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/failurelog"
+	"github.com/portsplice/portsplice/internal/journal"
+	"github.com/portsplice/portsplice/internal/listener"
+	"github.com/portsplice/portsplice/internal/relay"
+)
+
+// port is a published port that a shim stands for.
+type port struct {
+	worker *Worker
+	shim   *net.UnixConn
+	pid    int // the shim's
+	config config.Config
+	relay  *relay.Relay
+	log    *journal.Log
+	since  time.Time
+
+	asked chan struct{} // for the counters
+}
+
+// serve serves the port that a shim asks for. The connection is the port's unless it fails.
+func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) error {
+	r, err := parse(message, fds)
+	if err != nil {
+		closeAll(fds)
+		return err
+	}
+	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now(),
+		asked: make(chan struct{}, 1)}
+	if err := p.start(r); err != nil {
+		p.log.Close()
+		return err
+	}
+	w.add(p)
+	go p.printCounters()
+	go p.follow() // on a stack that has not grown by all this
+	return nil
+}
+
+// start has the port served, and tells the shim so.
+func (p *port) start(r *request) (err error) {
+	p.config, err = config.Parse(r.arguments, r.environment, io.Discard)
+	switch {
+	case errors.Is(err, config.ErrHelp), err == nil && p.config.Version:
+		err = declined{errors.New("a question of a person")}
+	case err != nil:
+	case r.origin == bound && !p.config.UseListenFD:
+		closeAll([]int{r.socket}) // something of a person's shell
+		r.origin = none
+	}
+	if err != nil {
+		closeAll([]int{r.socket})
+		return err
+	}
+	p.log.Port = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol)
+	socket, err := open(p.config, r)
+	if err != nil {
+		return err
+	}
+	shared, err := socket.Share()
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	defer closeAll([]int{shared})
+	p.relay, err = p.worker.host.Start(p.config, socket, failurelog.New(p.log).Report)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if r.origin == none {
+		rights = unix.UnixRights(shared)
+	}
+	_, _, err = p.shim.WriteMsgUnix([]byte(ready), rights, nil)
+	if err == nil {
+		err = p.shim.SetReadDeadline(time.Time{})
+	}
+	if err != nil { // the shim has given up
+		p.relay.Abort()
+	}
+	return err
+}
+
+func open(c config.Config, r *request) (*listener.Socket, error) {
+	switch {
+	case r.origin != none:
+		return listener.AdoptFD(r.socket, c.Protocol)
+	case c.UseListenFD:
+		return nil, errors.New("-use-listen-fd: descriptor 4: no socket was handed over")
+	default:
+		return listener.Open(c.Protocol, c.Frontend)
+	}
+}
+
+// follow does what the shim says, until it has said that the port is to end.
+func (p *port) follow() {
+	ended := make(chan struct{})
+	go p.watch(ended)
+	p.listen()
+	close(ended)
+	close(p.asked)
+	_ = p.shim.Close() // which tells the shim that it is done
+	// Connections live on. Nobody waits for their end, but for the worker's own.
+	for p.relay.Active() > 0 {
+		time.Sleep(time.Second)
+	}
+	p.worker.remove(p)
+	p.log.Close()
+}
+
+func (p *port) listen() {
+	var word [16]byte
+	for {
+		n, err := p.shim.Read(word[:])
+		switch {
+		case err == nil && string(word[:n]) == "counters":
+			select {
+			case p.asked <- struct{}{}:
+			default: // the answer to the last question is not read
+			}
+		case err == nil && string(word[:n]) == "stop":
+			p.relay.Abort()
+			return
+		default: // "close", or the shim was killed
+			p.relay.Close()
+			return
+		}
+	}
+}
+
+// watch tells the shim if the port ends by itself.
+func (p *port) watch(ended <-chan struct{}) {
+	select {
+	case <-ended:
+	case why := <-p.relay.Ended:
+		why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
+		p.log.Print(journal.Error, fmt.Sprintf("portsplice: %v\n", why))
+		_ = answer(p.shim, fail, why)
+	}
+}
+
+// printCounters prints them whenever the shim asks. A standard error that is not read keeps nobody else waiting.
+func (p *port) printCounters() {
+	for _, warning := range p.config.Warnings {
+		p.log.Print(journal.Warning, "portsplice: "+warning+"\n")
+	}
+	for range p.asked {
+		p.log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", p.relay.Engine, p.relay.Stats()))
+	}
+}

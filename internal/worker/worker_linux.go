@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/relay"
+)
+
+// rendezvousFD is where the shim puts the socket on which the worker is asked.
+const rendezvousFD = 3
+
+const (
+	// linger is how long a worker without ports waits for another.
+	linger = 10 * time.Second
+	// patience is how long whoever connects may take to say what for.
+	patience = 2 * time.Second
+)
+
+// Worker serves ports for shims.
+type Worker struct {
+	version  string
+	began    time.Time
+	listener *net.UnixListener
+	host     relay.Host
+
+	mu      sync.Mutex
+	ports   map[*port]struct{} // that are served, or have connections
+	ending  *time.Timer        // runs while there are none
+	reserve *os.File           // gives up its descriptor to refuse a shim when there is no other
+}
+
+// Run is the worker's process, of the program's version. It returns when the last port has gone, and its connections.
+func Run(version string) error {
+	unix.CloseOnExec(rendezvousFD)
+	file := os.NewFile(rendezvousFD, "rendezvous")
+	l, err := net.FileListener(file) // a duplicate
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("worker: descriptor %d: %w (the shim starts workers)", rendezvousFD, err)
+	}
+	listener, ok := l.(*net.UnixListener)
+	if !ok {
+		return fmt.Errorf("worker: descriptor %d is not a unix socket (the shim starts workers)", rendezvousFD)
+	}
+	w := &Worker{version: version, began: time.Now(), listener: listener, ports: make(map[*port]struct{})}
+	w.reserve, _ = os.Open(os.DevNull)
+	w.ending = time.AfterFunc(linger, w.end)
+	return w.accept()
+}
+
+// accept takes whoever connects, until the worker ends.
+func (w *Worker) accept() error {
+	for pause := time.Duration(0); ; {
+		conn, err := w.listener.AcceptUnix()
+		switch {
+		case err == nil:
+			pause = 0
+			go w.meet(conn)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, unix.EMFILE) && w.refuse():
+		default: // no memory, or no descriptor on the whole host
+			pause = min(max(2*pause, time.Millisecond), time.Second)
+			time.Sleep(pause)
+		}
+	}
+}
+
+// refuse tells the next shim that there are no descriptors left.
+func (w *Worker) refuse() bool {
+	if w.reserve == nil {
+		return false
+	}
+	_ = w.reserve.Close()
+	conn, err := w.listener.AcceptUnix()
+	if err == nil {
+		_ = answer(conn, fail, errCut)
+		_ = conn.Close()
+	}
+	w.reserve, _ = os.Open(os.DevNull)
+	return err == nil
+}
+
+// end ends the worker if it has no ports. A shim that connects meanwhile finds nobody, and starts another.
+func (w *Worker) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.ports) == 0 {
+		_ = w.listener.Close()
+	}
+}
+
+// meet hears what somebody wants who has connected.
+func (w *Worker) meet(conn *net.UnixConn) {
+	peer, err := permitted(conn)
+	if err == nil {
+		err = conn.SetReadDeadline(time.Now().Add(patience))
+	}
+	if err != nil {
+		_ = answer(conn, decline, err)
+		_ = conn.Close()
+		return
+	}
+	message, fds, err := receive(conn)
+	switch string(message) {
+	case "list":
+		w.reply(conn, w.List())
+	case "stats":
+		w.reply(conn, w.Totals())
+	default:
+		if err == nil {
+			err = w.serve(conn, peer, message, fds)
+		}
+		if err == nil {
+			return // the port has the connection
+		}
+		_ = answer(conn, verdictOf(err), err)
+	}
+	_ = conn.Close()
+}
+
+// permitted gives the peer's process, if its user may ask.
+func permitted(conn *net.UnixConn) (pid int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var peer *unix.Ucred
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	switch {
+	case errors.Join(err, failed) != nil:
+		return 0, errors.Join(err, failed)
+	case peer.Uid != 0 && int(peer.Uid) != os.Geteuid():
+		return 0, fmt.Errorf("the worker of user %d does not serve user %d", os.Geteuid(), peer.Uid)
+	}
+	return int(peer.Pid), nil
+}
+
+// add registers a port, and remove forgets it.
+func (w *Worker) add(p *port) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ports[p] = struct{}{}
+	w.ending.Stop()
+}
+
+func (w *Worker) remove(p *port) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.ports, p)
+	if len(w.ports) == 0 {
+		w.ending.Reset(linger)
+	}
+}
+
+// The verdicts on a request.
+const (
+	ready   = "0\n"
+	fail    = "1\n"
+	decline = "-"
+)
+
+// answer tells a shim the verdict, and the reason.
+func answer(conn *net.UnixConn, verdict string, reason error) error {
+	text := verdict + reason.Error()
+	if verdict == fail {
+		text += "\n"
+	}
+	_, err := conn.Write([]byte(text))
+	return err
+}
+
+// declined is an error after which the shim is to serve the port alone.
+type declined struct{ error }
+
+func verdictOf(err error) string {
+	if d := (declined{}); errors.As(err, &d) || errors.Is(err, errTooLong) {
+		return decline
+	}
+	return fail
+}
