@@ -15,7 +15,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -40,16 +39,16 @@ enum {
 	DEATHS = 3,         /* of workers, within */
 	DEATHS_MS = 10000,  /* which mean that none will live */
 
-	MOST_STRINGS = IOV_MAX - 1,
-	ANSWER = 8192, /* the longest answer of a worker */
+	MOST_STRINGS = 128, /* of a request */
 };
 
-static char program[PATH_MAX]; /* the Go program */
+static char program[1024]; /* the Go program */
 static char **arguments, **environment;
 static int argument_count;
 static int listener = -1; /* the port's socket */
 static int opened;	  /* by a worker */
 
+static char text[1024]; /* the answer of a worker, or to dockerd */
 static volatile sig_atomic_t stopping, counters; /* asked for by signals, which come in pause_for only */
 static sigset_t usual;
 
@@ -77,12 +76,12 @@ static void pause_for(int fd, long ms)
 }
 
 /* answer tells dockerd, in one write, and lets go of its pipe. */
-static void answer(const char *text, size_t length)
+static void answer(const char *words, size_t length)
 {
 	static int given;
 	if (given++) /* descriptor 3 is something else by now */
 		return;
-	if (write(DOCKERD, text, length) < 0)
+	if (write(DOCKERD, words, length) < 0)
 		exit(1); /* dockerd has given up: nobody would ever stop this process */
 	close(DOCKERD);
 }
@@ -90,9 +89,9 @@ static void answer(const char *text, size_t length)
 /* fail tells dockerd why the port is not served, and ends. */
 static void fail(const char *what, const char *reason)
 {
-	char text[ANSWER];
-	int n = snprintf(text, sizeof text, "1\n%s: %s\n", what, reason);
-	answer(text, n < ANSWER ? n : ANSWER - 1);
+	char words[sizeof text];
+	snprintf(words, sizeof words, "1\n%s: %s\n", what, reason);
+	answer(words, strlen(words));
 	exit(1);
 }
 
@@ -123,7 +122,8 @@ static void find_program(void)
 {
 	char *named = getenv("PORTSPLICE_PROGRAM");
 	if (named) {
-		snprintf(program, sizeof program, "%s", named);
+		if (snprintf(program, sizeof program, "%s", named) >= (int)sizeof program)
+			fail("PORTSPLICE_PROGRAM", strerror(ENAMETOOLONG));
 		return;
 	}
 	ssize_t n = readlink("/proc/self/exe", program, sizeof program - sizeof "portsplice");
@@ -228,16 +228,18 @@ static int reach(long deadline, const char **why)
  */
 static int ask(int s)
 {
-	struct iovec strings[MOST_STRINGS + 1];
-	char head[64];
-	int n = 0;
-	strings[n].iov_base = head;
-	strings[n++].iov_len = snprintf(head, sizeof head, "serve %d %d", argument_count - 1, listener < 0 ? 0 : 1 + opened) + 1;
+	struct iovec strings[MOST_STRINGS];
+	char head[32];
+	int n = 1;
+	strings[0].iov_base = head;
+	strings[0].iov_len = snprintf(head, sizeof head, "serve %d %d", argument_count - 1, listener < 0 ? 0 : 1 + opened) + 1;
 	for (int i = 1; i < argument_count && n < MOST_STRINGS; i++)
 		strings[n++] = (struct iovec){arguments[i], strlen(arguments[i]) + 1};
 	for (char **e = environment; *e && n < MOST_STRINGS; e++)
 		if (strncmp(*e, "PORTSPLICE_", 11) == 0)
 			strings[n++] = (struct iovec){*e, strlen(*e) + 1};
+	if (n == MOST_STRINGS)
+		by_itself("there are too many arguments and variables");
 
 	int fds[2] = {STDERR_FILENO, listener}, count = listener >= 0 ? 2 : 1;
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {0};
@@ -249,11 +251,11 @@ static int ask(int s)
 	return sendmsg(s, &message, MSG_NOSIGNAL) < 0 ? 0 : -1;
 }
 
-/* hear receives a message, and the port's socket if it comes along. It gives 0 when the worker is gone. */
-static ssize_t hear(int s, char *text, size_t size)
+/* hear receives a message into text, and the port's socket if it comes along. It gives 0 when the worker is gone. */
+static ssize_t hear(int s)
 {
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-	struct iovec buffer = {text, size - 1};
+	struct iovec buffer = {text, sizeof text - 1};
 	struct msghdr message = {.msg_iov = &buffer, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	ssize_t n = recvmsg(s, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	if (n < 0)
@@ -274,9 +276,8 @@ static int served(void)
 		int s = reach(deadline, &why);
 		if (s < 0)
 			by_itself(why);
-		char text[ANSWER];
 		ssize_t n = ask(s);
-		for (long left; n < 0 && !stopping && (left = deadline - now_ms()) > 0; n = hear(s, text, sizeof text))
+		for (long left; n < 0 && !stopping && (left = deadline - now_ms()) > 0; n = hear(s))
 			pause_for(s, left);
 		if (n > 0 && text[0] == '0')
 			return s;
@@ -286,7 +287,7 @@ static int served(void)
 			exit(1);
 		}
 		if (n > 0)
-			by_itself(text);
+			by_itself(text + 1);
 		if (now_ms() >= deadline)
 			by_itself("the worker does not answer");
 	}
@@ -296,12 +297,11 @@ static int served(void)
 /* stop has the worker close the port: at once and with all its connections, or only to new ones. */
 static void stop(int s)
 {
-	char text[ANSWER];
 	const char *word = stopping == SIGINT ? "stop" : "close";
 	send(s, word, strlen(word), MSG_NOSIGNAL);
 	for (long deadline = now_ms() + GOODBYE_MS, left; (left = deadline - now_ms()) > 0;) {
 		pause_for(s, left);
-		if (hear(s, text, sizeof text) == 0)
+		if (hear(s) == 0)
 			break;
 	}
 	exit(0);
@@ -349,15 +349,14 @@ int main(int argc, char **argv, char **envp)
 	answer("0\n", 2);
 	long deaths[DEATHS] = {0}; /* when the last workers died */
 	for (unsigned n = 0;;) {
-		char text[ANSWER];
-		pause_for(s, -1);
+			pause_for(s, -1);
 		if (stopping)
 			stop(s);
 		if (counters) {
 			counters = 0;
 			send(s, "counters", 8, MSG_NOSIGNAL);
 		}
-		ssize_t heard = hear(s, text, sizeof text);
+		ssize_t heard = hear(s);
 		if (heard > 0)
 			exit(1); /* the port has ended by itself, and the worker has said why */
 		if (heard < 0)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,10 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
+	if err := buildShim(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return leakcheck.Run(m)
 }
 
@@ -83,12 +88,14 @@ type process struct {
 // run describes a start of the program.
 type run struct {
 	args   []string
-	env    []string
+	env    []string // beside this process's own
 	socket *os.File // descriptor 4; nil: none
 	shell  bool     // no status pipe
 	user   uint32   // 0: our own
 
-	descriptors int // RLIMIT_NOFILE; zero: this process's own
+	descriptors int    // RLIMIT_NOFILE; zero: this process's own
+	program     string // empty: the program; else a shim
+	bare        bool   // the environment is env alone
 }
 
 // engines are what moves TCP.
@@ -106,13 +113,17 @@ func arguments(protocol string, frontend, backend netip.AddrPort, more ...string
 // start starts the program and waits for its answer on the status pipe. It is killed when the test ends.
 func (r run) start(t *testing.T) *process {
 	t.Helper()
-	command := append([]string{program}, r.args...)
+	command := append([]string{cmp.Or(r.program, program)}, r.args...)
 	if r.descriptors > 0 {
 		command = append([]string{"sh", "-c", fmt.Sprintf("ulimit -n %d && exec \"$@\"", r.descriptors), "sh"}, command...)
 	}
 	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(buffer), began: time.Now()}
 	p.Stderr = p.stderr
-	p.Env = append(os.Environ(), r.env...)
+	p.Env = r.env
+	if !r.bare {
+		p.Env = append(os.Environ(), r.env...)
+	}
+	p.Env = slices.Clip(append(p.Env, "LANG=C")) // exec.Cmd takes none for this process's own
 	if r.user != 0 {
 		p.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.user, Gid: r.user}}
 	}

@@ -1,0 +1,447 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// buildShim builds the shim beside the program, by the compiler that the Makefile uses or else by the system's.
+func buildShim(dir string) error {
+	compiler := "cc"
+	if path, err := exec.LookPath("musl-gcc"); err == nil {
+		compiler = path
+	}
+	out, err := exec.Command(compiler, "-static", "-Os", "-Wl,-z,norelro", "-o", filepath.Join(dir, "portsplice-shim"),
+		"../portsplice-shim/shim.c").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", compiler, err, out)
+	}
+	return nil
+}
+
+// lab is a copy of the shim and the program, which has a worker of its own.
+type lab struct{ dir string }
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t.TempDir()}
+	must(t, os.Chmod(l.dir, 0o755))
+	for _, name := range []string{"portsplice", "portsplice-shim"} {
+		l.install(t, name)
+	}
+	t.Cleanup(func() {
+		for _, pid := range l.workers(t) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end by itself
+		}
+		until(t, "the workers have ended", func() bool { return len(l.workers(t)) == 0 })
+	})
+	return l
+}
+
+// install copies a program, as a package manager does: the name gets another file.
+func (l *lab) install(t *testing.T, name string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
+	must(t, err)
+	fresh := filepath.Join(l.dir, name+".new")
+	must(t, os.WriteFile(fresh, b, 0o755))
+	must(t, os.Rename(fresh, filepath.Join(l.dir, name)))
+}
+
+// run is a start of the shim, with nothing else in its environment: it would be in the memory of its process.
+func (l *lab) run(r run) run {
+	r.bare = true
+	r.program = filepath.Join(l.dir, "portsplice-shim")
+	return r
+}
+
+// workers are the processes, of whichever build.
+func (l *lab) workers(t *testing.T) (pids []int) {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	want := filepath.Join(l.dir, "portsplice") + "\x00worker\x00"
+	for _, line := range lines {
+		if b, err := os.ReadFile(line); err == nil && string(b) == want {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))
+			must(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func (l *lab) worker(t *testing.T) int {
+	t.Helper()
+	pids := l.workers(t)
+	if len(pids) != 1 {
+		t.Fatalf("there are workers %v, want one", pids)
+	}
+	return pids[0]
+}
+
+// publish has a port served, in front of that backend.
+func (l *lab) publish(t *testing.T, protocol string, backend netip.AddrPort, more ...string) (*process, netip.AddrPort) {
+	t.Helper()
+	frontend := freePort(t, protocol, ours())
+	return l.run(run{args: arguments(protocol, frontend, backend, more...)}).serve(t), frontend
+}
+
+// alone says whether a shim has become the program.
+func (p *process) alone(t *testing.T) bool {
+	t.Helper()
+	target, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Process.Pid))
+	must(t, err)
+	return filepath.Base(target) == "portsplice"
+}
+
+// TestShimAndWorker: ports of every protocol have one worker; a port's own process is small, and the counters are the
+// port's own.
+func TestShimAndWorker(t *testing.T) {
+	l := newLab(t)
+	for _, protocol := range []string{"tcp", "udp"} {
+		for i := range 3 {
+			p, frontend := l.publish(t, protocol, echo(t, protocol, ours()))
+			if kB := p.privateKB(t); kB > 16 { // before any signal: the kernel puts up to 3 kB on the stack for it
+				t.Errorf("%d kB of private memory, want at most 16", kB)
+			}
+			for range i + 1 {
+				exchange(t, dial(t, protocol, frontend), "hello")
+			}
+			counter, want := "accepted", strconv.Itoa(i+1)
+			if protocol == "udp" {
+				counter = "datagrams-in"
+			}
+			until(t, "the port's connections are counted", func() bool { return p.counters(t)[counter] == want })
+			if p.alone(t) {
+				t.Error("the port is served without a worker")
+			}
+			if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.Process.Pid)); err != nil || len(threads) != 1 {
+				t.Errorf("%d threads, %v; want 1", len(threads), err)
+			}
+		}
+	}
+	l.worker(t)
+}
+
+// TestShimRefuses: what is wrong with a port is dockerd's to hear, and ends the shim.
+func TestShimRefuses(t *testing.T) {
+	l := newLab(t)
+	_, taken := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{arguments("tcp", taken, netip.AddrPortFrom(ours(), 1), "-x"), "flag provided but not defined: -x"},
+		{arguments("tcp", taken, netip.AddrPortFrom(ours(), 1)), "address already in use"},
+		{arguments("tcp", freePort(t, "tcp", ours()), netip.AddrPortFrom(ours(), 1), "-use-listen-fd"),
+			"-use-listen-fd: descriptor 4: no socket was handed over"},
+	} {
+		p := l.run(run{args: c.args}).start(t)
+		if !strings.HasPrefix(p.status, "1\n") || !strings.Contains(p.status, c.want) {
+			t.Errorf("the status is %q, want 1 and %q", p.status, c.want)
+		}
+		if code := p.ends(t); code != 1 {
+			t.Errorf("exit status %d, want 1", code)
+		}
+	}
+	exchange(t, dial(t, "tcp", taken), "hello")
+}
+
+// TestShimVersion: a question of a person is answered by the program.
+func TestShimVersion(t *testing.T) {
+	out, err := exec.Command(filepath.Join(newLab(t).dir, "portsplice-shim"), "-version").Output()
+	if must(t, err); string(out) != "portsplice version 1.2.3\n" {
+		t.Errorf("printed %q", out)
+	}
+}
+
+// TestShimStops: SIGINT ends the port and its connections before the shim ends: dockerd may bind the address again at
+// once, as it does when a container is restarted. (Docker 29 binds UDP without SO_REUSEADDR.)
+func TestShimStops(t *testing.T) {
+	const rounds = 50
+	l := newLab(t)
+	for _, protocol := range []string{"tcp", "udp"} {
+		backend, frontend := echo(t, protocol, ours()), freePort(t, protocol, ours())
+		for range rounds {
+			p := l.run(run{args: arguments(protocol, frontend, backend)}).serve(t)
+			conn, err := net.Dial(protocol, frontend.String())
+			must(t, err)
+			must(t, conn.SetDeadline(time.Now().Add(timeout)))
+			exchange(t, conn, "hello")
+			p.signalled(t, syscall.SIGINT)
+			if protocol == "tcp" {
+				if _, err := conn.Read(make([]byte, 1)); err == nil {
+					t.Fatal("the connection lives on")
+				}
+			} else {
+				held, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(frontend))
+				must(t, err)
+				must(t, held.Close())
+			}
+			must(t, conn.Close())
+		}
+	}
+	l.worker(t)
+}
+
+// TestShimHandover: the socket of dockerd 29 is nobody's once the port has ended.
+func TestShimHandover(t *testing.T) {
+	l := newLab(t)
+	for range 20 {
+		fd, frontend := bindBehindFilter(t, unix.SOCK_DGRAM)
+		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
+		socket := os.NewFile(uintptr(fd), "socket")
+		p := l.run(run{args: arguments("udp", frontend, echo(t, "udp", ours()), "-use-listen-fd"), socket: socket}).serve(t)
+		must(t, socket.Close())
+		exchange(t, dial(t, "udp", frontend), "hello")
+		p.signalled(t, syscall.SIGINT)
+		again, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(frontend))
+		must(t, err)
+		must(t, again.Close())
+	}
+}
+
+// TestShimTerminated: when dockerd has ended (SIGTERM is its Pdeathsig), or somebody has killed the shim, the address is
+// free at once and connections live on.
+func TestShimTerminated(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			l := newLab(t)
+			backend := echo(t, "tcp", ours())
+			p, frontend := l.publish(t, "tcp", backend)
+			conn := dial(t, "tcp", frontend)
+			exchange(t, conn, "before")
+			kill(t, p, signal)
+			var again *process
+			until(t, "the address is free", func() bool {
+				again = l.run(run{args: arguments("tcp", frontend, backend)}).start(t)
+				return again.status == "0\n"
+			})
+			exchange(t, conn, "still there")
+			exchange(t, dial(t, "tcp", frontend), "the next port")
+			kill(t, again, syscall.SIGTERM)
+			exchange(t, conn, "and still")
+		})
+	}
+}
+
+// kill ends a shim whose connections live on. Its standard error is the worker's meanwhile, so that is not waited for.
+func kill(t *testing.T, p *process, signal syscall.Signal) {
+	t.Helper()
+	must(t, p.Process.Signal(signal))
+	_, err := p.Process.Wait()
+	must(t, err)
+}
+
+// TestWorkerKilled: a worker that dies takes no port along. Clients that connect meanwhile wait and are served.
+func TestWorkerKilled(t *testing.T) {
+	const ports = 20
+	l := newLab(t)
+	var frontends []netip.AddrPort
+	var shims []*process
+	for i := range ports {
+		protocol := []string{"tcp", "udp"}[i%2]
+		p, frontend := l.publish(t, protocol, echo(t, protocol, ours()))
+		shims, frontends = append(shims, p), append(frontends, frontend)
+	}
+	for range 2 {
+		before := l.worker(t)
+		must(t, syscall.Kill(before, syscall.SIGKILL))
+		for i := 0; i < ports; i += 2 {
+			exchange(t, dial(t, "tcp", frontends[i]), "hello")
+		}
+		until(t, "another worker serves", func() bool { w := l.workers(t); return len(w) == 1 && w[0] != before })
+		for i := 1; i < ports; i += 2 {
+			answers(t, frontends[i])
+		}
+	}
+	for _, p := range shims {
+		p.signalled(t, syscall.SIGINT)
+	}
+}
+
+// answers waits until a UDP port does: what a worker had taken when it died is lost.
+func answers(t *testing.T, frontend netip.AddrPort) {
+	t.Helper()
+	conn := dial(t, "udp", frontend)
+	until(t, "the port answers", func() bool {
+		_, err := conn.Write([]byte("hello"))
+		must(t, err)
+		must(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		_, err = conn.Read(make([]byte, 8))
+		return err == nil
+	})
+}
+
+// TestWorkersDie: where no worker lives the port is served without one, and one line says so.
+func TestWorkersDie(t *testing.T) {
+	l := newLab(t)
+	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	var dead []int
+	until(t, "the shim gives up", func() bool {
+		for _, pid := range l.workers(t) {
+			if !slices.Contains(dead, pid) {
+				dead = append(dead, pid)
+				must(t, syscall.Kill(pid, syscall.SIGKILL))
+			}
+		}
+		return p.alone(t)
+	})
+	if len(dead) < 3 { // some before they served the port
+		t.Errorf("%d workers died, want 3", len(dead))
+	}
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	until(t, "a line says why", func() bool { return len(p.log()) > 0 })
+	want := "portsplice: the port is served without a worker: three workers died within ten seconds\n"
+	if log := p.log(); len(log) != 1 || log[0] != want {
+		t.Errorf("the log is %q, want %q", log, want)
+	}
+	p.signalled(t, syscall.SIGTERM)
+}
+
+// TestWorkerHangs: a port that starts while the worker stands still is served without it, long before dockerd gives up.
+// When it goes on it does not serve what has been given up.
+func TestWorkerHangs(t *testing.T) {
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	_, served := l.publish(t, "tcp", backend)
+	worker := l.worker(t)
+	must(t, syscall.Kill(worker, syscall.SIGSTOP))
+	p, frontend := l.publish(t, "tcp", backend)
+	if !p.alone(t) {
+		t.Error("a worker serves the port")
+	}
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	must(t, syscall.Kill(worker, syscall.SIGCONT))
+	exchange(t, dial(t, "tcp", served), "hello")
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	p.signalled(t, syscall.SIGTERM)
+	until(t, "nobody listens", func() bool {
+		conn, err := net.Dial("tcp", frontend.String())
+		if err == nil {
+			must(t, conn.Close())
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+}
+
+// TestLastPort: the worker ends once the last port and the last connection are gone.
+func TestLastPort(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	conn, err := net.Dial("tcp", frontend.String())
+	must(t, err)
+	must(t, conn.SetDeadline(time.Now().Add(timeout)))
+	exchange(t, conn, "hello")
+	kill(t, p, syscall.SIGTERM)
+	exchange(t, conn, "hello")
+	must(t, conn.Close())
+	until(t, "the worker has ended", func() bool { return len(l.workers(t)) == 0 })
+}
+
+// TestUpgrade: a new build has a worker of its own, and nothing of the old one's is cut.
+func TestUpgrade(t *testing.T) {
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	_, frontend := l.publish(t, "tcp", backend)
+	conn := dial(t, "tcp", frontend)
+	exchange(t, conn, "hello")
+	l.install(t, "portsplice")
+	_, another := l.publish(t, "tcp", backend)
+	exchange(t, dial(t, "tcp", another), "new")
+	exchange(t, dial(t, "tcp", frontend), "old")
+	exchange(t, conn, "old")
+	if got := len(l.workers(t)); got != 2 {
+		t.Errorf("%d workers, want one for each build", got)
+	}
+}
+
+// TestWorkerOption: PORTSPLICE_WORKER says whether there is to be one.
+func TestWorkerOption(t *testing.T) {
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	t.Run("off", func(t *testing.T) {
+		frontend := freePort(t, "tcp", ours())
+		p := l.run(run{args: arguments("tcp", frontend, backend), env: []string{"PORTSPLICE_WORKER=off"}}).serve(t)
+		if !p.alone(t) || len(l.workers(t)) != 0 {
+			t.Error("a worker serves the port")
+		}
+		exchange(t, dial(t, "tcp", frontend), "hello")
+	})
+	t.Run("require", func(t *testing.T) {
+		frontend := freePort(t, "tcp", ours())
+		p := l.run(run{args: arguments("tcp", frontend, backend),
+			env: []string{"PORTSPLICE_WORKER=require", "PORTSPLICE_PROGRAM=/none"}}).start(t)
+		if want := "1\nPORTSPLICE_WORKER=require: the program is not there\n"; p.status != want {
+			t.Errorf("the status is %q, want %q", p.status, want)
+		}
+		if code := p.ends(t); code != 1 {
+			t.Errorf("exit status %d, want 1", code)
+		}
+	})
+}
+
+// TestWorkerWithoutDescriptors: dockerd hears the reason, and the ports that are served do not notice.
+func TestWorkerWithoutDescriptors(t *testing.T) {
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	_, served := l.publish(t, "tcp", backend)
+	conn := dial(t, "tcp", served)
+	exchange(t, conn, "hello")
+	worker := l.worker(t)
+	for _, spare := range []int{0, 1, 2, 3} { // for the connection, its standard error, the port's socket
+		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", worker))
+		must(t, err)
+		var limit unix.Rlimit
+		must(t, unix.Prlimit(worker, unix.RLIMIT_NOFILE, nil, &limit))
+		limit.Cur = uint64(len(open) + spare)
+		must(t, unix.Prlimit(worker, unix.RLIMIT_NOFILE, &limit, nil))
+		p := l.run(run{args: arguments("tcp", freePort(t, "tcp", ours()), backend)}).start(t)
+		if !strings.HasPrefix(p.status, "1\n") || !strings.Contains(p.status, "descriptors") &&
+			!strings.Contains(p.status, "too many open files") {
+			t.Errorf("%d to spare: the status is %q, want 1 and that descriptors have run out", spare, p.status)
+		}
+		if code := p.ends(t); code != 1 {
+			t.Errorf("exit status %d, want 1", code)
+		}
+		exchange(t, conn, "hello")
+	}
+	if l.worker(t) != worker {
+		t.Error("the worker has died")
+	}
+}
+
+// TestWorkerInheritsNothing: what dockerd waits for the end of is closed, and so is what a person has open.
+func TestWorkerInheritsNothing(t *testing.T) {
+	l := newLab(t)
+	l.publish(t, "tcp", echo(t, "tcp", ours())) // which has waited for the end of the status pipe
+	worker := l.worker(t)
+	for fd, want := range map[int]string{0: os.DevNull, 1: os.DevNull, 2: os.DevNull} {
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", worker, fd)); got != want || err != nil {
+			t.Errorf("descriptor %d is %s, %v; want %s", fd, got, err, want)
+		}
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", worker))
+	must(t, err)
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if parent, session := fields[1], fields[3]; parent == strconv.Itoa(os.Getpid()) || session != strconv.Itoa(worker) &&
+		session == strconv.Itoa(os.Getpid()) {
+		t.Errorf("parent %s, session %s", parent, session)
+	}
+}
