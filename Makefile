@@ -10,6 +10,7 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 
 # Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it; a
 # DNS server; and what the benchmarks compare with, and the clients and servers that others wrote.
+SHIM_PACKAGES  := musl-tools
 E2E_PACKAGES   := docker.io rootlesskit slirp4netns uidmap
 SCTP_PACKAGES  := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES   := dnsmasq-base
@@ -22,11 +23,18 @@ UDP_CLIENTS := internal/udp/clients
 ROOT := $(filter 0,$(shell id -u))
 
 .PHONY: build run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
-	clean e2e-packages sctp-packages udp-packages bench-packages
+	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
-# The program that dockerd starts is paid for once per port: static, without cgo and without symbols.
+# What dockerd starts is paid for once per port: the shim, by the smallest C library that is there.
+SHIM_CC    := $(firstword $(shell command -v musl-gcc cc gcc))
+SHIM_FLAGS := -static -Os -s -Wall -Wextra -Wl,-z,norelro
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplice ./cmd/portsplice
+ifneq ($(SHIM_CC),)
+	$(SHIM_CC) $(SHIM_FLAGS) -o bin/portsplice-shim cmd/portsplice-shim/shim.c
+else
+	@echo "left out, because there is no C compiler: bin/portsplice-shim (apt-get install musl-tools)"
+endif
 
 # What portsplice does, without docker.
 run: build
@@ -41,12 +49,14 @@ test: unit
 	@echo "make e2e (installs and starts dockerd)"
 endif
 
-unit:
+unit: $(if $(ROOT),shim-packages)
 	$(GO) test -race -count=1 ./...
 
 # A real dockerd, in a network namespace of its own, with our program as its proxy.
-e2e: build e2e-packages
-	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice
+e2e: shim-packages build e2e-packages
+	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice-shim
+	$(GO) test -tags e2e -count=1 -timeout 10m -run 'WalkThrough|KilledDaemon' ./internal/e2e \
+		-args -proxy $(CURDIR)/bin/portsplice
 
 # Programs that people run, a DNS server and QUIC, through the proxy.
 test-udp: build udp-packages
@@ -57,11 +67,12 @@ test-sctp: build sctp-packages
 	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
 	internal/sctp/uml/run bin/sctp.test -test.v -program $(CURDIR)/bin/portsplice
 
+shim-packages: PACKAGES = $(SHIM_PACKAGES)
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-e2e-packages sctp-packages udp-packages bench-packages:
+shim-packages e2e-packages sctp-packages udp-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }

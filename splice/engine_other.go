@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+
+	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
 // Engine exists on Linux only.
@@ -22,6 +24,9 @@ func Supported() error { return errNotLinux }
 
 // New returns an error that wraps errors.ErrUnsupported.
 func New(Options) (*Engine, error) { return nil, errNotLinux }
+
+// On returns an error that wraps errors.ErrUnsupported.
+func On(*eventloop.Group, Options) (*Engine, error) { return nil, errNotLinux }
 
 // Add returns an error that wraps errors.ErrUnsupported.
 func (*Engine) Add(int, netip.AddrPort) (*Port, error) { return nil, errNotLinux }

@@ -39,7 +39,7 @@ enum {
 	DEATHS = 3,         /* of workers, within */
 	DEATHS_MS = 10000,  /* which mean that none will live */
 
-	MOST_STRINGS = 128, /* of a request */
+	MOST_STRINGS = 64, /* of a request */
 };
 
 static char program[1024]; /* the Go program */
@@ -122,13 +122,29 @@ static void find_program(void)
 {
 	char *named = getenv("PORTSPLICE_PROGRAM");
 	if (named) {
-		if (snprintf(program, sizeof program, "%s", named) >= (int)sizeof program)
+		if (strlen(named) >= sizeof program)
 			fail("PORTSPLICE_PROGRAM", strerror(ENAMETOOLONG));
+		strcpy(program, named);
 		return;
 	}
 	ssize_t n = readlink("/proc/self/exe", program, sizeof program - sizeof "portsplice");
 	char *slash = n > 0 ? memrchr(program, '/', n) : NULL;
 	strcpy(slash ? slash + 1 : program, "portsplice");
+}
+
+/*
+ * number writes a separator and a number, in hexadecimal, and gives its end. (The frame of printf(3) would be a third of
+ * this process's memory for ever.)
+ */
+static char *number(char *at, char before, unsigned long long n)
+{
+	int digits = 1;
+	for (unsigned long long rest = n; rest >>= 4;)
+		digits++;
+	*at = before;
+	for (int i = digits; i > 0; n >>= 4)
+		at[i--] = "0123456789abcdef"[n & 15];
+	return at + 1 + digits;
 }
 
 /*
@@ -142,10 +158,13 @@ static socklen_t rendezvous(struct sockaddr_un *address)
 		return 0;
 	address->sun_family = AF_UNIX;
 	address->sun_path[0] = 0;
-	int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "portsplice/1/%u/%llx-%llx-%llx.%lx", geteuid(),
-			 (unsigned long long)file.st_dev, (unsigned long long)file.st_ino,
-			 (unsigned long long)file.st_mtim.tv_sec, file.st_mtim.tv_nsec);
-	return offsetof(struct sockaddr_un, sun_path) + 1 + n;
+	char *end = stpcpy(address->sun_path + 1, "portsplice/1");
+	end = number(end, '/', geteuid());
+	end = number(end, '/', file.st_dev);
+	end = number(end, '-', file.st_ino);
+	end = number(end, '-', file.st_mtim.tv_sec);
+	end = number(end, '.', file.st_mtim.tv_nsec);
+	return end - (char *)address;
 }
 
 /* worker is what a child of this process becomes, with the socket on which it is asked. */
@@ -228,11 +247,14 @@ static int reach(long deadline, const char **why)
  */
 static int ask(int s)
 {
-	struct iovec strings[MOST_STRINGS];
+	static struct iovec strings[MOST_STRINGS];
 	char head[32];
 	int n = 1;
 	strings[0].iov_base = head;
-	strings[0].iov_len = snprintf(head, sizeof head, "serve %d %d", argument_count - 1, listener < 0 ? 0 : 1 + opened) + 1;
+	char *end = number(stpcpy(head, "serve"), ' ', argument_count - 1);
+	end = number(end, ' ', listener < 0 ? 0 : 1 + opened);
+	*end = 0;
+	strings[0].iov_len = end + 1 - head;
 	for (int i = 1; i < argument_count && n < MOST_STRINGS; i++)
 		strings[n++] = (struct iovec){arguments[i], strlen(arguments[i]) + 1};
 	for (char **e = environment; *e && n < MOST_STRINGS; e++)

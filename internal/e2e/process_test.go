@@ -70,6 +70,11 @@ func running(t *testing.T, path string) (found []process) {
 	return found
 }
 
+// isWorker says whether the process serves the ports of the program under test, if that is the shim.
+func (p process) isWorker() bool {
+	return len(p.args) == 2 && p.args[0] == filepath.Join(filepath.Dir(program), "portsplice") && p.args[1] == "worker"
+}
+
 // runs reports whether the process executes the file at path. A process that has ended executes nothing.
 func (p process) runs(t *testing.T, path string) bool {
 	t.Helper()

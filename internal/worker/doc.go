@@ -7,9 +7,11 @@
 //
 //	portsplice/1/UID/DEVICE-INODE-SECONDS.NANOSECONDS
 //
-// with the version of the messages, the user, and the file of the program and its time (hexadecimal): a new build has a
+// with the version of the messages, the user, and the file of the program and its time: a new build has a
 // worker of its own, and the old one ends with its ports. The shim that can bind the name starts the worker with that
 // socket as descriptor 3. Both ends check with SO_PEERCRED that the other's user is their own, or root.
+//
+// Numbers are hexadecimal, here and below.
 //
 // # Messages
 //

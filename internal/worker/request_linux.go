@@ -86,7 +86,7 @@ func parse(message []byte, fds []int) (*request, error) {
 	all := strings.Split(strings.TrimSuffix(string(message), "\x00"), "\x00")
 	r := request{socket: -1}
 	var count int
-	if _, err := fmt.Sscanf(all[0], "serve %d %d", &count, &r.origin); err != nil || count < 0 || count > len(all)-1 ||
+	if _, err := fmt.Sscanf(all[0], "serve %x %x", &count, &r.origin); err != nil || count < 0 || count > len(all)-1 ||
 		r.origin < none || r.origin > lost {
 		return nil, fmt.Errorf("not a request: %s", strconv.Quote(all[0]))
 	}

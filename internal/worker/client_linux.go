@@ -1,0 +1,84 @@
+package worker
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ask sends a question ("list" or "stats") to every worker of this network namespace that answers this process's user, and
+// gives the answers. Workers that have ended meanwhile, or belong to others, are left out.
+func Ask[T List | Totals](question string) ([]T, error) {
+	names, err := rendezvousNames()
+	if err != nil {
+		return nil, err
+	}
+	var answers []T
+	for _, name := range names {
+		var answer T
+		err := ask(name, question, &answer)
+		switch {
+		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrPermission):
+		case err != nil:
+			return nil, fmt.Errorf("worker %s: %w", name, err)
+		default:
+			answers = append(answers, answer)
+		}
+	}
+	return answers, nil
+}
+
+// rendezvousNames finds the names at which workers are asked (/proc/net/unix, see unix_seq_show in net/unix/af_unix.c).
+func rendezvousNames() (names []string, err error) {
+	file, err := os.Open("/proc/net/unix")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // it was read only
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		const listening = "00010000" // __SO_ACCEPTCON, the flags of a socket that listens
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 8 && fields[3] == listening && strings.HasPrefix(fields[7], "@portsplice/") {
+			names = append(names, fields[7])
+		}
+	}
+	return names, lines.Err()
+}
+
+func ask(name, question string, answer any) error {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // all was said
+	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte(question)); err != nil {
+		return err
+	}
+	var line []byte
+	for part := make([]byte, piece); ; {
+		n, err := conn.Read(part)
+		line = append(line, part[:n]...)
+		if errors.Is(err, io.EOF) || err == nil && n == 0 {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if reason, refused := strings.CutPrefix(string(line), decline); refused {
+		return fmt.Errorf("%w: %s", os.ErrPermission, reason)
+	}
+	return json.Unmarshal(line, answer)
+}
