@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ type port struct {
 	log    *journal.Log
 	since  time.Time
 
-	asked chan struct{} // for the counters
+	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
 
 // serve serves the port that a shim asks for. The connection is the port's unless it fails.
@@ -36,14 +37,15 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 		closeAll(fds)
 		return err
 	}
-	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now(),
-		asked: make(chan struct{}, 1)}
+	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now()}
 	if err := p.start(r); err != nil {
 		p.log.Close()
 		return err
 	}
 	w.add(p)
-	go p.printCounters()
+	for _, warning := range p.config.Warnings {
+		go p.log.Print(journal.Warning, "portsplice: "+warning+"\n")
+	}
 	go p.follow() // on a stack that has not grown by all this
 	return nil
 }
@@ -104,11 +106,12 @@ func open(c config.Config, r *request) (*listener.Socket, error) {
 
 // follow does what the shim says, until it has said that the port is to end.
 func (p *port) follow() {
-	ended := make(chan struct{})
-	go p.watch(ended)
+	closed := make(chan struct{})
+	if p.relay.Ended != nil {
+		go p.watch(closed)
+	}
 	p.listen()
-	close(ended)
-	close(p.asked)
+	close(closed)
 	_ = p.shim.Close() // which tells the shim that it is done
 	// Connections live on. Nobody waits for their end, but for the worker's own.
 	for p.relay.Active() > 0 {
@@ -124,9 +127,8 @@ func (p *port) listen() {
 		n, err := p.shim.Read(word[:])
 		switch {
 		case err == nil && string(word[:n]) == "counters":
-			select {
-			case p.asked <- struct{}{}:
-			default: // the answer to the last question is not read
+			if p.printing.CompareAndSwap(false, true) {
+				go p.printCounters()
 			}
 		case err == nil && string(word[:n]) == "stop":
 			p.relay.Abort()
@@ -139,9 +141,9 @@ func (p *port) listen() {
 }
 
 // watch tells the shim if the port ends by itself.
-func (p *port) watch(ended <-chan struct{}) {
+func (p *port) watch(closed <-chan struct{}) {
 	select {
-	case <-ended:
+	case <-closed:
 	case why := <-p.relay.Ended:
 		why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
 		p.log.Print(journal.Error, fmt.Sprintf("portsplice: %v\n", why))
@@ -149,12 +151,8 @@ func (p *port) watch(ended <-chan struct{}) {
 	}
 }
 
-// printCounters prints them whenever the shim asks. A standard error that is not read keeps nobody else waiting.
+// printCounters prints them on the shim's standard error.
 func (p *port) printCounters() {
-	for _, warning := range p.config.Warnings {
-		p.log.Print(journal.Warning, "portsplice: "+warning+"\n")
-	}
-	for range p.asked {
-		p.log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", p.relay.Engine, p.relay.Stats()))
-	}
+	p.log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", p.relay.Engine, p.relay.Stats()))
+	p.printing.Store(false)
 }
