@@ -22,19 +22,23 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
+.PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
 	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
-# What dockerd starts is paid for once per port: the shim, by the smallest C library that is there.
-SHIM_CC    := $(firstword $(shell command -v musl-gcc cc gcc))
+# What dockerd starts is paid for once per port: the shim, with the smallest C library that is there. The program is static,
+# without cgo and without symbols.
 SHIM_FLAGS := -static -Os -s -Wall -Wextra -Wl,-z,norelro
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplice ./cmd/portsplice
-ifneq ($(SHIM_CC),)
-	$(SHIM_CC) $(SHIM_FLAGS) -o bin/portsplice-shim cmd/portsplice-shim/shim.c
-else
-	@echo "left out, because there is no C compiler: bin/portsplice-shim (apt-get install musl-tools)"
-endif
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplicectl ./cmd/portsplicectl
+	@compiler=$$(command -v musl-gcc || command -v cc) || { \
+		echo "left out, because there is no C compiler: bin/portsplice-shim (apt-get install musl-tools)"; exit; }; \
+	set -x; $$compiler $(SHIM_FLAGS) -o bin/portsplice-shim cmd/portsplice-shim/shim.c
+
+# The shim finds the program beside itself.
+PREFIX ?= /usr/local
+install: build
+	install -D -t $(DESTDIR)$(PREFIX)/bin bin/portsplice bin/portsplicectl $$(ls bin/portsplice-shim)
 
 # What portsplice does, without docker.
 run: build

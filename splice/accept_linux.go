@@ -120,6 +120,9 @@ func (ln *listener) take(l *loop) (n int, err error) {
 	for batch := ln.waiting(l); n < batch; {
 		// The backend's socket comes first: a client is only taken out of the queue when there are descriptors for
 		// both legs. Until then it waits there.
+		if ln.port.descriptors.Full() { // the rest is for other ports
+			return n, sysError("socket", unix.EMFILE)
+		}
 		back, errno := s.socket(l.kernel)
 		if scarce(errno) {
 			return n, sysError("socket", errno)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -22,7 +23,8 @@ type Engine struct {
 	shared  bool // the group is somebody else's
 	kernel  kernel
 	reserve reserve
-	pipes   atomic.Uint64 // open now
+	budget  *budget.Descriptors // of descriptors, if ports share any with others
+	pipes   atomic.Uint64       // open now
 
 	mu     sync.Mutex
 	closed bool
@@ -38,7 +40,7 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, unsupported("event loop", err)
 	}
-	e, err := On(group, o)
+	e, err := On(group, o, nil)
 	if err != nil {
 		group.Close()
 		return nil, err
@@ -47,8 +49,9 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// On is New on event loops that carry other protocols, too. It is for this module.
-func On(group *eventloop.Group, o Options) (*Engine, error) {
+// On is New on event loops that carry other protocols, too, with a budget of descriptors that may be nil. It is for this
+// module.
+func On(group *eventloop.Group, o Options, b *budget.Descriptors) (*Engine, error) {
 	if err := Supported(); err != nil {
 		return nil, err
 	}
@@ -58,6 +61,7 @@ func On(group *eventloop.Group, o Options) (*Engine, error) {
 		shared:  true,
 		kernel:  linux{},
 		reserve: newReserve(),
+		budget:  b,
 		ports:   make(map[*Port]struct{}),
 		loops:   make(map[*eventloop.Loop]*loop),
 	}, nil
@@ -86,6 +90,7 @@ func (e *Engine) add(listener int, backend netip.AddrPort, o Options) (*Port, er
 	}
 	p := &Port{engine: e, ended: make(chan error, 1)}
 	p.settings.Store(s)
+	p.descriptors.Of(e.budget)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

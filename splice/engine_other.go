@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -26,7 +27,7 @@ func Supported() error { return errNotLinux }
 func New(Options) (*Engine, error) { return nil, errNotLinux }
 
 // On returns an error that wraps errors.ErrUnsupported.
-func On(*eventloop.Group, Options) (*Engine, error) { return nil, errNotLinux }
+func On(*eventloop.Group, Options, *budget.Descriptors) (*Engine, error) { return nil, errNotLinux }
 
 // Add returns an error that wraps errors.ErrUnsupported.
 func (*Engine) Add(int, netip.AddrPort) (*Port, error) { return nil, errNotLinux }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/sourceport"
 )
@@ -18,6 +19,8 @@ type Port struct {
 	settings atomic.Pointer[settings]
 	aborted  atomic.Bool // connections that are on their way to a loop end there
 	ended    chan error  // receives why, if the listener ends by itself
+
+	descriptors budget.Share // of its pairs
 
 	mu     sync.Mutex
 	closed bool
@@ -218,6 +221,7 @@ func (s *share) add(p *pair) {
 	}
 	s.first = p
 	add(&s.count.active, 1)
+	s.port.descriptors.Add(2)
 }
 
 // remove takes a pair out. It keeps the pointer to the share.
@@ -232,6 +236,7 @@ func (s *share) remove(p *pair) {
 	}
 	p.previous, p.next = nil, nil
 	add(&s.count.active, -1)
+	s.port.descriptors.Add(-2)
 	s.leave()
 }
 

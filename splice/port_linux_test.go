@@ -224,7 +224,7 @@ func TestSharedLoops(t *testing.T) {
 	rig.Must(t, err)
 	defer g.Close()
 	for range 2 {
-		e, err := splice.On(g, splice.Options{Policy: splice.Always})
+		e, err := splice.On(g, splice.Options{Policy: splice.Always}, nil)
 		rig.Must(t, err)
 		_, addr := addPort(t, e, greeter(t, "hello"), splice.Options{})
 		conn := greeted(t, addr, "hello")

@@ -430,6 +430,32 @@ func TestWorkerWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// TestFloodedPort: one of twenty ports gets more clients than there are descriptors for. The others answer.
+func TestFloodedPort(t *testing.T) {
+	const ports, limit = 20, 500
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	frontends := make([]netip.AddrPort, ports)
+	for i := range frontends {
+		frontends[i] = freePort(t, "tcp", ours())
+		// The first shim starts the worker, which inherits its limit.
+		l.run(run{args: arguments("tcp", frontends[i], backend), descriptors: limit}).serve(t)
+	}
+	_, udp := l.publish(t, "udp", echo(t, "udp", ours()))
+	for range limit { // more than 7/8 of them have room for
+		dial(t, "tcp", frontends[0])
+	}
+	until(t, "the port has what it may", func() bool {
+		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", l.worker(t)))
+		must(t, err)
+		return len(open) > limit*3/4
+	})
+	for _, frontend := range frontends[1:] {
+		exchange(t, dial(t, "tcp", frontend), "hello")
+	}
+	exchange(t, dial(t, "udp", udp), "hello")
+}
+
 // TestWorkerInheritsNothing: what dockerd waits for the end of is closed, and so is what a person has open.
 func TestWorkerInheritsNothing(t *testing.T) {
 	l := newLab(t)

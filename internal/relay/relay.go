@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/portsplice/portsplice/fallback"
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/listener"
@@ -33,6 +34,8 @@ type Relay struct {
 // Host is what the ports of a process share: the event loops, and the engine for TCP that is on them. Its zero value is
 // ready; what no port needs is not made.
 type Host struct {
+	Budget *budget.Descriptors // of descriptors; nil: no port leaves any to others
+
 	mu     sync.Mutex
 	group  *eventloop.Group
 	engine *splice.Engine
@@ -60,8 +63,23 @@ func (h *Host) loops() (_ *eventloop.Group, err error) {
 	return h.group, err
 }
 
+// Close ends what the ports share. They have been aborted before.
+func (h *Host) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.engine != nil {
+		_ = h.engine.Close() // it has no ports to complain of
+	}
+	if h.group != nil {
+		h.group.Close()
+	}
+}
+
 // splice gives the engine.
 func (h *Host) splice() (*splice.Engine, error) {
+	if err := splice.Supported(); err != nil {
+		return nil, err
+	}
 	group, err := h.loops()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
@@ -69,7 +87,7 @@ func (h *Host) splice() (*splice.Engine, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.engine == nil {
-		h.engine, err = splice.On(group, splice.Options{})
+		h.engine, err = splice.On(group, splice.Options{}, h.Budget)
 	}
 	return h.engine, err
 }
@@ -140,7 +158,8 @@ var blocks = map[config.Blocks]udp.Blocks{
 }
 
 func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
-	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report}
+	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report,
+		Budget: h.Budget}
 	supported := udp.Supported()
 	switch {
 	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:
@@ -187,7 +206,7 @@ func (h *Host) startSCTP(c config.Config, socket *listener.Socket, report Report
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
 	}
-	port, err := sctp.New(group, socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report})
+	port, err := sctp.New(group, socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report, Budget: h.Budget})
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,9 @@ func TestWithoutSplice(t *testing.T) {
 func TestBackendThatIsNone(t *testing.T) {
 	socket, err := listener.Open(listener.TCP, netip.AddrPortFrom(rig.Loopback, 0))
 	rig.Must(t, err)
-	if _, err := new(Host).Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, nil); err == nil {
+	h := new(Host)
+	defer h.Close()
+	if _, err := h.Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, nil); err == nil {
 		t.Error("a port without a backend was started")
 	}
 }

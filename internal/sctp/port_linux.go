@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -32,6 +33,8 @@ type Port struct {
 	count    counters
 	memory   memory
 	gone     chan error
+
+	descriptors budget.Share // of the pairs
 
 	listener int
 	resume   eventloop.Timer // of a listener that rests
@@ -81,6 +84,7 @@ func New(group *eventloop.Group, fd int, backend netip.AddrPort, o Options) (*Po
 func newPort(group *eventloop.Group, k kernel, fd int, backend netip.AddrPort, o Options) *Port {
 	p := &Port{group: group, kernel: k, listener: fd, pause: minPause, gone: make(chan error, 1),
 		pairs: map[*pair]struct{}{}, granted: everything}
+	p.descriptors.Of(o.Budget)
 	p.set(settings{o.withDefaults(), netip.AddrPortFrom(backend.Addr().Unmap(), backend.Port())})
 	return p
 }
@@ -159,6 +163,9 @@ func (p *Port) accept(on *eventloop.Loop) (*pair, error) {
 	if p.closed {
 		return nil, nil
 	}
+	if p.descriptors.Full() { // the rest is for other ports
+		return nil, unix.EMFILE
+	}
 	fd, client, err := p.kernel.accept(p.listener)
 	if err != nil {
 		return nil, err
@@ -169,6 +176,7 @@ func (p *Port) accept(on *eventloop.Loop) (*pair, error) {
 // add makes a pair of a client's socket; p.mu is held.
 func (p *Port) add(on loop, fd int, client netip.AddrPort) *pair {
 	pair := newPair(p, on, fd, client)
+	p.descriptors.Add(2)
 	p.pairs[pair] = struct{}{}
 	return pair
 }
@@ -185,6 +193,7 @@ func (p *Port) adopt(on loop, fd int, client netip.AddrPort, rest *batch) {
 // remove forgets a pair that has ended.
 func (p *Port) remove(pair *pair) {
 	p.count.active.Add(^uint64(0))
+	p.descriptors.Add(-2)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.pairs, pair)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/budget"
 )
 
 const (
@@ -32,6 +34,9 @@ type Options struct {
 	// event loop and without a lock held: it must not block, nor call Abort, but may call Stats. client is the
 	// zero AddrPort when op is "accept". A peer that aborts its association is not a failure: it is counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	// Budget bounds the descriptors of ports that share a process. May be nil.
+	Budget *budget.Descriptors
 
 	patience patience // zero means defaultPatience
 }

@@ -70,10 +70,11 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	if f.stray = p.prober.stray(p.backend.Addr(), now, func() netip.Addr { return source(fd) }); f.stray {
 		p.report("open a flow to the backend", key.client.addrPort(), errStray)
 	}
-	if p.flows.Len() >= o.MaxFlows {
+	if p.flows.Len() >= o.MaxFlows || p.descriptors.Full() {
 		p.evict()
 	}
 	p.flows.Add(f, now)
+	p.descriptors.Add(1)
 	p.refs.Add(1)
 	p.count.flows.Store(uint64(p.flows.Len()))
 	p.count.flowsTotal.Add(1)
@@ -132,6 +133,7 @@ func (p *Port) closeFlow(f *flow) {
 	defer f.mu.Unlock()
 	at, handle := f.at.Load(), f.handle
 	p.countLostBy(int(f.fd), &f.lost)
+	p.descriptors.Add(-1)
 	closeFD(int(f.fd)) // which takes it out of epoll
 	p.numbers.Return(f.number)
 	f.fd = -1

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/budget"
 )
 
 const (
@@ -41,6 +43,9 @@ type Options struct {
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	// Budget bounds the descriptors of ports that share a process. May be nil.
+	Budget *budget.Descriptors
 
 	guests int // flows up to which the kernel may choose a source port
 }

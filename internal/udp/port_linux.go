@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/sourceport"
 	"github.com/portsplice/portsplice/internal/udp/flows"
@@ -29,6 +30,7 @@ type Port struct {
 	now           func(*eventloop.Loop) time.Duration
 	options       atomic.Pointer[Options]
 	count         counters
+	descriptors   budget.Share  // of the flows
 	lost          atomic.Uint32 // datagrams that the frontend had no room for, as last told; Stats asks, too
 
 	// home is whose goroutine may touch what follows. It is nil until the loop has first heard of the port, and while
@@ -71,6 +73,7 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),
 	}
+	p.descriptors.Of(o.Budget)
 	if err := p.start(backend, o); err != nil {
 		closeFD(frontend)
 		return nil, err

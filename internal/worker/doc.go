@@ -37,5 +37,6 @@
 //
 // # Descriptors
 //
-// RLIMIT_NOFILE is one budget for all ports. Go's runtime raises it to the hard limit at the start.
+// RLIMIT_NOFILE is one budget for all ports. Go's runtime raises it to the hard limit at the start, and package budget has
+// the rule by which a port that is flooded leaves some to the others.
 package worker

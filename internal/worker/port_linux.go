@@ -114,8 +114,8 @@ func (p *port) follow() {
 	close(closed)
 	_ = p.shim.Close() // which tells the shim that it is done
 	// Connections live on. Nobody waits for their end, but for the worker's own.
-	for p.relay.Active() > 0 {
-		time.Sleep(time.Second)
+	for pause := time.Millisecond; p.relay.Active() > 0; pause = min(2*pause, time.Second) {
+		time.Sleep(pause)
 	}
 	p.worker.remove(p)
 	p.log.Close()

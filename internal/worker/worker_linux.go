@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/relay"
 )
 
@@ -49,9 +51,22 @@ func Run(version string) error {
 		return fmt.Errorf("worker: descriptor %d is not a unix socket (the shim starts workers)", rendezvousFD)
 	}
 	w := &Worker{version: version, began: time.Now(), listener: listener, ports: make(map[*port]struct{})}
+	w.host.Budget = budget.New(mostDescriptors())
 	w.reserve, _ = os.Open(os.DevNull)
 	w.ending = time.AfterFunc(linger, w.end)
 	return w.accept()
+}
+
+// own is how many descriptors are not the ports' to share: loops, and pipes while there are few streams.
+const own = 64
+
+// mostDescriptors is what connections and flows may have open together.
+func mostDescriptors() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxInt32
+	}
+	return int(min(limit.Cur, math.MaxInt32)) - own
 }
 
 // accept takes whoever connects, until the worker ends.
