@@ -176,7 +176,7 @@ func TestShimVersion(t *testing.T) {
 // TestShimStops: SIGINT ends the port and its connections before the shim ends: dockerd may bind the address again at
 // once, as it does when a container is restarted. (Docker 29 binds UDP without SO_REUSEADDR.)
 func TestShimStops(t *testing.T) {
-	const rounds = 50
+	const rounds = 250
 	l := newLab(t)
 	for _, protocol := range []string{"tcp", "udp"} {
 		backend, frontend := echo(t, protocol, ours()), freePort(t, protocol, ours())
