@@ -151,7 +151,7 @@ func TestBannerWithTheConnection(t *testing.T) {
 				t.Fatalf("the client read %q, %v; want the banner", got, err)
 			}
 			if end {
-				if _, err := conn.Read(got); err != io.EOF {
+				if _, err := conn.Read(got); !errors.Is(err, io.EOF) {
 					t.Errorf("the client read %v behind the banner, want the end", err)
 				}
 			}

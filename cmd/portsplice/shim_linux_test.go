@@ -96,10 +96,10 @@ func (l *lab) worker(t *testing.T) int {
 }
 
 // publish has a port served, in front of that backend.
-func (l *lab) publish(t *testing.T, protocol string, backend netip.AddrPort, more ...string) (*process, netip.AddrPort) {
+func (l *lab) publish(t *testing.T, protocol string, backend netip.AddrPort) (*process, netip.AddrPort) {
 	t.Helper()
 	frontend := freePort(t, protocol, ours())
-	return l.run(run{args: arguments(protocol, frontend, backend, more...)}).serve(t), frontend
+	return l.run(run{args: arguments(protocol, frontend, backend)}).serve(t), frontend
 }
 
 // alone says whether a shim has become the program.
