@@ -57,6 +57,9 @@
 //
 //	setsid -w sh -c 'echo -15 >/proc/self/autogroup; exec go run ./bench ratios'
 //
+// "shim" is started for each port, and one worker serves them all; its rows are of starts and idle ports, and what the worker
+// holds is in machine-kB alone.
+//
 // The program that dockerd starts serves one port. Where one process serves 1,000 (pingpong-ports), "splice" is package
 // splice with so many ports on one engine (bench/ports), and goref, HAProxy and nginx listen on as many. compare takes builds
 // of bench/ports for that work.

@@ -86,6 +86,8 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 	if o.Portsplice == "" {
 		packages = append(packages, module+"/cmd/portsplice")
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
+	} else if err := linkProgram(o.Portsplice, p.dir); err != nil {
+		return err
 	}
 	revision, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
 	if err != nil {
@@ -103,7 +105,8 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
 	if o.Old == "" {
-		p.Proxies = append(ours(p.dir, o), peers()...)
+		shim := Proxy{Name: "shim", Path: buildShim(ctx, p.dir), Protocols: []string{tcp, udp}, Shim: true}
+		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim}, peers())
 	} else {
 		both := []string{tcp, udp}
 		p.Proxies = []Proxy{{Name: Direct, Protocols: both, manyPorts: true}, {Name: "old", Path: o.Old, Protocols: both},
@@ -118,6 +121,30 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
+}
+
+// linkProgram puts a program where the shim looks for it.
+func linkProgram(path, dir string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(path, filepath.Join(dir, "portsplice"))
+}
+
+// buildShim builds the shim as the Makefile does. It gives no path where there is no C compiler, or no source.
+func buildShim(ctx context.Context, dir string) string {
+	compiler, shim := find("musl-gcc", "cc"), filepath.Join(dir, "portsplice-shim")
+	tree, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if compiler == "" || err != nil {
+		return ""
+	}
+	build := exec.CommandContext(ctx, compiler, "-static", "-Os", "-s", "-Wl,-z,norelro", "-o", shim,
+		filepath.Join(strings.TrimSpace(string(tree)), "cmd/portsplice-shim/shim.c"))
+	if build.Run() != nil {
+		return ""
+	}
+	return shim
 }
 
 // ours are direct, the references and the engines.

@@ -17,6 +17,7 @@ type Proxy struct {
 	Reference bool     `json:"reference,omitempty"` // what the others are compared with
 	Peer      bool     `json:"peer,omitempty"`      // what users pick instead: dockerd cannot start it
 	Again     string   `json:"again,omitempty"`     // name of the row that has the same program
+	Shim      bool     `json:"shim,omitempty"`      // a worker, which is not its child, moves the bytes
 
 	Environment []string `json:"environment,omitempty"` // beyond the benchmark's own
 

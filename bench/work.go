@@ -68,7 +68,8 @@ func answerUnits(one string) []Unit {
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
-	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer)
+	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
+		(w.Kind == idlePorts || !p.Shim) // the CPU times of a worker are not the shim's
 }
 
 // Traffic tells whether the work is traffic for the time that it is measured.

@@ -19,8 +19,9 @@ import (
 const rendezvousFD = 3
 
 const (
-	// linger is how long a worker without ports waits for another.
-	linger = 10 * time.Second
+	// linger is how long a worker without ports waits for another, such as that of a container that is started anew. A new
+	// worker takes milliseconds.
+	linger = 2 * time.Second
 	// patience is how long whoever connects may take to say what for.
 	patience = 2 * time.Second
 )
