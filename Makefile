@@ -54,7 +54,7 @@ test: unit
 endif
 
 unit: $(if $(ROOT),shim-packages)
-	$(GO) test -race -count=1 ./...
+	$(GO) test -race -count=1 -timeout 20m ./...
 
 # A real dockerd, in a network namespace of its own, with our program as its proxy.
 e2e: shim-packages build e2e-packages

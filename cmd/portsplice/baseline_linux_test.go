@@ -18,7 +18,7 @@ import (
 // program has the descriptors that it had before, and hardly more memory: 100,000 pairs have 40 MB. (The namespace is
 // for their ports, which rest for a minute.)
 func TestNothingIsLeftOfManyConnections(t *testing.T) {
-	const visitors, warmUp, visits, mostKB = 8, 250, 12_500, 8 << 10 // visits for each visitor
+	const visitors, warmUp, visits, mostKB = 8, 250, 5_000, 8 << 10 // visits for each visitor
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
 			host := rig.Namespace(t)

@@ -48,7 +48,7 @@ func TestDescriptorsRunOut_moby6402(t *testing.T) {
 // TestDescriptorsDoNotComeBack: clients for whom there is no descriptor while others keep theirs are reset when they have
 // waited for as long as a dial may take.
 func TestDescriptorsDoNotComeBack(t *testing.T) {
-	const limit, clients = 64, 100
+	const limit, clients = 64, 40
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
 			frontend := freePort(t, "tcp", ours())

@@ -32,6 +32,7 @@ type Worker struct {
 	began    time.Time
 	listener *net.UnixListener
 	host     relay.Host
+	own      budget.Share // of the descriptors: what the ports themselves have
 
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
@@ -53,21 +54,26 @@ func Run(version string) error {
 	}
 	w := &Worker{version: version, began: time.Now(), listener: listener, ports: make(map[*port]struct{})}
 	w.host.Budget = budget.New(mostDescriptors())
+	w.own.Of(w.host.Budget)
 	w.reserve, _ = os.Open(os.DevNull)
 	w.ending = time.AfterFunc(linger, w.end)
 	return w.accept()
 }
 
-// own is how many descriptors are not the ports' to share: loops, and pipes while there are few streams.
-const own = 64
+const (
+	// common is how many descriptors are nobody's: loops, and pipes while there are few streams.
+	common = 64
+	// each is how many a port has: its socket, the connection to its shim, and the shim's standard error.
+	each = 3
+)
 
-// mostDescriptors is what connections and flows may have open together.
+// mostDescriptors is what ports, connections and flows may have open together.
 func mostDescriptors() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return math.MaxInt32
 	}
-	return int(min(limit.Cur, math.MaxInt32)) - own
+	return int(min(limit.Cur, math.MaxInt32)) - common
 }
 
 // accept takes whoever connects, until the worker ends.
@@ -166,6 +172,7 @@ func (w *Worker) add(p *port) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ports[p] = struct{}{}
+	w.own.Add(each)
 	w.ending.Stop()
 }
 
@@ -173,6 +180,7 @@ func (w *Worker) remove(p *port) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.ports, p)
+	w.own.Add(-each)
 	if len(w.ports) == 0 {
 		w.ending.Reset(linger)
 	}
