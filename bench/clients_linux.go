@@ -11,7 +11,8 @@ import (
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
-// realClient is a benchmark that others wrote, and the server that it is for. Each runs for a second: some take no less.
+// realClient is a benchmark that others wrote, and the server that it is for. Each runs for a second: some take no
+// less.
 type realClient struct {
 	server, client command                                     // the client's {ip} and {port} are where it connects to
 	prepare        func(context.Context, *lab, *process) error // before the server starts
@@ -23,8 +24,8 @@ type realClient struct {
 	figures map[string]figure
 }
 
-// figure is a number in a client's output, or a length of time, which becomes microseconds. Without a pattern it is known
-// beforehand.
+// figure is a number in a client's output, or a length of time, which becomes microseconds. Without a pattern it is
+// known beforehand.
 type figure struct {
 	pattern string
 	scale   float64

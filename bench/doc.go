@@ -12,8 +12,8 @@
 //	make bench-report SET=quick               ratios, published as a report with plots
 //	make bench-sctp                           "bench sctp" on a kernel that has SCTP
 //
-// All but report take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence of
-// them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
+// All but report take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence
+// of them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
 // between A and B; to know which is faster, use ratios.
 //
 // # Where it runs
@@ -31,9 +31,9 @@
 // The client has 64,512 source ports, so that the search for a free one is not what is measured. The host has the
 // kernel's usual 28,232: that search is the proxy's, and an operator's trouble (moby#47537, the work churn).
 //
-// TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to, unless the machine
-// does not allow it (net.ipv4.tcp_allowed_congestion_control); a report says what was used. Over a veth
-// there is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
+// TCP runs the kernel's default congestion control, cubic, in all three, whatever the machine is set to, unless the
+// machine does not allow it (net.ipv4.tcp_allowed_congestion_control); a report says what was used. Over a veth there
+// is no loss and no bottleneck to find, so BBR's pacing timers are what would be measured: with BBR one bulk flow
 // through docker-proxy made 5.4 Gbit/s on the machine where it makes 26 with cubic.
 //
 // # What is compared
@@ -44,9 +44,9 @@
 // has a row that says so, and so has what a program cannot do.
 //
 // Every measurement has everything to itself: new namespaces, a new server, a new proxy, started as dockerd starts it,
-// and a new client (package load: processes of this command). So no measurement finds the TIME_WAIT sockets, the cached TCP metrics or
-// the full memory of another. The namespaces have no name: they are gone with the processes in them, and those with
-// the benchmark, however it ends.
+// and a new client (package load: processes of this command). So no measurement finds the TIME_WAIT sockets, the cached
+// TCP metrics or the full memory of another. The namespaces have no name: they are gone with the processes in them, and
+// those with the benchmark, however it ends.
 //
 // All processes share the CPUs of the machine, as they do on a Docker host; nothing is pinned. On two CPUs a proxy
 // that uses less CPU leaves more to the client and the server, so read rates together with CPU times.
@@ -61,8 +61,8 @@
 // holds is in machine-kB alone.
 //
 // The program that dockerd starts serves one port. Where one process serves 1,000 (pingpong-ports), "splice" is package
-// splice with so many ports on one engine (bench/ports), and goref, HAProxy and nginx listen on as many. compare takes builds
-// of bench/ports for that work.
+// splice with so many ports on one engine (bench/ports), and goref, HAProxy and nginx listen on as many. compare takes
+// builds of bench/ports for that work.
 //
 // # What is measured
 //
@@ -92,9 +92,10 @@
 //	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
 //
 // Beside streams (connects-beside, message-beside) eight processes read what comes down through the same port: with one
-// that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A message
-// of 64 bytes is one packet, so the last byte of its answer comes with the first. udp-oneshot is DNS: each client asks
-// once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in blocks (UDP_SEGMENT).
+// that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A
+// message of 64 bytes is one packet, so the last byte of its answer comes with the first. udp-oneshot is DNS: each
+// client asks once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in
+// blocks (UDP_SEGMENT).
 //
 // redis-benchmark, wrk, pgbench and iperf3 (with redis, nginx, PostgreSQL and iperf3 in the container) measure by
 // themselves what they can; the CPU times are those of their whole life. mean-us is the mean, where no more is told.
@@ -113,8 +114,8 @@
 // to the name of a work stands how much of the CPUs processes took that are not the benchmark's. Nothing here passes
 // or fails.
 //
-// SCTP is compared inside User Mode Linux, which has one CPU: clients and servers are sockets of one process, on one thread,
-// and everything talks over lo with an MTU of 1500. A message that does not arrive as it was sent ends the benchmark, so
-// messages larger than a packet are not compared: docker-proxy passes on the pieces that the kernel gives it, and 16 KiB
-// arrived as a message of 7,260 bytes.
+// SCTP is compared inside User Mode Linux, which has one CPU: clients and servers are sockets of one process, on one
+// thread, and everything talks over lo with an MTU of 1500. A message that does not arrive as it was sent ends the
+// benchmark, so messages larger than a packet are not compared: docker-proxy passes on the pieces that the kernel gives
+// it, and 16 KiB arrived as a message of 7,260 bytes.
 package main

@@ -69,8 +69,8 @@ func newLab(dir string, environment []string) (_ *lab, err error) {
 			return nil, fmt.Errorf("new network namespace: %w", err)
 		}
 	}
-	// Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search for
-	// a free one would be what is measured. The host has the usual ones: that search is the proxy's.
+	// Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search
+	// for a free one would be what is measured. The host has the usual ones: that search is the proxy's.
 	if err := l.client.Sysctl("ipv4/ip_local_port_range", "1024 65535"); err != nil {
 		return nil, err
 	}

@@ -83,8 +83,8 @@ func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, e
 	return l.start(ctx, l.container, p.load, "serve", "-on", backend.String(), "-sink", sink.String())
 }
 
-// startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer. What serves many ports
-// opens them by itself.
+// startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer. What serves many
+// ports opens them by itself.
 func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoint) (*process, time.Duration, error) {
 	if proxy.Peer {
 		running, err := l.startPeer(ctx, proxy, e)

@@ -14,11 +14,12 @@ import (
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
-// memory is what processes hold, added up, and what the kernel holds for everyone, by units without what they are divided by.
-// Sizes are in kB.
+// memory is what processes hold, added up, and what the kernel holds for everyone, by units without what they are
+// divided by. Sizes are in kB.
 type memory map[string]float64
 
-// each is the growth since an earlier reading for each of what the work has many of, in those of its units that were read.
+// each is the growth since an earlier reading for each of what the work has many of, in those of its units that were
+// read.
 func (m memory) each(before memory, w Work) Values {
 	v := Values{}
 	for _, u := range w.Units {
@@ -64,8 +65,8 @@ func (m memory) addProcess(proc string) error {
 	return errors.Join(err1, err2, err3)
 }
 
-// awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a program
-// is not idle at once. On a machine that is never still it waits for no more than a second.
+// awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a
+// program is not idle at once. On a machine that is never still it waits for no more than a second.
 func (m memory) awaitStillness(ctx context.Context) error {
 	const (
 		interval = 100 * time.Millisecond
@@ -91,9 +92,9 @@ func (m memory) awaitStillness(ctx context.Context) error {
 	return nil
 }
 
-// readMachine reads what sockets, pipes, descriptors, processes and their pages take in the kernel, and what that and all
-// processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is merely not
-// free says less: pages of processes that have ended are freed long after.
+// readMachine reads what sockets, pipes, descriptors, processes and their pages take in the kernel, and what that and
+// all processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is
+// merely not free says less: pages of processes that have ended are freed long after.
 func (m memory) readMachine() error {
 	all, err := kilobytes("/proc/meminfo")
 	m["kernel-kB"] = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]

@@ -38,16 +38,17 @@ func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, 
 
 func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
 
-// Of clients that begin at the same time, one is sent what belongs to another: datagrams that wait on the socket when it
-// is connected to the first of their senders go with it to that client's process.
+// Of clients that begin at the same time, one is sent what belongs to another: datagrams that wait on the socket when
+// it is connected to the first of their senders go with it to that client's process.
 const mixesUp = "gives datagrams of one client to another"
 
-// peers are what users pick instead of docker-proxy, set up as their documentation says and as fast as they go, whether they are
-// installed or not.
+// peers are what users pick instead of docker-proxy, set up as their documentation says and as fast as they go, whether
+// they are installed or not.
 func peers() []Proxy {
 	all := []Proxy{
-		// Left to itself (splice-auto) HAProxy never splices here. Made to, it has up to 2.2 times the throughput of streams,
-		// and down to 0.76 of the rate of small messages (bench/results/2026-11-22-6.18.44). So it has two rows.
+		// Left to itself (splice-auto) HAProxy never splices here. Made to, it has up to 2.2 times the throughput of
+		// streams, and down to 0.76 of the rate of small messages (bench/results/2026-11-22-6.18.44). So it has two
+		// rows.
 		haproxy("haproxy", "option splice-auto"),
 		haproxy("haproxy-splice", "option splice-request", "option splice-response"),
 		{

@@ -93,7 +93,8 @@ func cpuPerGB(results []Result) (*plot.Plot, error) {
 func memoryPerConnection(results []Result) (*plot.Plot, error) {
 	for _, r := range results {
 		if strings.HasPrefix(r.Work.Name, "idle/") {
-			return barChart("kB", []bar{{r, "pss-kB/conn", "PSS of the proxy"}, {r, "kernel-kB/conn", "kernel, client and server too"}})
+			return barChart("kB", []bar{
+				{r, "pss-kB/conn", "PSS of the proxy"}, {r, "kernel-kB/conn", "kernel, client and server too"}})
 		}
 	}
 	return nil, nil

@@ -14,8 +14,8 @@ import (
 	"github.com/portsplice/portsplice/internal/cpuprofile"
 )
 
-// passOn are functions that only pass a system call on, whichever it is. Hidden, they leave its time to who asked for it:
-// the names of our calls and of the runtime's.
+// passOn are functions that only pass a system call on, whichever it is. Hidden, they leave its time to who asked for
+// it: the names of our calls and of the runtime's.
 const passOn = `(^|[./])(Raw)?[sS]yscall(NoError|6)?(\.abi0)?$|^runtime\.(entersyscall|exitsyscall)`
 
 // profile has ours and the reference's algorithm profile themselves under the same work, and prints for each what an

@@ -62,8 +62,8 @@ func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 	return f, true
 }
 
-// against names the proxy that one fares worst against in a unit, of those that may be compared with, and compares with it;
-// nothing when none of them was measured.
+// against names the proxy that one fares worst against in a unit, of those that may be compared with, and compares with
+// it; nothing when none of them was measured.
 func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name string, c Comparison) {
 	worst := math.NaN()
 	for _, p := range r.Proxies {

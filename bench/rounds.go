@@ -94,10 +94,10 @@ type Sample struct {
 // measurement measures one proxy at one work. The duration is for work that is traffic.
 type measurement func(context.Context, Work, Proxy, time.Duration) (Values, error)
 
-// Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of them, so
-// that none always follows the same one. The round that comes before is number 0: it is short and for the machine to get used
-// to the work, and tables leave it out. Long work has two rounds at the most, and none before. A proxy that fails once is left
-// out of further rounds: most failures take as long as there is patience for.
+// Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of
+// them, so that none always follows the same one. The round that comes before is number 0: it is short and for the
+// machine to get used to the work, and tables leave it out. Long work has two rounds at the most, and none before. A
+// proxy that fails once is left out of further rounds: most failures take as long as there is patience for.
 func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy, measure measurement) (Result, error) {
 	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
 	r := Result{Work: work, Proxies: proxies}

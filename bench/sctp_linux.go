@@ -52,9 +52,10 @@ func sctp(ctx context.Context, args []string) error {
 	}
 	var failures []string
 	for _, w := range works {
-		result, err := Rounds(ctx, s, w, proxies, func(ctx context.Context, w Work, p Proxy, d time.Duration) (Values, error) {
+		measure := func(ctx context.Context, w Work, p Proxy, d time.Duration) (Values, error) {
 			return traffic[w.Name].measure(ctx, p, d)
-		})
+		}
+		result, err := Rounds(ctx, s, w, proxies, measure)
 		if err != nil {
 			return err
 		}

@@ -81,8 +81,8 @@ func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
 // mostFlows is more than a proxy may have unless it is told so.
 const mostFlows = 10_000
 
-// Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors for
-// each and a few of its own.
+// Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors
+// for each and a few of its own.
 func Works(descriptors uint64) []Work {
 	var works []Work
 	add := func(w Work) { works = append(works, w) }
@@ -125,12 +125,13 @@ func Works(descriptors uint64) []Work {
 		add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-echo/size=200/conns=%d/window=%d",
 			"exchange -datagrams -size 200 -conns %d -window %d", e.conns, e.window))
 	}
-	// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room for.
+	// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room
+	// for.
 	add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-oneshot/size=60,200/clients=%d",
 		"oneshot -datagrams -size 60 -answer 200 -conns 64 -count %d", 1500))
-	// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores (1.2 to 1.8),
-	// and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much (0.36), and all that one
-	// sender can send to direct.
+	// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores
+	// (1.2 to 1.8), and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much
+	// (0.36), and all that one sender can send to direct.
 	add(pour("udp-stream/size=%d/offered=%dG", "pour -size %d -offered %d", 1400, 10))
 	add(pour("udp-single/size=%d/offered=%dG", "pour -single -size %d -offered %d", 1200, 1))
 	add(held("udp-idle/flows=%d", "flow", udp, "idle -datagrams", mostFlows))
@@ -145,8 +146,8 @@ func newTraffic(protocol string, units []Unit, name, client string, v ...any) Wo
 		client: strings.Fields(fmt.Sprintf(client, v...))}
 }
 
-// churn is many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
-// TIME_WAIT (moby#47537).
+// churn is many short connections in a row, twice as many as the host has source ports for at a time: each leaves one
+// in TIME_WAIT (moby#47537).
 func churn(count int) Work {
 	units := append(answerUnits("conn"), Unit{"first-quarter-p99-us", false}, Unit{"last-quarter-p99-us", false},
 		Unit{"opened", true}, Unit{"failed-%", false})
@@ -157,8 +158,8 @@ func churn(count int) Work {
 
 // beside is work beside streams. It takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
 func beside(what string, streams int, units []Unit, client string) Work {
-	return Work{Name: fmt.Sprintf("%s-beside/streams=%d", what, streams), Units: append(units, streamUnits...), Kind: traffic,
-		Protocol: tcp, client: append(strings.Fields(client), "-beside"), streams: streams, stretch: 3}
+	return Work{Name: fmt.Sprintf("%s-beside/streams=%d", what, streams), Units: append(units, streamUnits...),
+		Kind: traffic, Protocol: tcp, client: append(strings.Fields(client), "-beside"), streams: streams, stretch: 3}
 }
 
 // pour is a stream of datagrams of so many bytes at so many Gbit/s.
@@ -170,8 +171,10 @@ func pour(name, client string, size, offered int) Work {
 
 // held is connections or flows that are idle.
 func held(name, one, protocol, client string, count int) Work {
-	return Work{Name: fmt.Sprintf(name, count), Kind: idle, Protocol: protocol, count: count, client: strings.Fields(client),
-		Units: []Unit{{"kernel-kB/" + one, false}, {"pss-kB/" + one, false}, {"private-kB/" + one, false}, {"fds/" + one, false}}}
+	units := []Unit{{"kernel-kB/" + one, false}, {"pss-kB/" + one, false}, {"private-kB/" + one, false},
+		{"fds/" + one, false}}
+	return Work{Name: fmt.Sprintf(name, count), Units: units, Kind: idle, Protocol: protocol, count: count,
+		client: strings.Fields(client)}
 }
 
 // start starts proxies that then have nothing to do.
@@ -198,8 +201,8 @@ type Set struct {
 	Time   time.Duration // how long traffic takes in a round
 }
 
-// sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores quick takes
-// some five minutes, and full about an hour and a half.
+// sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores
+// quick takes some five minutes, and full about an hour and a half.
 var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +

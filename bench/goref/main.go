@@ -1,4 +1,5 @@
-// Command goref is the reference of the benchmarks: the way docker-proxy relays TCP and UDP, built with the Go of today.
+// Command goref is the reference of the benchmarks: the way docker-proxy relays TCP and UDP, built with the Go of
+// today.
 //
 // A distribution's docker-proxy is as old as the Go that built it. goref keeps its algorithm and dockerd's contract, so
 // that what is compared is the design and not the compiler. TCP: for every connection a blocking dial and a goroutine

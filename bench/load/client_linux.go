@@ -163,9 +163,9 @@ func connects(r request) values {
 	return v
 }
 
-// measure runs a warm-up and then what counts. The unit is what an answer stands for. Then it waits for the answers that are
-// still to come: they count for the percentiles, which would else leave out whoever waits longest, and for nothing else.
-// Beside streams, which are most of what is done, CPU times are theirs.
+// measure runs a warm-up and then what counts. The unit is what an answer stands for. Then it waits for the answers
+// that are still to come: they count for the percentiles, which would else leave out whoever waits longest, and for
+// nothing else. Beside streams, which are most of what is done, CPU times are theirs.
 func (c *client) measure(unit string, run func(time.Duration)) values {
 	var counts counter
 	if c.beside {

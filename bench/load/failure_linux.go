@@ -2,8 +2,8 @@ package load
 
 import "fmt"
 
-// failure is an error on its way out. Every process here is one measurement, which any error ends: what finds one panics, and
-// the outermost function makes an error of that again.
+// failure is an error on its way out. Every process here is one measurement, which any error ends: what finds one
+// panics, and the outermost function makes an error of that again.
 type failure struct{ error }
 
 func check(err error) {

@@ -71,8 +71,8 @@ func listenTCP(on netip.AddrPort) int {
 }
 
 // bindUDP opens a socket for datagrams, whose calls block. It has room for datagrams that arrive while the CPU is
-// somebody else's, beyond the limit of the system where that is allowed: the end of the traffic is to lose nothing. 4 MiB
-// are 8 ms of 4 Gbit/s.
+// somebody else's, beyond the limit of the system where that is allowed: the end of the traffic is to lose nothing. 4
+// MiB are 8 ms of 4 Gbit/s.
 func bindUDP(on netip.AddrPort) int {
 	const size = 4 << 20
 	fd := socket(unix.SOCK_DGRAM, unix.IPPROTO_UDP)

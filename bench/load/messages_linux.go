@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxChurn bounds the connections of one measurement: the client has one source address with 64,512 ports, and every
-	// connection leaves one of them in TIME_WAIT.
+	// maxChurn bounds the connections of one measurement: the client has one source address with 64,512 ports, and
+	// every connection leaves one of them in TIME_WAIT.
 	maxChurn = 60_000
 	// firstPort is the first source port, where the client chooses them.
 	firstPort = 1024

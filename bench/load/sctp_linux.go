@@ -33,15 +33,16 @@ func ListenSCTP() (fd int, at netip.AddrPort, err error) {
 }
 
 // sctpSocket opens a socket that can receive what a sender's buffer holds. The kernel charges a message with the whole
-// packet that it came in: with the default of 208 KiB, 92 small ones overrun the buffer, and are sent again a second later.
+// packet that it came in: with the default of 208 KiB, 92 small ones overrun the buffer, and are sent again a second
+// later.
 func sctpSocket() int {
 	fd := socket(unix.SOCK_STREAM, unix.IPPROTO_SCTP)
 	set(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
 	return fd
 }
 
-// OpenSCTP opens associations to an address, one after the other, whose other ends come out of the listening socket. They
-// exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
+// OpenSCTP opens associations to an address, one after the other, whose other ends come out of the listening socket.
+// They exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
 func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*SCTP, error) {
 	t := &SCTP{message: make([]byte, size), buffer: make([]byte, 64<<10), streams: streams}
 	err := caught(func() {

@@ -28,9 +28,9 @@ func serve(on, sink netip.AddrPort) {
 	echo, counted := bindUDP(on), bindUDP(sink)
 	check(ready.Ready())
 	ended := make(chan error)
-	for _, f := range []func(){s.serve, func() { echoDatagrams(echo) }, func() { countDatagrams(counted, &s.streams.received) }} {
-		go func() { ended <- caught(f) }()
-	}
+	go func() { ended <- caught(s.serve) }()
+	go func() { ended <- caught(func() { echoDatagrams(echo) }) }()
+	go func() { ended <- caught(func() { countDatagrams(counted, &s.streams.received) }) }()
 	check(<-ended)
 }
 

@@ -136,8 +136,8 @@ func (s *streams) measure(r request) values {
 	return v
 }
 
-// pour streams datagrams at a fixed rate, whatever becomes of them, and measures what arrives. They are single ones, or blocks
-// that the kernel cuts (UDP_SEGMENT).
+// pour streams datagrams at a fixed rate, whatever becomes of them, and measures what arrives. They are single ones, or
+// blocks that the kernel cuts (UDP_SEGMENT).
 func pour(r request) values {
 	if r.size < 1 || r.size > maxDatagram || r.offered <= 0 {
 		fail("no stream of %v Gbit/s in datagrams of %d bytes", r.offered, r.size)

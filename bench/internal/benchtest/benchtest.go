@@ -70,8 +70,8 @@ func Start(t *testing.T, files []*os.File, args ...string) (cmd *exec.Cmd, said 
 	return cmd, string(answer)
 }
 
-// ManyPorts has the program serve some ports, and asks each for what the backend says. An address of the loopback network
-// that no other test process uses keeps others from the ports.
+// ManyPorts has the program serve some ports, and asks each for what the backend says. An address of the loopback
+// network that no other test process uses keeps others from the ports.
 func ManyPorts(t *testing.T, n int) {
 	t.Helper()
 	backend, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -1,5 +1,5 @@
-// Package proxy is dockerd's contract with a proxy, for those that are built for the benchmarks alone. They serve any number
-// of ports.
+// Package proxy is dockerd's contract with a proxy, for those that are built for the benchmarks alone. They serve any
+// number of ports.
 package proxy
 
 import (

@@ -47,9 +47,9 @@ func Spread(values []float64) float64 {
 	return (slices.Max(values) - slices.Min(values)) / Median(values)
 }
 
-// Noise is how far a Ratio may be from 1 by chance, as a quotient of 1 or more, when a and b are rounds of the same: two
-// standard errors of a median of so many rounds. It takes the median of how far the pairs are apart, so one odd round does not
-// count here either. NaN: there is no pair; what is 0 twice is none.
+// Noise is how far a Ratio may be from 1 by chance, as a quotient of 1 or more, when a and b are rounds of the same:
+// two standard errors of a median of so many rounds. It takes the median of how far the pairs are apart, so one odd
+// round does not count here either. NaN: there is no pair; what is 0 twice is none.
 func Noise(a, b []float64) float64 {
 	var apart []float64 // as logarithms: twice as much and half as much are as far
 	for i := range min(len(a), len(b)) {
@@ -57,8 +57,8 @@ func Noise(a, b []float64) float64 {
 			apart = append(apart, d)
 		}
 	}
-	// Of a normal distribution: the standard deviation is 1.48 times the median of the absolute values, and the standard error
-	// of a median 1.25 standard deviations by the root of how many there are.
+	// Of a normal distribution: the standard deviation is 1.48 times the median of the absolute values, and the
+	// standard error of a median 1.25 standard deviations by the root of how many there are.
 	const twoErrors = 2 * 1.2533 * 1.4826
 	return math.Exp(twoErrors * Median(apart) / math.Sqrt(float64(len(apart))))
 }

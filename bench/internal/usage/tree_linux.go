@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree lists a process and its descendants that live: some proxies are one process, some have workers, and some fork for
-// every connection.
+// Tree lists a process and its descendants that live: some proxies are one process, some have workers, and some fork
+// for every connection.
 func Tree(pid int) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
