@@ -360,6 +360,7 @@ func (p *pair) close() {
 		p.legs[s].close(l)
 	}
 	p.share.remove(p)
+	p.share.port.descriptors.Add(-2)
 }
 
 // close ends a leg in the ordinary way.

@@ -221,7 +221,6 @@ func (s *share) add(p *pair) {
 	}
 	s.first = p
 	add(&s.count.active, 1)
-	s.port.descriptors.Add(2)
 }
 
 // remove takes a pair out. It keeps the pointer to the share.
@@ -236,7 +235,6 @@ func (s *share) remove(p *pair) {
 	}
 	p.previous, p.next = nil, nil
 	add(&s.count.active, -1)
-	s.port.descriptors.Add(-2)
 	s.leave()
 }
 

@@ -47,6 +47,7 @@ static char **arguments, **environment;
 static int argument_count;
 static int listener = -1; /* the port's socket */
 static int opened;	  /* by a worker */
+static int started;	  /* workers, for this request */
 
 static char text[1024]; /* the answer of a worker, or to dockerd */
 static volatile sig_atomic_t stopping, counters; /* asked for by signals, which come in pause_for only */
@@ -201,6 +202,7 @@ static void start_worker(struct sockaddr_un *address, socklen_t length)
 		}
 		if (child > 0)
 			waitpid(child, NULL, 0);
+		started++;
 	}
 	close(s);
 }
@@ -235,6 +237,10 @@ static int reach(long deadline, const char **why)
 		close(s);
 		if (failed != ECONNREFUSED || now_ms() >= deadline) {
 			*why = strerror(failed);
+			return -1;
+		}
+		if (started == DEATHS) {
+			*why = "three workers died before they answered";
 			return -1;
 		}
 		start_worker(&address, length);
@@ -293,7 +299,7 @@ static ssize_t hear(int s)
 static int served(void)
 {
 	long deadline = now_ms() + PATIENCE_MS;
-	while (!stopping) {
+	for (started = 0; !stopping;) {
 		const char *why;
 		int s = reach(deadline, &why);
 		if (s < 0)
@@ -304,13 +310,15 @@ static int served(void)
 		if (n > 0 && text[0] == '0')
 			return s;
 		close(s);
+		if (stopping)
+			break;
 		if (n > 0 && text[0] == '1') {
 			answer(text, n);
 			exit(1);
 		}
 		if (n > 0)
 			by_itself(text + 1);
-		if (now_ms() >= deadline)
+		if (n < 0)
 			by_itself("the worker does not answer");
 	}
 	exit(0);

@@ -18,9 +18,8 @@ func ps() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ps",
 		Short: "List the published ports that workers serve",
-		Long: `List the published ports that workers serve in this network namespace, for the
-user who asks (root sees everybody's only where they are root's; a worker answers
-its own user and root).
+		Long: `List the published ports that workers serve in this network namespace. Root sees
+all of them, and others those of their own workers.
 
 A port that is served without a worker, as with PORTSPLICE_WORKER=off, is not
 listed: "ss -lnp" shows it.`,

@@ -96,9 +96,7 @@ func (f *flow) ipv4(way direction) bool {
 func (p *Port) dial(o *Options, client *peer) (fd int, number uint16, err error) {
 	for attempt := 1; ; attempt++ {
 		last := attempt == dialAttempts
-		fd, number, err = fromNumber(p.numbers, last, p.flows.Len() < o.guests, func(number uint16) (int, error) {
-			return p.kernel.open(p.backendFamily, p.address, number)
-		})
+		fd, number, err = fromNumber(p.numbers, last, p.flows.Len() < o.guests, p.openSocket)
 		if !exhausted(err) || last || !p.evict() {
 			return fd, number, err
 		}

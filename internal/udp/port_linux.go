@@ -26,6 +26,7 @@ type Port struct {
 	backendFamily int
 	address       unix.Sockaddr // the backend's
 	kernel        kernel
+	openSocket    func(number uint16) (fd int, err error) // of a flow; one function, so that no flow leaves one behind
 	numbers       *sourceport.Pool
 	now           func(*eventloop.Loop) time.Duration
 	options       atomic.Pointer[Options]
@@ -73,6 +74,7 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),
 	}
+	p.openSocket = func(number uint16) (int, error) { return p.kernel.open(p.backendFamily, p.address, number) }
 	p.descriptors.Of(o.Budget)
 	if err := p.start(backend, o); err != nil {
 		closeFD(frontend)

@@ -105,10 +105,8 @@ var sendsTOS = sync.OnceValue(func() bool {
 // discard throws away what has come to a socket that has sent nothing yet. Until it was connected anybody could send to
 // it, and not only the backend.
 func discard(fd int) {
-	for {
-		if _, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT); err != nil {
-			return
-		}
+	for errno := unix.Errno(0); errno == 0; {
+		_, errno = receiveOne(fd, &unix.Msghdr{})
 	}
 }
 

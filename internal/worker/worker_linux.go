@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type Worker struct {
 // Run is the worker's process, of the program's version. It returns when the last port has gone, and its connections.
 func Run(version string) error {
 	unix.CloseOnExec(rendezvousFD)
+	signal.Ignore(unix.SIGUSR1) // it is for shims: here it would end all ports
 	file := os.NewFile(rendezvousFD, "rendezvous")
 	l, err := net.FileListener(file) // a duplicate
 	if err = errors.Join(err, file.Close()); err != nil {
