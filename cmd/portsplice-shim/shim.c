@@ -362,12 +362,27 @@ static int is(int fd, mode_t type)
 	return fstat(fd, &file) == 0 && (file.st_mode & S_IFMT) == type;
 }
 
+/* is_itself says whether the program is this one, under another name: it would start itself for ever. */
+static int is_itself(void)
+{
+	struct stat self, other;
+	return stat("/proc/self/exe", &self) == 0 && stat(program, &other) == 0 && self.st_dev == other.st_dev &&
+	       self.st_ino == other.st_ino;
+}
+
 int main(int argc, char **argv, char **envp)
 {
 	arguments = argv;
 	argument_count = argc;
 	environment = envp;
 	find_program();
+	if (is_itself()) {
+		static const char reason[] = "1\nthe program portsplice is the shim itself; PORTSPLICE_PROGRAM says where the program is\n";
+		if (is(DOCKERD, S_IFIFO))
+			answer(reason, sizeof reason - 1);
+		(void)!write(STDERR_FILENO, reason + 2, sizeof reason - 3);
+		return 1;
+	}
 	char *mode = getenv("PORTSPLICE_WORKER");
 	if (!is(DOCKERD, S_IFIFO) || (mode && strcmp(mode, "off") == 0))
 		by_itself(NULL); /* a person's shell, or a person's word */

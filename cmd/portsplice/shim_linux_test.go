@@ -165,6 +165,19 @@ func TestShimRefuses(t *testing.T) {
 	exchange(t, dial(t, "tcp", taken), "hello")
 }
 
+// TestShimIsNotTheProgram: a shim that was installed under the program's name says so, and does not start itself.
+func TestShimIsNotTheProgram(t *testing.T) {
+	l := newLab(t)
+	must(t, os.Rename(filepath.Join(l.dir, "portsplice-shim"), filepath.Join(l.dir, "portsplice")))
+	p := run{program: filepath.Join(l.dir, "portsplice"), args: []string{"-proto", "tcp"}}.start(t)
+	if !strings.HasPrefix(p.status, "1\nthe program portsplice is the shim itself") {
+		t.Errorf("the status is %q", p.status)
+	}
+	if code := p.ends(t); code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+}
+
 // TestShimVersion: a question of a person is answered by the program.
 func TestShimVersion(t *testing.T) {
 	out, err := exec.Command(filepath.Join(newLab(t).dir, "portsplice-shim"), "-version").Output()

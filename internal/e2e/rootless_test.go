@@ -85,7 +85,7 @@ func startRootless(t *testing.T, options ...string) (d *daemon, proxy string) {
 	})
 	// The user may not get to where the program is.
 	proxy = filepath.Join(dir, "portsplice")
-	binary, err := os.ReadFile(program)
+	binary, err := os.ReadFile(filepath.Join(filepath.Dir(program), "portsplice")) // which the shim needs beside itself
 	if err == nil {
 		err = os.WriteFile(proxy, binary, 0o755)
 	}
