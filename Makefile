@@ -25,19 +25,15 @@ ROOT := $(filter 0,$(shell id -u))
 .PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
 	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
-# What dockerd starts is paid for once per port: the shim, with the smallest C library that is there. The program is static,
-# without cgo and without symbols.
-SHIM_FLAGS := -static -Os -s -Wall -Wextra -Wl,-z,norelro
+# What dockerd starts is paid for once per port: the shim. The program is static, without cgo and without symbols.
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplice ./cmd/portsplice
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplicectl ./cmd/portsplicectl
-	@compiler=$$(command -v musl-gcc || command -v cc) || { \
-		echo "left out, because there is no C compiler: bin/portsplice-shim (apt-get install musl-tools)"; exit; }; \
-	set -x; $$compiler $(SHIM_FLAGS) -o bin/portsplice-shim cmd/portsplice-shim/shim.c
+	@cmd/portsplice-shim/build bin/portsplice-shim || echo "left out: bin/portsplice-shim"
 
-# The shim finds the program beside itself.
+# Installs what make build has built. The shim finds the program beside itself.
 PREFIX ?= /usr/local
-install: build
+install:
 	install -D -t $(DESTDIR)$(PREFIX)/bin bin/portsplice bin/portsplicectl $$(ls bin/portsplice-shim)
 
 # What portsplice does, without docker.

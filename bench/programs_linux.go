@@ -132,16 +132,15 @@ func linkProgram(path, dir string) error {
 	return os.Symlink(path, filepath.Join(dir, "portsplice"))
 }
 
-// buildShim builds the shim as the Makefile does. It gives no path where there is no C compiler, or no source.
+// buildShim builds the shim. It gives no path where there is no C compiler, or no source.
 func buildShim(ctx context.Context, dir string) string {
-	compiler, shim := find("musl-gcc", "cc"), filepath.Join(dir, "portsplice-shim")
 	tree, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if compiler == "" || err != nil {
+	if err != nil {
 		return ""
 	}
-	build := exec.CommandContext(ctx, compiler, "-static", "-Os", "-s", "-Wl,-z,norelro", "-o", shim,
-		filepath.Join(strings.TrimSpace(string(tree)), "cmd/portsplice-shim/shim.c"))
-	if build.Run() != nil {
+	shim := filepath.Join(dir, "portsplice-shim")
+	build := filepath.Join(strings.TrimSpace(string(tree)), "cmd/portsplice-shim/build")
+	if exec.CommandContext(ctx, build, shim).Run() != nil {
 		return ""
 	}
 	return shim

@@ -72,7 +72,7 @@ func main() {
 	}
 	for deaf == nil {
 		if deaf = nextQuestion(); deaf == nil {
-			log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", r.Engine, r.Stats()))
+			log.Print(journal.Info, r.Line())
 		}
 	}
 	log.Print(journal.Warning, fmt.Sprintf("portsplice: the counters cannot be asked for: %v\n", deaf))

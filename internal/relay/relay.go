@@ -31,6 +31,11 @@ type Relay struct {
 	Active func() uint64       // how many connections there are; zero where Close leaves none
 }
 
+// Line is what SIGUSR1 asks for.
+func (r *Relay) Line() string {
+	return fmt.Sprintf("portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
+}
+
 // Host is what the ports of a process share: the event loops, and the engine for TCP that is on them. Its zero value is
 // ready; what no port needs is not made.
 type Host struct {

@@ -304,11 +304,17 @@ func publish(t *testing.T, addr string) (fd int, bound netip.AddrPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return fd, nameOf(t, fd)
+}
+
+// nameOf is the address that a socket is bound to.
+func nameOf(t *testing.T, fd int) netip.AddrPort {
+	t.Helper()
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fd, addrPort(name)
+	return addrPort(name)
 }
 
 // serve serves what publish returned.

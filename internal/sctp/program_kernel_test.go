@@ -185,11 +185,7 @@ func publishBehindFilter(t *testing.T, host string) (fd int, bound netip.AddrPor
 	if err != nil {
 		t.Fatal(err)
 	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd, addrPort(name)
+	return fd, nameOf(t, fd)
 }
 
 // expectFiltered begins an association that nobody answers, and gives it up.

@@ -24,6 +24,7 @@ const (
 // half. Its methods may be called from any goroutine.
 type Pool struct {
 	read func(now time.Time) ports
+	now  func() time.Time
 
 	mu     sync.Mutex
 	of     ports
@@ -57,25 +58,25 @@ func (r *resting) remove() (port uint16) {
 func (r resting) rested(now time.Time) bool { return len(r) > 0 && now.Sub(r[0].since) >= rest }
 
 // UDP is this process's pool.
-var UDP = &Pool{read: usable}
+var UDP = &Pool{read: usable, now: time.Now}
 
 // NewPool makes one of the range from low to high, whatever the host's is.
 func NewPool(low, high uint16) *Pool {
 	fixed := newPorts(low, high, nil)
-	return &Pool{read: func(time.Time) ports { return fixed }}
+	return &Pool{read: func(time.Time) ports { return fixed }, now: time.Now}
 }
 
 // Size is how many ports there are, but for those that are reserved, and of how many that the kernel chooses from.
 // Zero: the system does not tell, and no port is ever given.
 func (p *Pool) Size() (size, of int) {
-	all := p.read(time.Now())
+	all := p.read(p.now())
 	return all.part(poolPart).size, all.all
 }
 
 // Take gives a port: one that has rested, or if need be the one that has rested longest of those that were given back.
 // Zero: there is none. Return gives it back, or Taken if it turned out not to be free.
 func (p *Pool) Take(need bool) uint16 {
-	now := time.Now()
+	now := p.now()
 	part := p.read(now).part(poolPart)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,7 +114,7 @@ func (p *Pool) put(r *resting, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of.has(port) {
-		r.add(port, time.Now())
+		r.add(port, p.now())
 	}
 }
 

@@ -2,7 +2,6 @@ package sourceport
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -11,69 +10,68 @@ func TestPool(t *testing.T) {
 	for _, c := range []struct{ low, high, first, size int }{
 		{101, 140, 121, 20}, {1, 65535, 32769, 32767}, {1, 17, 10, 8}, {4001, 12002, 8002, 4001},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			p := NewPool(uint16(c.low), uint16(c.high))
-			if size, of := p.Size(); size != c.size || of != c.high-c.low+1 {
-				t.Errorf("%d ports of %d, want %d of %d", size, of, c.size, c.high-c.low+1)
+		p, clock := NewPool(uint16(c.low), uint16(c.high)), time.Now()
+		p.now = func() time.Time { return clock }
+		if size, of := p.Size(); size != c.size || of != c.high-c.low+1 {
+			t.Errorf("%d ports of %d, want %d of %d", size, of, c.size, c.high-c.low+1)
+		}
+		seen := make(map[int]bool)
+		for range c.size {
+			port := int(p.Take(false))
+			if seen[port] || port < c.first || port > c.high {
+				t.Fatalf("port %d, of %d to %d, seen before: %v", port, c.first, c.high, seen[port])
 			}
-			seen := make(map[int]bool)
-			for range c.size {
-				port := int(p.Take(false))
-				if seen[port] || port < c.first || port > c.high {
-					t.Fatalf("port %d, of %d to %d, seen before: %v", port, c.first, c.high, seen[port])
-				}
-				seen[port] = true
+			seen[port] = true
+		}
+		expect := func(need bool, want uint16) {
+			t.Helper()
+			if got := p.Take(need); got != want {
+				t.Errorf("got port %d, want %d", got, want)
 			}
-			expect := func(need bool, want uint16) {
-				t.Helper()
-				if got := p.Take(need); got != want {
-					t.Errorf("got port %d, want %d", got, want)
-				}
-			}
-			expect(true, 0)
-			first, last := uint16(c.first), uint16(c.high)
-			p.Return(last)
-			time.Sleep(rest / 2)
-			p.Return(first)
-			p.Return(0)
-			p.Return(uint16(c.low - 1))
+		}
+		expect(true, 0)
+		first, last := uint16(c.first), uint16(c.high)
+		p.Return(last)
+		clock = clock.Add(rest / 2)
+		p.Return(first)
+		p.Return(0)
+		p.Return(uint16(c.low - 1))
+		expect(false, 0)
+		clock = clock.Add(rest / 2)
+		expect(false, last)
+		expect(false, 0)
+		expect(true, first)
+		expect(true, 0)
+		behind := max(1, min(restBehind, c.size/4))
+		for port := range behind + 1 {
 			expect(false, 0)
-			time.Sleep(rest / 2)
-			expect(false, last)
-			expect(false, 0)
-			expect(true, first)
-			expect(true, 0)
-			behind := max(1, min(restBehind, c.size/4))
-			for port := range behind + 1 {
-				expect(false, 0)
-				p.Return(first + uint16(port))
-			}
-			expect(false, first)
-			expect(false, 0)
+			p.Return(first + uint16(port))
+		}
+		expect(false, first)
+		expect(false, 0)
 
-			time.Sleep(rest)
-			for range behind {
-				p.Take(false)
-			}
-			for range behind + 1 { // which is no rest for what was given back
-				p.Taken(last)
-			}
-			p.Return(first)
-			expect(false, 0)
-			expect(true, first)
-			expect(true, 0)
-			time.Sleep(rest)
-			p.Return(first)
-			expect(false, last)
-			expect(true, first)
-		})
+		clock = clock.Add(rest)
+		for range behind {
+			p.Take(false)
+		}
+		for range behind + 1 { // which is no rest for what was given back
+			p.Taken(last)
+		}
+		p.Return(first)
+		expect(false, 0)
+		expect(true, first)
+		expect(true, 0)
+		clock = clock.Add(rest)
+		p.Return(first)
+		expect(false, last)
+		expect(true, first)
 	}
 }
 
 // A range that the system does not tell has no ports; one that changes begins anew, without what was of the old one.
 func TestPoolFollowsTheRange(t *testing.T) {
 	var now ports
-	p := &Pool{read: func(time.Time) ports { return now }}
+	p := &Pool{read: func(time.Time) ports { return now }, now: time.Now}
 	if size, of := p.Size(); size != 0 || of != 0 || p.Take(true) != 0 {
 		t.Errorf("%d ports of %d, and one is given", size, of)
 	}

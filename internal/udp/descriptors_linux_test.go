@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/budget"
 )
 
 // Evicted and expired flows give their descriptors back.
@@ -151,7 +153,7 @@ func testTableFitsDescriptorLimit(t *testing.T, e engine) {
 	backend := listen(t, "127.0.0.1")
 	limitDescriptors(t, spare)
 	r := e.newRelayOn(t, frontend, addressOf(backend), Options{})
-	if limit, got := descriptorLimit(), r.settings().MaxFlows; got != limit/4*3 {
+	if limit, got := budget.Limit(), r.settings().MaxFlows; got != limit/4*3 {
 		t.Errorf("at most %d flows with %d descriptors, want three quarters", got, limit)
 	}
 }

@@ -62,7 +62,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.guests = o.MaxFlows
 	}
 	if o.MaxFlows == 0 {
-		o.MaxFlows = max(1, min(ceiling, descriptorLimit()/4*3))
+		o.MaxFlows = max(1, min(ceiling, budget.Limit()/4*3))
 		o.MaxFlows, o.guests = shareOfPorts(o.MaxFlows)
 	}
 	if o.Report == nil {

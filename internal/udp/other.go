@@ -5,7 +5,6 @@ package udp
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -63,6 +62,3 @@ func readyPortable(*net.UDPConn) error { return nil }
 
 // lostByConn does not know how many datagrams a socket had no room for.
 func lostByConn(*net.UDPConn) (lost uint32, counted bool) { return 0, false }
-
-// descriptorLimit is not asked for here: the table adapts when it meets the limit.
-func descriptorLimit() int { return math.MaxInt }

@@ -2,7 +2,6 @@ package udp
 
 import (
 	"errors"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -223,15 +222,6 @@ func lostByConn(conn *net.UDPConn) (lost uint32, counted bool) {
 	}
 	err = raw.Control(func(fd uintptr) { lost, counted = lostBy(int(fd)) })
 	return lost, counted && err == nil
-}
-
-// descriptorLimit is how many descriptors this process may have open.
-func descriptorLimit() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return math.MaxInt // the table adapts when it meets the limit: dial evicts
-	}
-	return int(min(limit.Cur, math.MaxInt))
 }
 
 // fromICMP says whether an error may be the answer of a router, or of the backend's host, to an earlier datagram: it is

@@ -58,11 +58,10 @@ func (p *port) start(r *request) (err error) {
 		err = declined{errors.New("a question of a person")}
 	case err != nil:
 	case r.origin == bound && !p.config.UseListenFD:
-		closeAll([]int{r.socket}) // something of a person's shell
-		r.origin = none
+		r.drop() // something of a person's shell
 	}
 	if err != nil {
-		closeAll([]int{r.socket})
+		r.drop()
 		return err
 	}
 	p.log.Port = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol)
@@ -153,6 +152,6 @@ func (p *port) watch(closed <-chan struct{}) {
 
 // printCounters prints them on the shim's standard error.
 func (p *port) printCounters() {
-	p.log.Print(journal.Info, fmt.Sprintf("portsplice: stats engine=%s %v\n", p.relay.Engine, p.relay.Stats()))
+	p.log.Print(journal.Info, p.relay.Line())
 	p.printing.Store(false)
 }

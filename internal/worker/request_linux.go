@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -37,7 +36,7 @@ const longest = 64 << 10
 var buffers = sync.Pool{New: func() any { return new([longest]byte) }}
 
 // errTooLong is what a shim is told.
-var errTooLong = fmt.Errorf("the arguments and variables are longer than %d bytes", longest)
+var errTooLong = declined{fmt.Errorf("the arguments and variables are longer than %d bytes", longest)}
 
 // errCut is what a shim is told whose descriptors could not be received.
 var errCut = errors.New("the worker has no descriptors left (RLIMIT_NOFILE)")
@@ -81,6 +80,14 @@ func closeAll(fds []int) {
 	}
 }
 
+// drop closes the port's socket, if there is one.
+func (r *request) drop() {
+	if r.origin != none {
+		closeAll([]int{r.socket})
+		r.socket, r.origin = -1, none
+	}
+}
+
 // parse makes a request of a message.
 func parse(message []byte, fds []int) (*request, error) {
 	all := strings.Split(strings.TrimSuffix(string(message), "\x00"), "\x00")
@@ -88,7 +95,7 @@ func parse(message []byte, fds []int) (*request, error) {
 	var count int
 	if _, err := fmt.Sscanf(all[0], "serve %x %x", &count, &r.origin); err != nil || count < 0 || count > len(all)-1 ||
 		r.origin < none || r.origin > lost {
-		return nil, fmt.Errorf("not a request: %s", strconv.Quote(all[0]))
+		return nil, fmt.Errorf("not a request: %q", all[0])
 	}
 	want := 1
 	if r.origin != none {

@@ -3,7 +3,6 @@ package worker
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -55,7 +54,7 @@ func Run(version string) error {
 		return fmt.Errorf("worker: descriptor %d is not a unix socket (the shim starts workers)", rendezvousFD)
 	}
 	w := &Worker{version: version, began: time.Now(), listener: listener, ports: make(map[*port]struct{})}
-	w.host.Budget = budget.New(mostDescriptors())
+	w.host.Budget = budget.New(budget.Limit() - common)
 	w.own.Of(w.host.Budget)
 	w.reserve, _ = os.Open(os.DevNull)
 	w.ending = time.AfterFunc(linger, w.end)
@@ -63,20 +62,11 @@ func Run(version string) error {
 }
 
 const (
-	// common is how many descriptors are nobody's: loops, and pipes while there are few streams.
+	// common is how many descriptors are not for ports, connections and flows: loops, and pipes while there are few streams.
 	common = 64
 	// each is how many a port has: its socket, the connection to its shim, and the shim's standard error.
 	each = 3
 )
-
-// mostDescriptors is what ports, connections and flows may have open together.
-func mostDescriptors() int {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return math.MaxInt32
-	}
-	return int(min(limit.Cur, math.MaxInt32)) - common
-}
 
 // accept takes whoever connects, until the worker ends.
 func (w *Worker) accept() error {
@@ -209,7 +199,7 @@ func answer(conn *net.UnixConn, verdict string, reason error) error {
 type declined struct{ error }
 
 func verdictOf(err error) string {
-	if d := (declined{}); errors.As(err, &d) || errors.Is(err, errTooLong) {
+	if d := (declined{}); errors.As(err, &d) {
 		return decline
 	}
 	return fail
