@@ -2,7 +2,7 @@
 
 /*
  * portsplice-shim is what dockerd starts for every published port in place of docker-proxy: the process that it wants
- * to see, in a twelfth of the memory. It has the port served by the worker of its network namespace, user and build,
+ * to see, in a tenth of the memory. It has the port served by the worker of its network namespace, user and build,
  * which it starts if there is none, and waits until dockerd stops it. It decides nothing about the port: arguments,
  * environment and descriptors go to the worker as they are. Whenever a worker is not to be had it becomes the program
  * that serves one port by itself, by execve(2) with all that it was given.
@@ -134,8 +134,8 @@ static void find_program(void)
 }
 
 /*
- * number writes a separator and a number, in hexadecimal, and gives its end. (The frame of printf(3) would be a third of
- * this process's memory for ever.)
+ * number writes a separator and a number, in hexadecimal, and gives its end. (With printf(3) this process kept a
+ * page more of stack.)
  */
 static char *number(char *at, char before, unsigned long long n)
 {
