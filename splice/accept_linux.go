@@ -43,9 +43,9 @@ type listener struct {
 	failing time.Duration // since when it cannot accept; zero: it can
 }
 
-// accepted is a connection that was taken, and a socket for its backend.
+// accepted is a connection that was taken, and a socket for its backend, unless that is for Options.Dial to open.
 type accepted struct {
-	front, back int
+	front, back int        // back is -1 if there is none
 	errno       unix.Errno // why there is no socket for the backend, and never will be
 	client      netip.AddrPort
 	settings    *settings // that the socket was opened with
@@ -123,13 +123,13 @@ func (ln *listener) take(l *loop) (n int, err error) {
 		if ln.port.descriptors.Full() { // the rest is for other ports
 			return n, sysError("socket", unix.EMFILE)
 		}
-		back, errno := s.socket(l.kernel)
+		back, errno := s.socketAhead(l.kernel)
 		if scarce(errno) {
 			return n, sysError("socket", errno)
 		}
 		front, refused := l.kernel.accept(ln.fd, from)
 		if refused != 0 {
-			if errno == 0 {
+			if back >= 0 {
 				closeFD(back)
 			}
 			if refused == unix.EAGAIN { // nobody is left

@@ -45,6 +45,18 @@ func (s *settings) socket(k kernel) (int, unix.Errno) {
 	return fd, errno
 }
 
+// socketAhead opens it before a client is accepted. The descriptor is -1 if there is none.
+func (s *settings) socketAhead(k kernel) (int, unix.Errno) {
+	if s.Dial != nil {
+		return -1, 0
+	}
+	fd, errno := s.socket(k)
+	if errno != 0 {
+		fd = -1
+	}
+	return fd, errno
+}
+
 // place gives a connection to the loop that has the least to do.
 func (p *Port) place(l *loop, c accepted) {
 	to := l.Place()
@@ -91,6 +103,9 @@ const maxTries = 8
 // and so it does when the kernel has found none.
 func (p *pair) connect() (connected bool, err error) {
 	l, s, lg := p.share.loop, p.settings, &p.legs[back]
+	if s.Dial != nil {
+		return p.connectBy(s.Dial)
+	}
 	many := s.sources.Dial()
 	bind := many && s.sources.KnowsSource()
 	for range maxTries {
@@ -119,6 +134,21 @@ func (p *pair) connect() (connected bool, err error) {
 		}
 	}
 	return l.start(int(lg.fd), &s.address) // the kernel may have one, after all
+}
+
+// connectBy has the user of the engine connect.
+func (p *pair) connectBy(dial func(netip.AddrPort) (int, error)) (connected bool, err error) {
+	fd, err := dial(p.settings.backend)
+	if err != nil {
+		return false, err
+	}
+	p.legs[back].fd = int32(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return false, sysError("fcntl", err)
+	}
+	unix.CloseOnExec(fd)
+	setTCPOptions(fd, p.settings.KeepAlive)
+	return p.share.loop.kernel.getpeername(fd, &p.share.loop.addresses[0]) == 0, nil
 }
 
 // bind binds a socket to the port that has rested longest. It reports false when no port of a few was to be had: the
@@ -220,7 +250,8 @@ func (p *pair) connectedToItself() bool {
 	l, fd := p.share.loop, int(p.legs[back].fd)
 	own, peer := &l.addresses[0], &l.addresses[1]
 	*own, *peer = unix.RawSockaddrAny{}, unix.RawSockaddrAny{}
-	return getsockname(fd, own) == 0 && l.kernel.getpeername(fd, peer) == 0 && *own == *peer
+	return getsockname(fd, own) == 0 && l.kernel.getpeername(fd, peer) == 0 && *own == *peer &&
+		own.Addr.Family != unix.AF_UNIX // which has no names, mostly
 }
 
 // isLocal says whether an address is one of this host's own: only those can be bound to.

@@ -36,6 +36,12 @@ type Options struct {
 	// about as long (before, a quarter of an hour). A peer that answers but does not read is never given up.
 	KeepAlive net.KeepAliveConfig
 
+	// Dial, if not nil, opens the connection to a backend in place of the engine, for backends that are to be reached in
+	// another network namespace or through something else: it gives a TCP or unix stream socket, connected or connecting,
+	// which the engine then owns. Its error resets the client, and is reported. It is called on the event loops, when a client
+	// has been accepted, and must not block. Source ports are then its affair.
+	Dial func(backend netip.AddrPort) (fd int, err error)
+
 	// Policy says when bytes go through splice(2).
 	Policy Policy
 
