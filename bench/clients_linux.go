@@ -128,7 +128,7 @@ func (l *lab) startRealServer(ctx context.Context, c realClient) (*process, erro
 		err = c.prepare(ctx, l, server)
 	}
 	if err == nil {
-		err = l.container.Do(server.Start)
+		err = l.container.Do(server.apart().Start)
 	}
 	if err == nil {
 		err = server.awaitPort(ctx, tcp, backend.Port())
@@ -149,7 +149,7 @@ func (l *lab) measureRealClient(ctx context.Context, c realClient, r route) (Val
 	before, after, err := usage.During(func() (err error) {
 		out, err = client.output(ctx, l.client.Do)
 		return err
-	}, r.proxy, r.ends...)
+	}, r.proxy, r.ends)
 	if err != nil {
 		return nil, err
 	}

@@ -51,18 +51,20 @@
 // All processes share the CPUs of the machine, as they do on a Docker host; nothing is pinned. On two CPUs a proxy
 // that uses less CPU leaves more to the client and the server, so read rates together with CPU times.
 //
-// A machine that does other work as well flatters proxies with many threads: they get a larger share of the CPUs. Where
-// that cannot be helped, give the benchmark a session of its own that goes first (nice alone weighs processes of one
-// session only, when /proc/sys/kernel/sched_autogroup_enabled is 1):
+// Client, proxy and server are a scheduling group each, as a user's session, docker.service and a container's scope are where
+// systemd has them: without that, the CPUs are shared out by threads, and a proxy of twelve has six times as much of a
+// busy machine as one of two, at the expense of client and server. Sessions are such groups where autogrouping is on
+// (/proc/sys/kernel/sched_autogroup_enabled); a report says whether it is.
+//
+// On a machine that does other work as well, let the benchmark go first:
 //
 //	setsid -w sh -c 'echo -15 >/proc/self/autogroup; exec go run ./bench ratios'
 //
-// "shim" is started for each port, and one worker serves them all; its rows are of starts and idle ports, and what the worker
-// holds is in machine-kB alone.
+// "shim" is started for each port, and one worker serves them all. Of idle ports, what the worker holds is in machine-kB
+// alone; otherwise it is the proxy.
 //
-// The program that dockerd starts serves one port. Where one process serves 1,000 (pingpong-ports), "splice" is package
-// splice with so many ports on one engine (bench/ports), and goref, HAProxy and nginx listen on as many. compare takes
-// builds of bench/ports for that work.
+// Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and goref, HAProxy and nginx
+// listen on all.
 //
 // # What is measured
 //

@@ -18,6 +18,7 @@ type Environment struct {
 	Cores      int       `json:"cores"`
 	Go         string    `json:"go"`
 	TCP        string    `json:"tcp"`         // its congestion control
+	Groups     bool      `json:"groups"`      // client, proxy and server have scheduling groups of their own
 	LoadBefore string    `json:"load_before"` // averages of 1, 5 and 15 minutes
 	LoadAfter  string    `json:"load_after"`
 	Noise      float64   `json:"noise"` // the most that direct moved in any work
@@ -30,9 +31,10 @@ func ReadEnvironment() (Environment, error) {
 		return Environment{}, err
 	}
 	load, err := loadAverage()
+	grouped, _ := os.ReadFile("/proc/sys/kernel/sched_autogroup_enabled") // not there without
 	return Environment{
 		Date: time.Now().Round(time.Second), Kernel: "Linux " + strings.TrimSpace(string(kernel)), CPU: cpuModel(),
-		Cores: runtime.NumCPU(), Go: runtime.Version(), LoadBefore: load,
+		Cores: runtime.NumCPU(), Go: runtime.Version(), LoadBefore: load, Groups: string(grouped) == "1\n",
 	}, err
 }
 
@@ -65,6 +67,9 @@ func (e Environment) Head(proxies []Proxy) string {
 			command := strings.Join(slices.Concat(p.Environment, []string{filepath.Base(p.Path)}, p.Arguments), " ")
 			fmt.Fprintf(&b, "%-21s  %s (%s)\n", p.Name, command, p.Version)
 		}
+	}
+	if !e.Groups {
+		b.WriteString("client, proxy and server share one scheduling group: CPUs go to who has most threads\n")
 	}
 	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, but for rows that say otherwise: @1 is one loop\n", e.Cores)
 	return b.String()

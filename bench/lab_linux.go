@@ -136,6 +136,9 @@ func addBridge(name, port string) error {
 func (l *lab) start(ctx context.Context, n *netlab.Namespace, program []string, args ...string) (*process, error) {
 	p := newProcess(ctx, program[0], slices.Concat(program[1:], args)...)
 	l.processes = append(l.processes, p)
+	if n != l.client {
+		p.apart()
+	}
 	_, err := p.report(ctx, n.Do)
 	return p, err
 }

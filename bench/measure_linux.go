@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/internal/worker"
 )
 
 // patience is what a measurement may take beside the time that it measures.
@@ -27,7 +28,7 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 // route is the way from a client to a server.
 type route struct {
 	to    netip.AddrPort // the proxy, or the server itself
-	proxy int            // process, or 0
+	proxy []int          // processes, the worker among them
 	ends  []int          // processes of the server, and of what is beside the client
 }
 
@@ -53,14 +54,12 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 		r.to = sink
 	}
 	if proxy.Name != Direct {
-		at := netip.AddrPortFrom(hostAddr, firstFrontend)
-		running, _, err := p.startProxy(ctx, l, proxy,
-			endpoint{protocol: w.Protocol, address: at, ports: max(1, w.ports), backend: r.to})
+		_, r.proxy, err = p.startProxies(ctx, l, w, proxy, r.to)
 		if err != nil {
 			return nil, err
 		}
-		r.to, r.proxy = at, running.Process.Pid
-		finish, err := tool.attach(ctx, running)
+		r.to = netip.AddrPortFrom(hostAddr, firstFrontend)
+		finish, err := tool.attach(ctx, l.processes[len(l.processes)-1])
 		if err != nil {
 			return nil, err
 		}
@@ -83,6 +82,45 @@ func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, e
 	return l.start(ctx, l.container, p.load, "serve", "-on", backend.String(), "-sink", sink.String())
 }
 
+// startProxies starts as many proxies as the work has ports, or one that serves them all, from firstFrontend on. It gives
+// how long each took, in milliseconds, and the processes; a worker is the last.
+func (p *Programs) startProxies(ctx context.Context, l *lab, w Work, proxy Proxy, to netip.AddrPort) (
+	started []float64, pids []int, err error) {
+	processes, ports := max(1, w.ports), 1
+	if proxy.manyPorts && w.Kind != idlePorts {
+		processes, ports = ports, processes
+	}
+	for i := range processes {
+		running, took, err := p.startProxy(ctx, l, proxy, endpoint{protocol: w.Protocol,
+			address: netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), ports: ports, backend: to, alone: processes == 1})
+		if err != nil {
+			return nil, nil, err
+		}
+		started, pids = append(started, took.Seconds()*1e3), append(pids, running.Process.Pid)
+	}
+	if !proxy.Shim {
+		return started, pids, nil
+	}
+	pid, err := l.worker()
+	return started, append(pids, pid), err
+}
+
+// worker gives the process of the host's worker.
+func (l *lab) worker() (pid int, err error) {
+	err = l.host.Do(func() error {
+		lists, err := worker.Ask[worker.Totals]("stats")
+		if err == nil && len(lists) != 1 {
+			err = fmt.Errorf("%d workers answered", len(lists))
+		}
+		if err == nil {
+			pid = lists[0].Worker
+			weigh(pid)
+		}
+		return err
+	})
+	return pid, err
+}
+
 // startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer. What serves many
 // ports opens them by itself.
 func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoint) (*process, time.Duration, error) {
@@ -96,7 +134,7 @@ func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoi
 	var sockets []*os.File
 	switch {
 	case e.ports > 1:
-		path, args = proxy.portsPath, append(args, "-ports", strconv.Itoa(e.ports))
+		args = append(args, "-ports", strconv.Itoa(e.ports))
 	case p.adopts[path]:
 		socket, err := l.listen(e.protocol, port)
 		if err != nil {
@@ -109,6 +147,9 @@ func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoi
 		args = append(args, proxy.Arguments...)
 	}
 	running := newProcess(ctx, path, args...)
+	if e.alone {
+		running.apart()
+	}
 	running.Env = l.environ(proxy)
 	l.processes = append(l.processes, running)
 	took, err := running.report(ctx, l.host.Do, sockets...)
@@ -152,11 +193,14 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, 
 		d = w.Time
 	}
 	args := slices.Concat(p.load[1:], w.client, []string{"-time", (d * time.Duration(max(1, w.stretch))).String(),
-		"-to", r.to.String(), "-counts", backend.String(), "-proxy", strconv.Itoa(r.proxy)})
+		"-to", r.to.String(), "-counts", backend.String()})
+	for _, pid := range r.proxy {
+		args = append(args, "-proxy", strconv.Itoa(pid))
+	}
 	for _, pid := range r.ends {
 		args = append(args, "-end", strconv.Itoa(pid))
 	}
-	if w.ports > 1 && r.proxy != 0 {
+	if w.ports > 1 && len(r.proxy) > 0 {
 		args = append(args, "-ports", strconv.Itoa(w.ports))
 	}
 	out, err := newProcess(ctx, p.load[0], args...).output(ctx, l.client.Do)
@@ -172,7 +216,7 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, 
 
 // measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
 func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Values, error) {
-	before, err := readMemory(ctx, r.proxy)
+	before, err := readMemory(ctx, r.proxy...)
 	if err != nil {
 		return nil, err
 	}
@@ -180,11 +224,11 @@ func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Va
 	if _, err := l.start(ctx, l.client, p.load, client...); err != nil {
 		return nil, err
 	}
-	after, err := readMemory(ctx, r.proxy)
+	after, err := readMemory(ctx, r.proxy...)
 	if err != nil {
 		return nil, err
 	}
-	if held := after["fds"] - before["fds"]; r.proxy != 0 && held < float64(w.count) {
+	if held := after["fds"] - before["fds"]; len(r.proxy) > 0 && held < float64(w.count) {
 		return nil, fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
 	}
 	return after.each(before, w), nil
@@ -196,16 +240,12 @@ func (p *Programs) measureIdlePorts(ctx context.Context, l *lab, w Work, proxy P
 	if err != nil {
 		return nil, err
 	}
-	var started []float64
-	var pids []int
-	for i := range w.count {
-		running, took, err := p.startProxy(ctx, l, proxy,
-			endpoint{w.Protocol, netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), 1, backend, ""})
-		if err != nil {
-			return nil, err
-		}
-		started = append(started, took.Seconds()*1e3)
-		pids = append(pids, running.Process.Pid)
+	started, pids, err := p.startProxies(ctx, l, w, proxy, backend)
+	if err != nil {
+		return nil, err
+	}
+	if proxy.Shim { // what a port's own process holds is told beside what it costs the machine, worker included
+		pids = pids[:len(pids)-1]
 	}
 	after, err := readMemory(ctx, pids...)
 	if err != nil {

@@ -37,21 +37,11 @@ func readMemory(ctx context.Context, pids ...int) (memory, error) {
 	if err := m.awaitStillness(ctx); err != nil {
 		return m, err
 	}
-	for _, pid := range pids {
-		if pid == 0 {
-			continue // no proxy
-		}
-		all, err := usage.Tree(pid)
-		if err != nil {
-			return m, err
-		}
-		for _, p := range all {
-			if err := m.addProcess(filepath.Join("/proc", strconv.Itoa(p))); err != nil {
-				return m, err
-			}
-		}
+	all, err := usage.Tree(pids...)
+	for _, p := range all {
+		err = errors.Join(err, m.addProcess(filepath.Join("/proc", strconv.Itoa(p))))
 	}
-	return m, nil
+	return m, err
 }
 
 func (m memory) addProcess(proc string) error {

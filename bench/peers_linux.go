@@ -18,6 +18,7 @@ type endpoint struct {
 	ports    int // from that of the address on
 	backend  netip.AddrPort
 	options  string // of its listener
+	alone    bool   // it is the only one, and a scheduling group of its own
 }
 
 // newCommand writes the configuration, and describes the process. It is the first of a PID namespace, so that what it
@@ -142,7 +143,7 @@ func (l *lab) startPeer(ctx context.Context, proxy Proxy, e endpoint) (*process,
 		p.ExtraFiles = []*os.File{socket}
 		p.Env = append(p.Env, "LISTEN_FDS=1", "LISTEN_PID=1")
 	}
-	if err := l.host.Do(p.Start); err != nil {
+	if err := l.host.Do(p.apart().Start); err != nil {
 		return nil, err
 	}
 	return p, p.awaitPort(ctx, e.protocol, e.last())

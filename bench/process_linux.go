@@ -27,6 +27,32 @@ func newProcess(ctx context.Context, path string, args ...string) *process {
 	return p
 }
 
+// apart has the process start in a scheduling group of its own (a session is one where there is autogrouping, sched(7)):
+// a proxy and a container's server have one each on a Docker host, by their control groups, and what a group gets of the
+// CPUs does not depend on its number of threads. The client shares ours, and so do proxies of which there are many: a group
+// for each is what no host has.
+func (p *process) apart() *process {
+	p.SysProcAttr.Setsid = true
+	return p
+}
+
+// Start starts it.
+func (p *process) Start() error {
+	err := p.Cmd.Start()
+	if err == nil && p.SysProcAttr.Setsid {
+		weigh(p.Process.Pid)
+	}
+	return err
+}
+
+// weigh gives the group of a process the weight of ours, where there are groups.
+func weigh(pid int) {
+	ours, _ := os.ReadFile("/proc/self/autogroup") // as in "/autogroup-42 nice 0"
+	if _, nice, ok := strings.Cut(string(ours), " nice "); ok {
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(nice), 0)
+	}
+}
+
 // where is how something is done in a namespace, such as starting a process.
 type where func(func() error) error
 

@@ -82,7 +82,7 @@ func (p *Programs) Close() error { return os.RemoveAll(p.dir) }
 
 func (p *Programs) build(ctx context.Context, o Options) error {
 	const module = "github.com/portsplice/portsplice"
-	packages := []string{module + "/bench/goref", module + "/bench/ports"}
+	packages := []string{module + "/bench/goref"}
 	if o.Portsplice == "" {
 		packages = append(packages, module+"/cmd/portsplice")
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
@@ -152,8 +152,7 @@ func ours(dir string, o Options) []Proxy {
 		o.Reference = find("docker-proxy")
 	}
 	both := []string{tcp, udp}
-	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp},
-		manyPorts: true, portsPath: filepath.Join(dir, "ports")}
+	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}}
 	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
 	all := []Proxy{
 		{Name: Direct, Protocols: both, manyPorts: true},
@@ -219,7 +218,7 @@ func (p *Programs) ask(ctx context.Context, proxy *Proxy) error {
 	}
 	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
 	if strings.Contains(string(usage), "  -ports ") {
-		proxy.manyPorts, proxy.portsPath = true, proxy.Path
+		proxy.manyPorts = true
 	}
 	return nil
 }

@@ -26,7 +26,6 @@ type Proxy struct {
 
 	descriptors float64 // that a connection takes, where it is more than two
 	manyPorts   bool    // in one process
-	portsPath   string  // of the program that serves them
 	peer        peer    // how it is started, if it is one
 }
 
@@ -72,8 +71,8 @@ func (p *Proxy) confine(works []Work, limit uint64) {
 	cannot := map[string]string{}
 	maps.Copy(cannot, p.Cannot) // it may be a constant
 	for _, w := range works {
-		if w.ports > 1 && !p.manyPorts {
-			cannot[w.Name] = "serves one port a process"
+		if w.ports > mostProcesses && !p.manyPorts && !p.Shim {
+			cannot[w.Name] = "has a process for each port"
 		}
 		if needed := p.descriptors * float64(w.count); w.Kind == idle && w.Protocol == tcp && needed > float64(limit) {
 			cannot[w.Name] = fmt.Sprintf("needs %.0f descriptors of %d", needed, limit)

@@ -157,8 +157,8 @@ func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
 	}
 }
 
-func TestWhatServesOnePortIsNotAskedForMany(t *testing.T) {
-	works, err := Select(Works(1<<20), "pingpong-ports,crr")
+func TestAProcessForEachPortIsNotAskedForMany(t *testing.T) {
+	works, err := Select(Works(1<<20), "pingpong-ports/size=64/ports=1000,crr")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unix.Close(listener)) }()
-	pid := 0
+	var pids []int
 	if proxy.Path != "" {
 		fd, front, err := load.ListenSCTP() // a port that nobody listens on
 		if err == nil {
@@ -87,7 +87,7 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 		if _, err := p.report(ctx, func(start func() error) error { return start() }); err != nil {
 			return nil, err
 		}
-		pid, to = p.Process.Pid, front
+		pids, to = []int{p.Process.Pid}, front
 	}
 	t, err := load.OpenSCTP(listener, to, w.conns, w.size, w.streams)
 	if err != nil {
@@ -101,7 +101,7 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v 
 	before, after, err := usage.During(func() (err error) {
 		messages, err = t.Run(d)
 		return err
-	}, pid)
+	}, pids, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ type Work struct {
 
 	client  []string // arguments of the load command, or the name of somebody else's
 	count   int      // of idle connections, flows or ports
-	ports   int      // that one proxy serves, where it is more than one
+	ports   int      // with a process each, or one for all where a proxy can; none means one
 	streams int      // beside it, down and through the same port
 	stretch int      // makes the time of a round so many times longer, where that is more than one
 	toSink  bool     // where datagrams are not answered
@@ -68,8 +68,7 @@ func answerUnits(one string) []Unit {
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
-	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
-		(w.Kind == idlePorts || !p.Shim) // the CPU times of a worker are not the shim's
+	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer)
 }
 
 // Traffic tells whether the work is traffic for the time that it is measured.
@@ -77,6 +76,9 @@ func (w Work) Traffic() bool { return w.Kind == traffic }
 
 // long tells whether the work takes many seconds, or is about memory, which needs no getting used to.
 func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
+
+// mostProcesses is how many ports a proxy is measured with that has a process for each: docker-proxy takes a megabyte.
+const mostProcesses = 200
 
 // mostFlows is more than a proxy may have unless it is told so.
 const mostFlows = 10_000
@@ -96,10 +98,11 @@ func Works(descriptors uint64) []Work {
 	}
 	pingpong(16<<10, 16)
 	pingpong(256<<10, 16)
-	// A client on each port of one process that serves them all.
-	manyPorts := newTraffic(tcp, answerUnits("exchange"), "pingpong-ports/size=64/ports=%d", "exchange -conns %d", 1000)
-	manyPorts.ports = 1000
-	add(manyPorts)
+	for _, ports := range []int{mostProcesses, 1000} { // a client on each
+		w := newTraffic(tcp, answerUnits("exchange"), "pingpong-ports/size=64/ports=%d", "exchange -conns %d", ports)
+		w.ports = ports
+		add(w)
+	}
 	add(newTraffic(tcp, answerUnits("conn"), "crr/conns=%d", "crr -conns %d", 8)) // connect, send, receive, close
 	add(churn(60_000))
 	for _, direction := range []string{"down", "up", "both"} {
@@ -179,7 +182,7 @@ func held(name, one, protocol, client string, count int) Work {
 
 // start starts proxies that then have nothing to do.
 func start(name, protocol string, count int) Work {
-	return Work{Name: fmt.Sprintf(name, count), Kind: idlePorts, Protocol: protocol, count: count,
+	return Work{Name: fmt.Sprintf(name, count), Kind: idlePorts, Protocol: protocol, count: count, ports: count,
 		Units: []Unit{{"start-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
 			{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}}
 }

@@ -34,7 +34,7 @@ type request struct {
 	direction string
 	time      time.Duration
 	warmup    time.Duration
-	proxy     int   // process whose CPU time is read; 0: none
+	proxy     []int // processes whose CPU time is read
 	ends      []int // the other processes at both ends of the traffic
 }
 
@@ -84,10 +84,14 @@ func (r *request) declare(fs *flag.FlagSet) {
 	fs.StringVar(&r.direction, "direction", "down", "of a stream: down, up or both")
 	fs.DurationVar(&r.time, "time", time.Second, "how long to measure")
 	fs.DurationVar(&r.warmup, "warmup", 100*time.Millisecond, "how long to run before")
-	fs.IntVar(&r.proxy, "proxy", 0, "process whose CPU time is measured")
-	fs.Func("end", "process whose CPU time is that of the ends, as this one's is; may be repeated", func(s string) error {
+	fs.Func("proxy", "process whose CPU time is the proxy's; may be repeated", appendTo(&r.proxy))
+	fs.Func("end", "process whose CPU time is that of the ends, as this one's is; may be repeated", appendTo(&r.ends))
+}
+
+func appendTo(pids *[]int) func(string) error {
+	return func(s string) error {
 		pid, err := strconv.Atoi(s)
-		r.ends = append(r.ends, pid)
+		*pids = append(*pids, pid)
 		return err
-	})
+	}
 }

@@ -28,7 +28,7 @@ func (r request) read(counts counter) (now reading) {
 	if counts.TCPConn != nil {
 		now.received, now.sent = counts.ask()
 	}
-	now.Times = must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)...))
+	now.Times = must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)))
 	return now
 }
 

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ask sends a question ("list" or "stats") to every worker of this network namespace that answers this process's user, and
+// Ask sends a question ("list" or "stats") to every worker of this thread's network namespace that answers this process's user, and
 // gives the answers. Workers that have ended meanwhile, or belong to others, are left out.
 func Ask[T List | Totals](question string) ([]T, error) {
 	names, err := rendezvousNames()
@@ -38,7 +38,7 @@ func Ask[T List | Totals](question string) ([]T, error) {
 
 // rendezvousNames finds the names at which workers are asked (/proc/net/unix, see unix_seq_show in net/unix/af_unix.c).
 func rendezvousNames() (names []string, err error) {
-	file, err := os.Open("/proc/net/unix")
+	file, err := os.Open("/proc/thread-self/net/unix")
 	if err != nil {
 		return nil, err
 	}

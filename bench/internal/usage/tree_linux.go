@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree lists a process and its descendants that live: some proxies are one process, some have workers, and some fork
+// Tree lists processes and their descendants that live: some proxies are one process, some have workers, and some fork
 // for every connection.
-func Tree(pid int) ([]int, error) {
+func Tree(pids ...int) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
@@ -32,23 +32,23 @@ func Tree(pid int) ([]int, error) {
 		}
 		children[s.parent] = append(children[s.parent], s.pid)
 	}
-	all := []int{pid}
+	all := slices.Clone(pids)
 	for i := 0; i < len(all); i++ {
 		all = append(all, children[all[i]]...)
 	}
 	return all, nil
 }
 
-// timeOf is the CPU time of a process and of all that it started, ended ones too.
-func timeOf(pid int) (time.Duration, error) {
-	pids, err := Tree(pid)
+// timeOf is the CPU time of processes and of all that they started, ended ones too.
+func timeOf(pids ...int) (time.Duration, error) {
+	all, err := Tree(pids...)
 	if err != nil {
 		return 0, err
 	}
 	var sum time.Duration
-	for _, p := range pids {
+	for i, p := range all {
 		used, err := own(p)
-		if p != pid && gone(err) {
+		if i >= len(pids) && gone(err) {
 			continue // its parent has its time
 		}
 		if err != nil {

@@ -19,17 +19,12 @@ type Times struct {
 	Machine time.Duration // of everything that is not idle
 }
 
-// Read reads the times of a proxy, 0 for none, and of the ends of its traffic. The clock comes last.
-func Read(proxy int, ends ...int) (t Times, err error) {
-	if proxy != 0 {
-		t.Proxy, err = timeOf(proxy)
-	}
-	for _, pid := range ends {
-		used, endErr := timeOf(pid)
-		t.Ends += used
-		err = errors.Join(err, endErr)
-	}
-	if err != nil {
+// Read reads the times of a proxy's processes, if there is a proxy, and of the ends of its traffic. The clock comes last.
+func Read(proxy, ends []int) (t Times, err error) {
+	var err1, err2 error
+	t.Proxy, err1 = timeOf(proxy...)
+	t.Ends, err2 = timeOf(ends...)
+	if err := errors.Join(err1, err2); err != nil {
 		return t, err
 	}
 	t.Machine, err = machineTime()
@@ -38,12 +33,12 @@ func Read(proxy int, ends ...int) (t Times, err error) {
 }
 
 // During reads before and after f.
-func During(f func() error, proxy int, ends ...int) (before, after Times, err error) {
-	if before, err = Read(proxy, ends...); err == nil {
+func During(f func() error, proxy, ends []int) (before, after Times, err error) {
+	if before, err = Read(proxy, ends); err == nil {
 		err = f()
 	}
 	if err == nil {
-		after, err = Read(proxy, ends...)
+		after, err = Read(proxy, ends)
 	}
 	return before, after, err
 }
