@@ -62,7 +62,7 @@ func (a api) do(ctx context.Context, method, path string, in, out any) error {
 	return json.Unmarshal(answer, out)
 }
 
-func (a api) call(t *testing.T, method, path string, in, out any) {
+func (a api) call(t testing.TB, method, path string, in, out any) {
 	t.Helper()
 	if err := a.do(t.Context(), method, path, in, out); err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func (a api) call(t *testing.T, method, path string, in, out any) {
 
 func (a api) ping(ctx context.Context) error { return a.do(ctx, "GET", "/_ping", nil, nil) }
 
-func (a api) importImage(t *testing.T, tar io.Reader) {
+func (a api) importImage(t testing.TB, tar io.Reader) {
 	t.Helper()
 	query := url.Values{"fromSrc": {"-"}, "repo": {image}, "changes": {`ENTRYPOINT ["/server"]`}}
 	a.call(t, "POST", "/images/create?"+query.Encode(), tar, nil)
@@ -82,11 +82,12 @@ type port struct {
 	proto     string
 	host      int
 	container int
+	address   string // of the host; every one if empty
 }
 
-func tcp(number int) port { return port{"tcp", number, number} }
+func tcp(number int) port { return port{"tcp", number, number, ""} }
 
-var udpEcho = port{"udp", echoPort, echoPort}
+var udpEcho = port{"udp", echoPort, echoPort, ""}
 
 // container is one that the daemon has created.
 type container struct {
@@ -94,15 +95,15 @@ type container struct {
 	id string
 }
 
-// create makes a container that publishes ports on every address of the host. The server in it gets args.
-func (a api) create(t *testing.T, args []string, ports ...port) container {
+// create makes a container that publishes ports. The server in it gets args.
+func (a api) create(t testing.TB, args []string, ports ...port) container {
 	t.Helper()
-	type binding struct{ HostPort string }
+	type binding struct{ HostIP, HostPort string }
 	exposed, bindings := map[string]struct{}{}, map[string][]binding{}
 	for _, p := range ports {
 		inside := strconv.Itoa(p.container) + "/" + p.proto
 		exposed[inside] = struct{}{}
-		bindings[inside] = append(bindings[inside], binding{strconv.Itoa(p.host)})
+		bindings[inside] = append(bindings[inside], binding{p.address, strconv.Itoa(p.host)})
 	}
 	var created struct{ ID string }
 	a.call(t, "POST", "/containers/create", map[string]any{
@@ -115,7 +116,7 @@ func (a api) create(t *testing.T, args []string, ports ...port) container {
 }
 
 // run creates a container, starts it and waits until its server answers.
-func (a api) run(t *testing.T, ports ...port) container {
+func (a api) run(t testing.TB, ports ...port) container {
 	t.Helper()
 	c := a.create(t, nil, ports...)
 	c.start(t)
@@ -123,24 +124,24 @@ func (a api) run(t *testing.T, ports ...port) container {
 	return c
 }
 
-func (c container) start(t *testing.T) {
+func (c container) start(t testing.TB) {
 	t.Helper()
 	c.call(t, "POST", "/containers/"+c.id+"/start", nil, nil)
 }
 
-func (c container) stop(t *testing.T) {
+func (c container) stop(t testing.TB) {
 	t.Helper()
 	c.call(t, "POST", "/containers/"+c.id+"/stop", nil, nil)
 }
 
 // disconnect takes the container, which goes on running, off the default bridge.
-func (c container) disconnect(t *testing.T) {
+func (c container) disconnect(t testing.TB) {
 	t.Helper()
 	c.call(t, "POST", "/networks/bridge/disconnect", map[string]any{"Container": c.id}, nil)
 }
 
 // ip returns the container's address on the bridge.
-func (c container) ip(t *testing.T) string {
+func (c container) ip(t testing.TB) string {
 	t.Helper()
 	var inspected struct{ NetworkSettings struct{ IPAddress string } }
 	c.call(t, "GET", "/containers/"+c.id+"/json", nil, &inspected)
@@ -149,7 +150,7 @@ func (c container) ip(t *testing.T) string {
 
 // awaitServer waits until the server accepts on the port that it binds last. It connects over the bridge: the
 // proxies would accept before the server does.
-func (c container) awaitServer(t *testing.T) {
+func (c container) awaitServer(t testing.TB) {
 	t.Helper()
 	address := net.JoinHostPort(c.ip(t), strconv.Itoa(latePort))
 	eventually(t, "the server in the container accepts on "+address, func() bool {

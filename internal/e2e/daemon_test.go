@@ -35,7 +35,7 @@ type daemon struct {
 
 // startDaemon starts a dockerd that knows the server's image. When the test ends, so does the daemon with
 // everything that it started; what is left then fails the test.
-func startDaemon(t *testing.T) *daemon {
+func startDaemon(t testing.TB) *daemon {
 	t.Helper()
 	// A short path: those of Unix sockets are limited to 107 bytes, and t.TempDir begins with the test's name.
 	dir, err := os.MkdirTemp("", "d")
@@ -57,7 +57,7 @@ func startDaemon(t *testing.T) *daemon {
 }
 
 // importServer makes the server's image known.
-func (d *daemon) importServer(t *testing.T) {
+func (d *daemon) importServer(t testing.TB) {
 	t.Helper()
 	tar, err := imageTar()
 	if err != nil {
@@ -67,7 +67,7 @@ func (d *daemon) importServer(t *testing.T) {
 }
 
 // start starts dockerd on the daemon's directory, which may hold what an earlier one left.
-func (d *daemon) start(t *testing.T) {
+func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(*dockerdFlag,
 		"--userland-proxy-path", program,
@@ -86,7 +86,7 @@ func (d *daemon) start(t *testing.T) {
 }
 
 // launch starts the command, which is a dockerd or becomes one, with the daemon's log, and waits for its API.
-func (d *daemon) launch(t *testing.T, cmd *exec.Cmd) {
+func (d *daemon) launch(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
 	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -116,7 +116,7 @@ func (d *daemon) launch(t *testing.T, cmd *exec.Cmd) {
 
 // removeTree removes a daemon's directory, and first the mounts below it: a dockerd that was killed leaves its data
 // root mounted on itself.
-func removeTree(t *testing.T, dir string) {
+func removeTree(t testing.TB, dir string) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -144,7 +144,7 @@ func (d *daemon) environment() []string {
 }
 
 // stop ends dockerd as an operator does; dockerd stops the containers first.
-func (d *daemon) stop(t *testing.T) {
+func (d *daemon) stop(t testing.TB) {
 	t.Helper()
 	if d.exited == nil {
 		return // it never started
@@ -164,7 +164,7 @@ func (d *daemon) stop(t *testing.T) {
 }
 
 // kill ends dockerd without giving it a chance to clean up.
-func (d *daemon) kill(t *testing.T) {
+func (d *daemon) kill(t testing.TB) {
 	t.Helper()
 	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("kill dockerd: %v", err)
@@ -190,7 +190,7 @@ func (d *daemon) socket() string  { return filepath.Join(d.dir, "docker.sock") }
 func (d *daemon) logPath() string { return filepath.Join(d.dir, "dockerd.log") }
 
 // logLines returns what dockerd, its containerd and the shims have logged so far.
-func (d *daemon) logLines(t *testing.T) []string {
+func (d *daemon) logLines(t testing.TB) []string {
 	t.Helper()
 	all, err := os.ReadFile(d.logPath())
 	if err != nil {
@@ -200,7 +200,7 @@ func (d *daemon) logLines(t *testing.T) []string {
 }
 
 // complaints returns the lines of dockerd's log that are errors or speak of a proxy.
-func (d *daemon) complaints(t *testing.T) []string {
+func (d *daemon) complaints(t testing.TB) []string {
 	t.Helper()
 	return slices.DeleteFunc(d.logLines(t), func(line string) bool {
 		return !strings.Contains(line, "level=error") && !strings.Contains(line, "level=fatal") &&
@@ -209,7 +209,7 @@ func (d *daemon) complaints(t *testing.T) []string {
 }
 
 // describe prints what helps to understand a failure: the end of dockerd's log, what runs, and the proxies' state.
-func (d *daemon) describe(t *testing.T) {
+func (d *daemon) describe(t testing.TB) {
 	t.Helper()
 	lines := d.logLines(t)
 	t.Logf("end of dockerd's log:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))

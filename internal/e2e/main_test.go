@@ -14,9 +14,10 @@ import (
 )
 
 var (
-	proxyFlag   = flag.String("proxy", "../../bin/portsplice", "`program` that dockerd starts for every published port")
-	dockerdFlag = flag.String("dockerd", "/usr/sbin/dockerd", "dockerd to test with; newer ones than 20.10 pass more arguments")
-	dockerFlag  = flag.String("docker", "/usr/bin/docker", "command-line client, where a test shows what a user sees")
+	proxyFlag     = flag.String("proxy", "../../bin/portsplice", "`program` that dockerd starts for every published port")
+	dockerdFlag   = flag.String("dockerd", "/usr/sbin/dockerd", "dockerd to test with; newer ones than 20.10 pass more arguments")
+	referenceFlag = flag.String("reference", "/usr/sbin/docker-proxy", "what benchmarks compare the program with")
+	dockerFlag    = flag.String("docker", "/usr/bin/docker", "command-line client, where a test shows what a user sees")
 )
 
 // program is the absolute path of the program under test, as dockerd gets it.

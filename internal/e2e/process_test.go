@@ -27,7 +27,7 @@ func (p process) path(elem ...string) string {
 }
 
 // processes lists every process of the namespace but this one and process 1. One that ends meanwhile is left out.
-func processes(t *testing.T) []process {
+func processes(t testing.TB) []process {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -54,13 +54,13 @@ func processes(t *testing.T) []process {
 }
 
 // proxies lists the processes that run the program under test.
-func proxies(t *testing.T) []process {
+func proxies(t testing.TB) []process {
 	t.Helper()
 	return running(t, program)
 }
 
 // running lists the processes that run the file at path.
-func running(t *testing.T, path string) (found []process) {
+func running(t testing.TB, path string) (found []process) {
 	t.Helper()
 	for _, p := range processes(t) {
 		if p.runs(t, path) {
@@ -76,7 +76,7 @@ func (p process) isWorker() bool {
 }
 
 // runs reports whether the process executes the file at path. A process that has ended executes nothing.
-func (p process) runs(t *testing.T, path string) bool {
+func (p process) runs(t testing.TB, path string) bool {
 	t.Helper()
 	want, err := os.Stat(path)
 	if err != nil {
@@ -88,7 +88,7 @@ func (p process) runs(t *testing.T, path string) bool {
 
 // listenerOwners returns the processes that hold the TCP socket which listens on a port of every address. The
 // table is tcp or tcp6, the name of a file in /proc/net.
-func listenerOwners(t *testing.T, table string, port int) []process {
+func listenerOwners(t testing.TB, table string, port int) []process {
 	t.Helper()
 	inode := listenerInode(t, table, port)
 	var owners []process
@@ -106,7 +106,7 @@ func listenerOwners(t *testing.T, table string, port int) []process {
 	return owners
 }
 
-func listenerInode(t *testing.T, table string, port int) string {
+func listenerInode(t testing.TB, table string, port int) string {
 	t.Helper()
 	rows, err := os.ReadFile("/proc/self/net/" + table)
 	if err != nil {
@@ -149,7 +149,7 @@ func (p process) describe() string {
 
 // expectNothingLeft fails the test when processes outlive the daemon, and kills them: every process here was
 // started by the test.
-func expectNothingLeft(t *testing.T) {
+func expectNothingLeft(t testing.TB) {
 	t.Helper()
 	if waitFor(func() bool { return len(processes(t)) == 0 }) {
 		return
@@ -163,7 +163,7 @@ func expectNothingLeft(t *testing.T) {
 }
 
 // eventually waits until ok holds, and ends the test when it does not in time.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	if !waitFor(ok) {
 		t.Fatalf("not within %v: %s", patience, what)

@@ -47,7 +47,7 @@ func TestWalkThrough(t *testing.T) {
 
 func TestPublishedPortAnswersOnEveryHostAddress(t *testing.T) {
 	d := startDaemon(t)
-	d.run(t, port{"tcp", 8080, httpPort})
+	d.run(t, port{"tcp", 8080, httpPort, ""})
 	for _, host := range []string{"127.0.0.1", "::1", gateway} {
 		t.Run(host, func(t *testing.T) {
 			if got, want := get(t, pageURL(host, 8080)), pageOf(httpPort); got != want {
@@ -61,7 +61,7 @@ func TestPublishedPortAnswersOnEveryHostAddress(t *testing.T) {
 // container that publishes the port reaches itself that way too.
 func TestContainersReachPublishedPort(t *testing.T) {
 	d := startDaemon(t)
-	publisher, other := d.run(t, port{"tcp", 8080, httpPort}), d.run(t)
+	publisher, other := d.run(t, port{"tcp", 8080, httpPort, ""}), d.run(t)
 	for name, c := range map[string]container{"another container": other, "the container itself": publisher} {
 		t.Run(name, func(t *testing.T) {
 			query := url.Values{"url": {pageURL(gateway, 8080)}}

@@ -38,7 +38,7 @@ func TestStopEndsProxiesAndFreesPorts(t *testing.T) {
 func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		end  func(container, *testing.T)
+		end  func(container, testing.TB)
 	}{
 		{"docker stop", container.stop},                     // the backend ends first, then the proxy
 		{"docker network disconnect", container.disconnect}, // the backend lives on
