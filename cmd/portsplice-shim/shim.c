@@ -24,9 +24,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/times.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -42,14 +42,15 @@ enum {
 	MOST_STRINGS = 64, /* of a request */
 };
 
-static char program[1024]; /* the Go program */
+/* Data of at most a page: each page more is one for every port. */
+static char program[512]; /* the Go program */
 static char **arguments, **environment;
 static int argument_count;
 static int listener = -1; /* the port's socket */
 static int opened;	  /* by a worker */
 static int started;	  /* workers, for this request */
 
-static char text[1024]; /* the answer of a worker, or to dockerd */
+static char text[640]; /* the answer of a worker, or to dockerd */
 static volatile sig_atomic_t stopping, counters; /* asked for by signals, which come in pause_for only */
 static sigset_t usual;
 
@@ -61,11 +62,20 @@ static void note(int signal)
 		stopping = signal;
 }
 
-static long now_ms(void)
+/*
+ * now_ms is a clock in milliseconds, of which only differences mean something. (clock_gettime(2) would be read in the vdso:
+ * two pages of page tables for every port.)
+ */
+static unsigned long now_ms(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	struct tms unused;
+	return (unsigned long)times(&unused) * 10; /* USER_HZ is 100 */
+}
+
+/* left is how much time there is until a deadline. */
+static long left(unsigned long deadline)
+{
+	return deadline - now_ms();
 }
 
 /* pause_for waits until a socket is ready (none is with -1), a signal comes, or the time is over (never with -1). */
@@ -102,19 +112,23 @@ static void by_itself(const char *reason)
 	char *mode = getenv("PORTSPLICE_WORKER");
 	if (reason && mode && strcmp(mode, "require") == 0)
 		fail("PORTSPLICE_WORKER=require", reason);
-	if (reason)
-		setenv("PORTSPLICE_NO_WORKER", reason, 1);
-	char **list = calloc(argument_count + 2, sizeof *list);
-	if (!list)
-		fail("calloc", strerror(errno));
-	memcpy(list, arguments, argument_count * sizeof *list);
+	int variables = 0;
+	while (environment[variables])
+		variables++;
+	/* On the stack: malloc(3) would take half a page of data, of every port. */
+	char *list[argument_count + 2], *all[variables + 2], why[sizeof "PORTSPLICE_NO_WORKER=" + sizeof text];
+	memcpy(list, arguments, (argument_count + 1) * sizeof *list);
+	list[argument_count + 1] = NULL;
+	all[0] = why;
+	memcpy(all + 1, environment, (variables + 1) * sizeof *all);
+	snprintf(why, sizeof why, "PORTSPLICE_NO_WORKER=%s", reason ? reason : "");
 	if (listener >= 0) {
 		dup2(listener, LISTENER);
 		fcntl(LISTENER, F_SETFD, 0);
 		if (opened)
 			list[argument_count] = "-use-listen-fd";
 	}
-	execv(program, list);
+	execve(program, list, reason ? all : environment);
 	fail(program, strerror(errno));
 }
 
@@ -208,7 +222,7 @@ static void start_worker(struct sockaddr_un *address, socklen_t length)
 }
 
 /* reach connects to the worker. It gives -1, and why. */
-static int reach(long deadline, const char **why)
+static int reach(unsigned long deadline, const char **why)
 {
 	for (;; pause_for(-1, RETRY_MS)) {
 		struct sockaddr_un address;
@@ -235,7 +249,7 @@ static int reach(long deadline, const char **why)
 		}
 		int failed = errno;
 		close(s);
-		if (failed != ECONNREFUSED || now_ms() >= deadline) {
+		if (failed != ECONNREFUSED || left(deadline) <= 0) {
 			*why = strerror(failed);
 			return -1;
 		}
@@ -298,15 +312,15 @@ static ssize_t hear(int s)
 /* served has a worker serve the port, and gives the connection to it. Without one it does not return. */
 static int served(void)
 {
-	long deadline = now_ms() + PATIENCE_MS;
+	unsigned long deadline = now_ms() + PATIENCE_MS;
 	for (started = 0; !stopping;) {
 		const char *why;
 		int s = reach(deadline, &why);
 		if (s < 0)
 			by_itself(why);
 		ssize_t n = ask(s);
-		for (long left; n < 0 && !stopping && (left = deadline - now_ms()) > 0; n = hear(s))
-			pause_for(s, left);
+		for (long ms; n < 0 && !stopping && (ms = left(deadline)) > 0; n = hear(s))
+			pause_for(s, ms);
 		if (n > 0 && text[0] == '0')
 			return s;
 		close(s);
@@ -329,8 +343,9 @@ static void stop(int s)
 {
 	const char *word = stopping == SIGINT ? "stop" : "close";
 	send(s, word, strlen(word), MSG_NOSIGNAL);
-	for (long deadline = now_ms() + GOODBYE_MS, left; (left = deadline - now_ms()) > 0;) {
-		pause_for(s, left);
+	unsigned long deadline = now_ms() + GOODBYE_MS;
+	for (long ms; (ms = left(deadline)) > 0;) {
+		pause_for(s, ms);
 		if (hear(s) == 0)
 			break;
 	}
@@ -392,9 +407,9 @@ int main(int argc, char **argv, char **envp)
 
 	int s = served();
 	answer("0\n", 2);
-	long deaths[DEATHS] = {0}; /* when the last workers died */
+	unsigned long deaths[DEATHS] = {0}; /* when the last workers died */
 	for (unsigned n = 0;;) {
-			pause_for(s, -1);
+		pause_for(s, -1);
 		if (stopping)
 			stop(s);
 		if (counters) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type Worker struct {
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
 	ending  *time.Timer        // runs while there are none
+	tidying *time.Timer        // runs when one has come
 	reserve *os.File           // gives up its descriptor to refuse a shim when there is no other
 }
 
@@ -58,6 +60,7 @@ func Run(version string) error {
 	w.own.Of(w.host.Budget)
 	w.reserve, _ = os.Open(os.DevNull)
 	w.ending = time.AfterFunc(linger, w.end)
+	w.tidying = time.AfterFunc(linger, debug.FreeOSMemory) // what the start of ports has left
 	return w.accept()
 }
 
@@ -166,6 +169,7 @@ func (w *Worker) add(p *port) {
 	w.ports[p] = struct{}{}
 	w.own.Add(each)
 	w.ending.Stop()
+	w.tidying.Reset(linger)
 }
 
 func (w *Worker) remove(p *port) {
