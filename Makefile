@@ -22,7 +22,7 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp \
+.PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp bench-publish \
 	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
 # What dockerd starts is paid for once per port: the shim. The program is static, without cgo and without symbols.
@@ -127,6 +127,10 @@ profile:
 # Two builds of ours: make compare OLD=bin/before NEW=bin/portsplice WORK=pingpong,crr
 compare: $(TOOLS)/benchstat
 	PATH=$(TOOLS):$$PATH $(GO) run ./bench compare $(if $(WORK),-work $(WORK)) $(OLD) $(NEW)
+
+# What a published port costs under a real dockerd, against docker-proxy. benchstat -col /proxy reads it.
+bench-publish: shim-packages build e2e-packages
+	$(GO) test -tags e2e -run '^$$' -bench Publish -benchtime 1x -count 4 ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice-shim
 
 # SCTP against docker-proxy, on a kernel that has it. It takes ten minutes: BENCH_SCTP="-rounds 1 -work NAME" does less.
 bench-sctp: build sctp-packages e2e-packages
