@@ -133,8 +133,8 @@ func TestShimAndWorker(t *testing.T) {
 	must(t, syscall.Kill(l.worker(t), syscall.SIGUSR1)) // which is for shims, and ends nobody
 	_, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
 	exchange(t, dial(t, "tcp", frontend), "hello")
-	if least > 16 {
-		t.Errorf("%d kB of private memory for a port, want at most 16", least)
+	if least > 12 { // a page of data and two of stack
+		t.Errorf("%d kB of private memory for a port, want at most 12", least)
 	}
 	l.worker(t)
 }
@@ -482,6 +482,21 @@ func TestFloodedPort(t *testing.T) {
 		exchange(t, dial(t, "tcp", frontend), "hello")
 	}
 	exchange(t, dial(t, "udp", udp), "hello")
+}
+
+// TestPortsHaveNoThreads: what a port has in the worker is no thread, whatever its protocol.
+func TestPortsHaveNoThreads(t *testing.T) {
+	const ports = 100
+	l := newLab(t)
+	for range ports / 2 {
+		l.publish(t, "udp", echo(t, "udp", ours()))
+		l.publish(t, "tcp", echo(t, "tcp", ours()))
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", l.worker(t)))
+	must(t, err)
+	if len(threads) > ports/5 {
+		t.Errorf("a worker of %d ports has %d threads", ports, len(threads))
+	}
 }
 
 // TestWorkerInheritsNothing: what dockerd waits for the end of is closed, and so is what a person has open.
