@@ -125,3 +125,35 @@ func TestHangUp(t *testing.T) {
 	exchange(t, dial(t, "tcp", frontend), "hello")
 	p.signalled(t, syscall.SIGINT)
 }
+
+// TestWorkerCrashes: the trace of a worker that crashes is in the journal: its standard error is nobody's.
+func TestWorkerCrashes(t *testing.T) {
+	needroot.Check(t)
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "systemd/journal"), 0o755))
+	path := filepath.Join(dir, "systemd/journal/stdout")
+	journal, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	must(t, err)
+	defer func() { must(t, journal.Close()) }()
+	must(t, journal.SetDeadline(time.Now().Add(timeout)))
+
+	l := newLab(t)
+	frontend := freePort(t, "tcp", ours())
+	shim := append([]string{filepath.Join(l.dir, "portsplice-shim")}, arguments("tcp", frontend, echo(t, "tcp", ours()))...)
+	p := run{program: "unshare", args: append([]string{"-m", "sh", "-c", `mount --bind "$0" /run && exec "$@"`, dir}, shim...),
+		bare: true}.serve(t)
+	conn, err := journal.Accept()
+	must(t, err)
+	defer func() { must(t, conn.Close()) }()
+	must(t, conn.SetDeadline(time.Now().Add(timeout)))
+	must(t, syscall.Kill(l.worker(t), syscall.SIGSEGV)) // which is a crash to Go's runtime
+	trace, err := io.ReadAll(conn)
+	must(t, err)
+	for _, part := range []string{"portsplice\n\n3\n", "\nSIGSEGV: segmentation violation\n", "internal/worker.Run("} {
+		if !strings.Contains(string(trace), part) {
+			t.Errorf("the journal got %q, want %q in it", trace, part)
+		}
+	}
+	exchange(t, dial(t, "tcp", frontend), "hello") // the next worker serves on
+	p.signalled(t, syscall.SIGINT)
+}

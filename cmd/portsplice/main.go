@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/failurelog"
@@ -79,8 +80,13 @@ func main() {
 	select {} // the port is served all the same
 }
 
-// work serves the ports of all shims that come.
+// work serves the ports of all shims that come. Its standard error is /dev/null, so the trace of a crash goes to the
+// journal; where there is none it is lost.
 func work() {
+	if stream, err := journal.Stream(journal.Error); err == nil {
+		_ = debug.SetCrashOutput(stream, debug.CrashOptions{}) // out of descriptors, perhaps
+		_ = stream.Close()                                     // the runtime has its own
+	}
 	err := exitOnSignals()
 	if err == nil {
 		err = worker.Run(version)

@@ -7,6 +7,8 @@
 //
 // shows those of one port. A line that neither takes at once is lost: nothing waits for them.
 //
+// Stream is for the trace of a crash, which Go's runtime writes.
+//
 // The protocol of the journal is short enough to be here (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/). A package that
 // speaks it through package net would keep two descriptors of Go's poller in each process.
 package journal

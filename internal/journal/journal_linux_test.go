@@ -14,7 +14,12 @@ import (
 	"github.com/portsplice/portsplice/internal/leakcheck"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashJournal); path != "" {
+		crash(path)
+	}
+	leakcheck.Main(m)
+}
 
 // unread makes a Log whose standard error is /dev/null, and whose sockets are in a fresh folder.
 func unread(t *testing.T) *Log {
