@@ -250,7 +250,7 @@ static int reach(unsigned long deadline, const char **why)
 		int failed = errno;
 		close(s);
 		if (failed != ECONNREFUSED || left(deadline) <= 0) {
-			*why = strerror(failed);
+			*why = failed == ECONNREFUSED ? "who has the worker's address does not listen" : strerror(failed);
 			return -1;
 		}
 		if (started == DEATHS) {
@@ -290,7 +290,11 @@ static int ask(int s)
 	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
 	*c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof *fds)};
 	memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
-	return sendmsg(s, &message, MSG_NOSIGNAL) < 0 ? 0 : -1;
+	if (sendmsg(s, &message, MSG_NOSIGNAL) >= 0)
+		return -1;
+	if (errno == EMSGSIZE)
+		by_itself("the arguments and variables are too long");
+	return 0;
 }
 
 /* hear receives a message into text, and the port's socket if it comes along. It gives 0 when the worker is gone. */
@@ -334,6 +338,7 @@ static int served(void)
 			by_itself(text + 1);
 		if (n < 0)
 			by_itself("the worker does not answer");
+		pause_for(-1, RETRY_MS); /* whoever has the address may do so again */
 	}
 	exit(0);
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ func Ask[T List | Totals](question string) ([]T, error) {
 		var answer T
 		err := ask(name, question, &answer)
 		switch {
-		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrPermission):
+		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, os.ErrPermission):
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET): // it refused before it was asked, perhaps
 		case err != nil:
 			return nil, fmt.Errorf("worker %s: %w", name, err)
 		default:
@@ -79,6 +81,9 @@ func ask(name, question string, answer any) error {
 	}
 	if reason, refused := strings.CutPrefix(string(line), decline); refused {
 		return fmt.Errorf("%w: %s", os.ErrPermission, reason)
+	}
+	if !bytes.HasSuffix(line, []byte("\n")) {
+		return io.ErrUnexpectedEOF
 	}
 	return json.Unmarshal(line, answer)
 }
