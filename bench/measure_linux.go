@@ -71,6 +71,9 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 	case others:
 		return l.measureRealClient(ctx, realClients[w.client[0]], r)
 	default:
+		if proxy.Shim { // shims do nothing while bytes move, and to look at a thousand keeps the client from taking answers
+			r.proxy = r.proxy[len(r.proxy)-1:]
+		}
 		return p.measureTraffic(ctx, l, w, r, d)
 	}
 }

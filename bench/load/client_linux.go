@@ -25,9 +25,10 @@ type client struct {
 	request
 	latencies []time.Duration // of every answer since the count began
 	opened    int
-	underway  int // questions
-	failed    int // connections
-	lost      int // datagrams or their answers, since the count began
+	underway  int           // questions
+	failed    int           // connections
+	lost      int           // datagrams or their answers, since the count began
+	away      time.Duration // how long it has read CPU times, and taken no answers
 }
 
 // protocol is how a client asks: messages or flows. A socket is named by its descriptor.
@@ -49,6 +50,9 @@ func newClient(r request) *client {
 	}
 	return c
 }
+
+// now is the clock of latencies. It stands still while the client itself is what an answer waits for.
+func (c *client) now() time.Time { return time.Now().Add(-c.away) }
 
 // run goes on until the time is over or then, called after every answer, has had enough.
 func (c *client) run(bound time.Duration, then func(fd int) (more bool)) {
@@ -171,10 +175,14 @@ func (c *client) measure(unit string, run func(time.Duration)) values {
 	if c.beside {
 		counts = c.openCounts()
 	}
+	left := time.Now()
 	before, after := c.interval(counts, func(d time.Duration) {
+		c.away += time.Since(left)
 		c.latencies, c.lost = c.latencies[:0], 0
 		run(d)
+		left = time.Now()
 	})
+	c.away += time.Since(left)
 	n := float64(len(c.latencies))
 	if n == 0 {
 		fail("no answer within %v", c.time)

@@ -11,7 +11,7 @@
 //
 // A client prints one JSON object on standard output: what it measured, by unit. The clock and the CPU times are read
 // by the client itself, between the last byte of the warm-up and the first that counts, so that the rate and the CPU
-// time belong to the same interval.
+// time belong to the same interval. The clock of latencies stands still meanwhile: nobody is there to take answers.
 //
 // Datagrams may be lost, so a client that has waited long enough for an answer counts the datagram as lost and asks
 // again. Of a stream of them the server counts what arrives; the client does not wait for anything.

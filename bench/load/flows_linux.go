@@ -43,7 +43,7 @@ func newFlows(c *client) *flows {
 		fail("datagrams are from %d to %d bytes long and up to %d under way, not %d, %d and %d",
 			askSize, maxDatagram, maxWindow, c.size, c.answer, c.window)
 	}
-	return &flows{client: c, begun: time.Now(),
+	return &flows{client: c, begun: c.now(),
 		out: newBatch(c.window, c.size), in: newBatch(c.window, c.answer+1)} // one more, and what is longer is found
 }
 
@@ -63,7 +63,7 @@ func (a *flows) ask(fd int) { a.fill(a.byFD[fd], a.window) }
 // fill sends datagrams until so many are under way.
 func (a *flows) fill(f *flow, window int) {
 	n := window - f.waiting
-	now := time.Since(a.begun)
+	now := a.now().Sub(a.begun)
 	for _, b := range a.out.buffers[:n] {
 		binary.BigEndian.PutUint64(b, uint64(now))
 		binary.BigEndian.PutUint32(b[8:], uint32(f.fd))
@@ -80,7 +80,7 @@ func (a *flows) advance(fd int) bool {
 	arrived := a.in.receive(fd, unix.MSG_DONTWAIT)
 	f, answers := a.byFD[fd], 0
 	if len(arrived) > 0 {
-		f.lastSeen = time.Since(a.begun)
+		f.lastSeen = a.now().Sub(a.begun)
 	}
 	for i, m := range arrived {
 		b := a.in.buffers[i]
@@ -99,7 +99,7 @@ func (a *flows) advance(fd int) bool {
 
 // giveUp asks again on flows whose answers are overdue.
 func (a *flows) giveUp() {
-	overdue := time.Since(a.begun) - lossAfter
+	overdue := a.now().Sub(a.begun) - lossAfter
 	for _, f := range a.byFD {
 		if n := f.waiting; n > 0 && f.lastSeen <= overdue {
 			a.lost += n

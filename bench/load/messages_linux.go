@@ -32,7 +32,7 @@ func newMessages(c *client) messages {
 
 // open begins a connection, whose first message goes out when it stands.
 func (m messages) open() {
-	begun := time.Now()
+	begun := m.now()
 	fd := tcpSocket()
 	if m.churns { // the kernel's search for a free one would take longer than all else
 		bind(fd, netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(firstPort+m.opened)))
@@ -77,7 +77,7 @@ func (m messages) advance(fd int) bool {
 	case c.incoming != c.outgoing:
 		fail("asked %x, answered %x", c.outgoing, c.incoming)
 	default:
-		now := time.Now()
+		now := m.now()
 		m.latencies = append(m.latencies, now.Sub(c.begun))
 		c.begun = now // of the next, if this connection has one
 	}
@@ -97,7 +97,7 @@ func (m messages) finish() {
 	m.run(bound, func(int) bool { return m.underway > 0 })
 	for _, c := range m.byFD {
 		if c.waiting {
-			m.latencies = append(m.latencies, time.Since(c.begun))
+			m.latencies = append(m.latencies, m.now().Sub(c.begun))
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,13 +16,27 @@ import (
 // Tree lists processes and their descendants that live: some proxies are one process, some have workers, and some fork
 // for every connection.
 func Tree(pids ...int) ([]int, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	children, err := offspring()
+	return withDescendants(pids, children), err
+}
+
+// offspring lists the children of every process.
+func offspring() (children map[int][]int, err error) {
+	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
 	}
-	children := map[int][]int{}
-	for _, file := range files {
-		s, err := readStat(file)
+	defer func() { _ = proc.Close() }() // it was read only
+	names, err := proc.Readdirnames(-1) // filepath.Glob takes as long as all else here
+	if err != nil {
+		return nil, err
+	}
+	children = map[int][]int{}
+	for _, name := range names {
+		if _, err := strconv.Atoi(name); err != nil {
+			continue // no process
+		}
+		s, err := readStat("/proc/" + name + "/stat")
 		if gone(err) {
 			continue
 		}
@@ -32,21 +45,21 @@ func Tree(pids ...int) ([]int, error) {
 		}
 		children[s.parent] = append(children[s.parent], s.pid)
 	}
+	return children, nil
+}
+
+func withDescendants(pids []int, children map[int][]int) []int {
 	all := slices.Clone(pids)
 	for i := 0; i < len(all); i++ {
 		all = append(all, children[all[i]]...)
 	}
-	return all, nil
+	return all
 }
 
 // timeOf is the CPU time of processes and of all that they started, ended ones too.
-func timeOf(pids ...int) (time.Duration, error) {
-	all, err := Tree(pids...)
-	if err != nil {
-		return 0, err
-	}
+func timeOf(children map[int][]int, pids ...int) (time.Duration, error) {
 	var sum time.Duration
-	for i, p := range all {
+	for i, p := range withDescendants(pids, children) {
 		used, err := own(p)
 		if i >= len(pids) && gone(err) {
 			continue // its parent has its time
@@ -90,18 +103,21 @@ func readStat(path string) (s stat, err error) {
 	if err != nil {
 		return s, err
 	}
-	// The name of the program stands in parentheses, and may contain anything.
+	// The name of the program stands in parentheses, and may contain anything. (fmt.Sscan takes as long as the kernel.)
 	text := string(b)
-	var skipped string
-	var user, system int64
-	_, err = fmt.Sscan(text, &s.pid)
-	if err == nil {
-		fields := []any{&skipped, &s.parent}
-		fields = append(fields, slices.Repeat([]any{&skipped}, 11)...)
-		_, err = fmt.Sscan(text[strings.LastIndexByte(text, ')')+1:], append(fields, &user, &system)...)
+	pid, _, _ := strings.Cut(text, " ")
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 15 {
+		return s, fmt.Errorf("%s: %q", path, text)
 	}
-	if err != nil {
-		return s, fmt.Errorf("%s: %w", path, err)
+	var user, system int
+	for _, number := range []struct {
+		text string
+		to   *int
+	}{{pid, &s.pid}, {fields[1], &s.parent}, {fields[13], &user}, {fields[14], &system}} {
+		if *number.to, err = strconv.Atoi(number.text); err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
+		}
 	}
 	s.children = time.Duration(user+system) * tick
 	return s, nil

@@ -21,9 +21,13 @@ type Times struct {
 
 // Read reads the times of a proxy's processes, if there is a proxy, and of the ends of its traffic. The clock comes last.
 func Read(proxy, ends []int) (t Times, err error) {
+	children, err := offspring()
+	if err != nil {
+		return t, err
+	}
 	var err1, err2 error
-	t.Proxy, err1 = timeOf(proxy...)
-	t.Ends, err2 = timeOf(ends...)
+	t.Proxy, err1 = timeOf(children, proxy...)
+	t.Ends, err2 = timeOf(children, ends...)
 	if err := errors.Join(err1, err2); err != nil {
 		return t, err
 	}
