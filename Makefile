@@ -62,8 +62,8 @@ e2e: shim-packages build e2e-packages
 test-udp: build udp-packages
 	$(GO) -C $(UDP_CLIENTS) test -race -count=1 ./... -args -proxy $(CURDIR)/bin/portsplice
 
-# SCTP, on a kernel that has it.
-test-sctp: build sctp-packages
+# SCTP, on a kernel that has it, by the program and by the shim.
+test-sctp: shim-packages build sctp-packages
 	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
 	internal/sctp/uml/run bin/sctp.test -test.v -program $(CURDIR)/bin/portsplice
 

@@ -33,6 +33,12 @@ type running struct {
 // run starts the program and waits for its answer on the status pipe, which must be the given one.
 func run(t *testing.T, answer string, files []*os.File, args ...string) *running {
 	t.Helper()
+	return start(t, *program, answer, files, args...)
+}
+
+// start is run with the program at that path.
+func start(t *testing.T, path, answer string, files []*os.File, args ...string) *running {
+	t.Helper()
 	if *program == "" {
 		t.Fatal("which program? give -program")
 	}
@@ -41,7 +47,7 @@ func run(t *testing.T, answer string, files []*os.File, args ...string) *running
 		t.Fatal(err)
 	}
 	defer func() { _ = status.Close() }()
-	r := &running{Cmd: exec.Command(*program, append([]string{"-proto", "sctp"}, args...)...), t: t}
+	r := &running{Cmd: exec.Command(path, append([]string{"-proto", "sctp"}, args...)...), t: t}
 	r.Stderr = &r.stderr
 	r.ExtraFiles = append([]*os.File{report}, files...)
 	err = r.Start()
