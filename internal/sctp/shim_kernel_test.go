@@ -117,6 +117,23 @@ func TestShimTerminated(t *testing.T) {
 	server.expectEnd(io.EOF)
 }
 
+// TestShimOfDockerdsSocketTerminated: dockerd 29 binds SCTP ports without SO_REUSEADDR, so it could not bind one anew while
+// associations live, and the container would be unreachable. They end.
+func TestShimOfDockerdsSocketTerminated(t *testing.T) {
+	backend, at := listen(t, "127.0.0.1", 10)
+	front := freePort(t, "127.0.0.1")
+	socket := bindAgain(t, front)
+	r := runShim(t, []*os.File{socket}, arguments(front, at, "-use-listen-fd")...)
+	_ = socket.Close() // the shim has its own
+	client := dial(t, front, 10)
+	server := backend.accept()
+	echo(client, server)
+	r.leaves(unix.SIGTERM)
+	_ = bindAgain(t, front).Close() // nothing came of it
+	client.expectEnd(unix.ECONNRESET)
+	server.expectEnd(unix.ECONNRESET)
+}
+
 // leaves sends the signal and waits for the shim's end. Its standard error is the worker's while associations live.
 func (r *running) leaves(s syscall.Signal) {
 	r.t.Helper()

@@ -132,6 +132,10 @@ func (p *port) listen() {
 		case err == nil && string(word[:n]) == "stop":
 			p.relay.Abort()
 			return
+		case p.config.Protocol == listener.SCTP && p.config.UseListenFD:
+			// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
+			p.relay.Abort()
+			return
 		default: // "close", or the shim was killed
 			p.relay.Close()
 			return
