@@ -85,6 +85,7 @@
 //	fds/conn                descriptors that the proxy holds for an idle connection
 //	start-ms                from exec to "0\n" on the status pipe, the median of all that were started; the socket is
 //	                        handed over as from Docker 28 on, to proxies that know -use-listen-fd
+//	first-ms                the same of the first, which starts the worker where there is one
 //	pss-, private-, kernel-kB/port, threads/port   of one idle proxy among as many
 //	machine-kB/port         growth of the memory of all processes that is no file's, and of the kernel's, from
 //	                        /proc/meminfo

@@ -20,6 +20,7 @@ var (
 	clientAddr    = netip.MustParseAddr("198.18.0.2")
 	hostAddr      = netip.MustParseAddr("198.18.0.1") // towards the client
 	bridgeAddr    = netip.MustParseAddr("198.18.1.1") // of the host, towards the container
+	loopback      = netip.MustParseAddr("127.0.0.1")
 	containerAddr = netip.MustParseAddr("198.18.1.2")
 	backend       = netip.AddrPortFrom(containerAddr, 900)
 	sink          = netip.AddrPortFrom(containerAddr, 901) // of datagrams

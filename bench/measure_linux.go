@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/internal/netlab"
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
@@ -59,6 +60,9 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 			return nil, err
 		}
 		r.to = netip.AddrPortFrom(hostAddr, firstFrontend)
+		if w.local {
+			r.to = netip.AddrPortFrom(loopback, firstFrontend)
+		}
 		finish, err := tool.attach(ctx, l.processes[len(l.processes)-1])
 		if err != nil {
 			return nil, err
@@ -181,6 +185,14 @@ func (l *lab) listen(protocol string, port uint16) (socket *os.File, err error) 
 	return socket, err
 }
 
+// of gives the namespace of a work's client.
+func (l *lab) of(w Work) *netlab.Namespace {
+	if w.local {
+		return l.host
+	}
+	return l.client
+}
+
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
 func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, d time.Duration) (Values, error) {
 	if w.streams > 0 {
@@ -206,7 +218,7 @@ func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, 
 	if w.ports > 1 && len(r.proxy) > 0 {
 		args = append(args, "-ports", strconv.Itoa(w.ports))
 	}
-	out, err := newProcess(ctx, p.load[0], args...).output(ctx, l.client.Do)
+	out, err := newProcess(ctx, p.load[0], args...).output(ctx, l.of(w).Do)
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +267,6 @@ func (p *Programs) measureIdlePorts(ctx context.Context, l *lab, w Work, proxy P
 		return nil, err
 	}
 	v := after.each(before, w)
-	v["start-ms"] = stats.Median(started)
+	v["start-ms"], v["first-ms"] = stats.Median(started), started[0]
 	return v, nil
 }

@@ -106,7 +106,10 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 	}
 	if o.Old == "" {
 		shim := Proxy{Name: "shim", Path: buildShim(ctx, p.dir), Protocols: []string{tcp, udp}, Shim: true}
-		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim}, peers())
+		bypass := shim
+		bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
+		bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
+		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim, bypass}, peers())
 	} else {
 		both := []string{tcp, udp}
 		p.Proxies = []Proxy{{Name: Direct, Protocols: both, manyPorts: true}, {Name: "old", Path: o.Old, Protocols: both},

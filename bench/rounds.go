@@ -19,6 +19,8 @@ type Proxy struct {
 	Again     string   `json:"again,omitempty"`     // name of the row that has the same program
 	Shim      bool     `json:"shim,omitempty"`      // a worker, which is not its child, moves the bytes
 
+	Bypass    bool     `json:"bypass,omitempty"`    // local clients reach the container without a hop
+
 	Environment []string `json:"environment,omitempty"` // beyond the benchmark's own
 
 	// Cannot says, by the name of a work, why it is not tried.
@@ -71,7 +73,7 @@ func (p *Proxy) confine(works []Work, limit uint64) {
 	cannot := map[string]string{}
 	maps.Copy(cannot, p.Cannot) // it may be a constant
 	for _, w := range works {
-		if w.ports > mostProcesses && !p.manyPorts && !p.Shim {
+		if !p.manyPorts && (w.ports > mostProcesses && !p.Shim || w.ports > 1 && p.Peer) {
 			cannot[w.Name] = "has a process for each port"
 		}
 		if needed := p.descriptors * float64(w.count); w.Kind == idle && w.Protocol == tcp && needed > float64(limit) {

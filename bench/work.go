@@ -33,6 +33,7 @@ type Work struct {
 	streams int      // beside it, down and through the same port
 	stretch int      // makes the time of a round so many times longer, where that is more than one
 	toSink  bool     // where datagrams are not answered
+	local   bool     // the client is on the host, and connects to 127.0.0.1
 }
 
 // readers is how many processes read the streams beside other work. One that reads slowly hides what they do to it.
@@ -68,7 +69,8 @@ func answerUnits(one string) []Unit {
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work.
 func (w Work) Fits(p Proxy) bool {
-	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer)
+	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
+		(w.local || !p.Bypass)
 }
 
 // Traffic tells whether the work is traffic for the time that it is measured.
@@ -82,6 +84,10 @@ const mostProcesses = 200
 
 // mostFlows is more than a proxy may have unless it is told so.
 const mostFlows = 10_000
+
+// localWorks are those that are measured with a client on the host, too.
+var localWorks = []string{"pingpong/size=64/conns=1", "pingpong/size=64/conns=64", "pingpong/size=64/conns=1000", "crr/conns=8",
+	"bulk/direction=down/conns=8"}
 
 // Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors
 // for each and a few of its own.
@@ -115,6 +121,12 @@ func Works(descriptors uint64) []Work {
 		add(beside("connects", streams, []Unit{{"p50-us", false}, {"last-us", false}}, "connects -conns 200"))
 		// One client with one small message under way.
 		add(beside("message", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "exchange"))
+	}
+	for _, w := range slices.Clone(works) { // what a client on the host has of the same, and a proxy without a hop
+		if slices.Contains(localWorks, w.Name) {
+			w.Name, w.local = "local-"+w.Name, true
+			add(w)
+		}
 	}
 	add(held("idle/conns=%d", "conn", tcp, "idle", 2000))
 	add(start("start/ports=%d", tcp, 200))
@@ -183,7 +195,7 @@ func held(name, one, protocol, client string, count int) Work {
 // start starts proxies that then have nothing to do.
 func start(name, protocol string, count int) Work {
 	return Work{Name: fmt.Sprintf(name, count), Kind: idlePorts, Protocol: protocol, count: count, ports: count,
-		Units: []Unit{{"start-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
+		Units: []Unit{{"start-ms", false}, {"first-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
 			{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}}
 }
 
@@ -209,8 +221,8 @@ type Set struct {
 var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +
-		"pingpong/size=16384/conns=64,pingpong-ports,crr,bulk/direction=down/conns=8,bulk/direction=up/conns=1," +
-		"message-beside/streams=8,idle/conns=2000,start,udp-echo/size=200/conns=64,udp-oneshot"},
+		"pingpong/size=16384/conns=64,pingpong-ports/size=64/ports=200,crr,bulk/direction=down/conns=8,bulk/direction=up/conns=1," +
+		"message-beside/streams=8,idle/conns=2000,start,local-pingpong/size=64/conns=64,udp-echo/size=200/conns=64,udp-oneshot"},
 }
 
 // complete takes from a set what was not given.
