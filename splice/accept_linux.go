@@ -137,6 +137,7 @@ func (ln *listener) take(l *loop) (n int, err error) {
 			}
 			return n, sysError("accept4", refused)
 		}
+		ln.port.away.Add(1) // under this lock: whoever closes the port finds it counted
 		ln.port.descriptors.Add(2)
 		l.taken[n] = accepted{front, back, errno, addrPort(from), s}
 		n++

@@ -57,14 +57,14 @@ func (s *settings) socketAhead(k kernel) (int, unix.Errno) {
 	return fd, errno
 }
 
-// place gives a connection to the loop that has the least to do.
+// place gives a connection, which has departed from the listener, to the loop that has the least to do.
 func (p *Port) place(l *loop, c accepted) {
 	to := l.Place()
 	if to == l.Loop {
 		l.dial(p, c)
+		p.land()
 		return
 	}
-	p.depart()
 	p.send(to, func(there *loop) { there.dial(p, c) }, func() { l.dial(p, c) })
 }
 

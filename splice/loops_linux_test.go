@@ -3,9 +3,12 @@ package splice_test
 import (
 	"bytes"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/splice"
@@ -117,5 +120,40 @@ func wantLoops(t *testing.T, e *splice.Engine, want uint64) {
 	t.Helper()
 	if got := e.Stats().Loops; got != want {
 		t.Errorf("%d loops, want %d", got, want)
+	}
+}
+
+// TestActiveOnItsWay: a connection is active also while it is between two loops, or was accepted and is on none yet. Whoever
+// waits for the last of a closed port would else not see it.
+func TestActiveOnItsWay(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	e := newEngine(t, splice.Options{})
+	e.Group().Hold()
+	backend := rig.Serve(t, rig.Listen(t, rig.Loopback), rig.Echo)
+	listener, addr := rig.Bind(t, rig.Loopback)
+	rig.Must(t, unix.Listen(listener, 16))
+	first, second := rig.Dial(t, "tcp", addr), rig.Dial(t, "tcp", addr) // they are accepted in one batch
+	var active []uint64
+	e.AfterAccept(func() { active = append(active, e.Stats().Active) })
+	_, err := e.Add(listener, backend)
+	rig.Must(t, err)
+	rig.Exchange(t, first, []byte("hello"))
+	rig.Exchange(t, second, []byte("hello"))
+	if want := []uint64{0, 1}; !slices.Equal(active, want) {
+		t.Errorf("%v connections were active when the next was accepted, want %v", active, want)
+	}
+
+	other, arrive := e.Group().Grow(), make(chan struct{})
+	other.Post(func() { <-arrive })
+	from := e.Group().First()
+	from.Do(func() { from.GiveAway(other) })
+	rig.Until(t, "the connections are on no loop", func() bool { return e.LoopsInUse() == 0 })
+	if got := e.Stats().Active; got != 2 {
+		t.Errorf("%d connections are active on their way, want 2", got)
+	}
+	close(arrive)
+	rig.Until(t, "they have arrived", func() bool { return e.LoopsInUse() == 1 })
+	if got := e.Stats().Active; got != 2 {
+		t.Errorf("%d connections are active, want 2", got)
 	}
 }

@@ -17,15 +17,15 @@ type Port struct {
 	engine   *Engine
 	listener listener
 	settings atomic.Pointer[settings]
-	aborted  atomic.Bool // connections that are on their way to a loop end there
-	ended    chan error  // receives why, if the listener ends by itself
+	aborted  atomic.Bool  // connections that are on their way to a loop end there
+	away     atomic.Int64 // connections that are on their way to a loop, or were accepted for one
+	ended    chan error   // receives why, if the listener ends by itself
 
 	descriptors budget.Share // of its pairs
 
 	mu     sync.Mutex
 	closed bool
 	shares []*share // its parts on the loops
-	away   int      // connections that are on their way to a loop
 	past   Stats    // what parts have counted that are no more
 	summed Stats    // the same, of what the engine has been given
 }
@@ -130,11 +130,12 @@ func (p *Port) Abort() error {
 	return err
 }
 
-// Stats are the counters of the port.
+// Stats are the counters of the port. A connection that goes from one loop to another is active for the whole time.
 func (p *Port) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sum := p.past.plus(p.summed)
+	sum.Active += uint64(p.away.Load()) // before the parts: what is accepted meanwhile lands there first
 	for _, s := range p.shares {
 		sum = sum.plus(s.count.read())
 	}
@@ -159,7 +160,7 @@ func (p *Port) drop(s *share) {
 func (p *Port) end() (counted Stats, ended bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed || len(p.shares) > 0 || p.away > 0 {
+	if !p.closed || len(p.shares) > 0 || p.away.Load() > 0 {
 		return Stats{}, false
 	}
 	counted, p.past = p.past, Stats{}
@@ -170,25 +171,29 @@ func (p *Port) end() (counted Stats, ended bool) {
 
 // depart notes that a connection leaves for another loop. It is called before the connection is taken from where it is.
 func (p *Port) depart() {
-	p.mu.Lock()
+	p.mu.Lock() // whoever sums up finds it where it is, or away
 	defer p.mu.Unlock()
-	p.away++
+	p.away.Add(1)
+}
+
+// land notes that it has arrived.
+func (p *Port) land() {
+	p.mu.Lock()
+	p.away.Add(-1)
+	p.mu.Unlock()
+	if p.isClosed() { // or whoever closes the port looks after this
+		p.engine.forget(p)
+	}
 }
 
 // send has a connection that departs go on by arrive, on another loop. It reports false when that has ended, and then
 // calls stay.
 func (p *Port) send(to *eventloop.Loop, arrive func(*loop), stay func()) bool {
-	land := func() {
-		p.mu.Lock()
-		p.away--
-		p.mu.Unlock()
-		p.engine.forget(p)
-	}
-	if to.Post(func() { arrive(p.engine.on(to)); land() }) {
+	if to.Post(func() { arrive(p.engine.on(to)); p.land() }) {
 		return true
 	}
 	stay()
-	land()
+	p.land()
 	return false
 }
 
