@@ -37,6 +37,7 @@ type Worker struct {
 
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
+	meeting int                // peers that are being heard
 	ending  *time.Timer        // runs while there are none
 	tidying *time.Timer        // runs when one has come
 	reserve *os.File           // gives up its descriptor to refuse a shim when there is no other
@@ -78,6 +79,9 @@ func (w *Worker) accept() error {
 		switch {
 		case err == nil:
 			pause = 0
+			w.mu.Lock()
+			w.meeting++
+			w.mu.Unlock()
 			go w.meet(conn)
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -104,17 +108,27 @@ func (w *Worker) refuse() bool {
 	return err == nil
 }
 
-// end ends the worker if it has no ports. A shim that connects meanwhile finds nobody, and starts another.
+// end ends the worker if it has no ports, and nobody is about to have one. A shim that connects meanwhile finds nobody, and
+// starts another.
 func (w *Worker) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.ports) == 0 {
+	switch {
+	case len(w.ports) > 0:
+	case w.meeting > 0:
+		w.ending.Reset(linger)
+	default:
 		_ = w.listener.Close()
 	}
 }
 
 // meet hears what somebody wants who has connected.
 func (w *Worker) meet(conn *net.UnixConn) {
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.meeting--
+	}()
 	peer, err := permitted(conn)
 	if err == nil {
 		err = conn.SetReadDeadline(time.Now().Add(patience))
@@ -127,8 +141,10 @@ func (w *Worker) meet(conn *net.UnixConn) {
 	message, fds, err := receive(conn)
 	switch string(message) {
 	case "list":
+		closeAll(fds) // nobody has a reason to send any
 		w.reply(conn, w.List())
 	case "stats":
+		closeAll(fds)
 		w.reply(conn, w.Totals())
 	default:
 		if err == nil {
