@@ -97,12 +97,13 @@ static void answer(const char *words, size_t length)
 	close(DOCKERD);
 }
 
-/* fail tells dockerd why the port is not served, and ends. */
+/* fail tells dockerd, if it waits, and whoever reads standard error why the port is not served, and ends. */
 static void fail(const char *what, const char *reason)
 {
 	char words[sizeof text];
 	snprintf(words, sizeof words, "1\n%s: %s\n", what, reason);
 	answer(words, strlen(words));
+	(void)!write(STDERR_FILENO, words + 2, strlen(words) - 2);
 	exit(1);
 }
 
@@ -221,10 +222,10 @@ static void start_worker(struct sockaddr_un *address, socklen_t length)
 	close(s);
 }
 
-/* reach connects to the worker. It gives -1, and why. */
+/* reach connects to the worker. It gives -1, and why, or that dockerd stops the port meanwhile. */
 static int reach(unsigned long deadline, const char **why)
 {
-	for (;; pause_for(-1, RETRY_MS)) {
+	for (; !stopping; pause_for(-1, RETRY_MS)) {
 		struct sockaddr_un address;
 		socklen_t length = rendezvous(&address);
 		if (length == 0) {
@@ -259,6 +260,7 @@ static int reach(unsigned long deadline, const char **why)
 		}
 		start_worker(&address, length);
 	}
+	return -1;
 }
 
 /*
@@ -292,8 +294,8 @@ static int ask(int s)
 	memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
 	if (sendmsg(s, &message, MSG_NOSIGNAL) >= 0)
 		return -1;
-	if (errno == EMSGSIZE)
-		by_itself("the arguments and variables are too long");
+	if (errno != EPIPE && errno != ECONNRESET && errno != ENOTCONN)
+		by_itself(strerror(errno)); /* it would fail for ever: longer than a message, too many descriptors under way */
 	return 0;
 }
 
@@ -313,36 +315,6 @@ static ssize_t hear(int s)
 	return n;
 }
 
-/* served has a worker serve the port, and gives the connection to it. Without one it does not return. */
-static int served(void)
-{
-	unsigned long deadline = now_ms() + PATIENCE_MS;
-	for (started = 0; !stopping;) {
-		const char *why;
-		int s = reach(deadline, &why);
-		if (s < 0)
-			by_itself(why);
-		ssize_t n = ask(s);
-		for (long ms; n < 0 && !stopping && (ms = left(deadline)) > 0; n = hear(s))
-			pause_for(s, ms);
-		if (n > 0 && text[0] == '0')
-			return s;
-		close(s);
-		if (stopping)
-			break;
-		if (n > 0 && text[0] == '1') {
-			answer(text, n);
-			exit(1);
-		}
-		if (n > 0)
-			by_itself(text + 1);
-		if (n < 0)
-			by_itself("the worker does not answer");
-		pause_for(-1, RETRY_MS); /* whoever has the address may do so again */
-	}
-	exit(0);
-}
-
 /* stop has the worker close the port: at once and with all its connections, or only to new ones. */
 static void stop(int s)
 {
@@ -353,6 +325,45 @@ static void stop(int s)
 		pause_for(s, ms);
 		if (hear(s) == 0)
 			break;
+	}
+	exit(0);
+}
+
+/*
+ * served has a worker serve the port, and gives the connection to it. Without one it does not return. A worker that
+ * refuses a port that was served before, as one without descriptors does, does not end it.
+ */
+static int served(int again)
+{
+	unsigned long deadline = now_ms() + PATIENCE_MS;
+	for (started = 0; !stopping;) {
+		const char *why;
+		int s = reach(deadline, &why);
+		if (stopping && s < 0)
+			break;
+		if (s < 0)
+			by_itself(why);
+		ssize_t n = ask(s);
+		for (long ms; n < 0 && !stopping && (ms = left(deadline)) > 0; n = hear(s))
+			pause_for(s, ms);
+		if (n > 0 && text[0] == '0')
+			return s;
+		if (n < 0 && stopping)
+			stop(s); /* it has got the socket, or will */
+		close(s);
+		if (stopping)
+			break;
+		if (n > 0 && text[0] == '1' && !again) {
+			answer(text, n);
+			exit(1);
+		}
+		if (n > 0 && text[n - 1] == '\n')
+			text[n - 1] = 0;
+		if (n > 0)
+			by_itself(text[0] == '1' ? text + 2 : text + 1);
+		if (n < 0)
+			by_itself("the worker does not answer");
+		pause_for(-1, RETRY_MS); /* whoever has the address may do so again */
 	}
 	exit(0);
 }
@@ -407,14 +418,17 @@ int main(int argc, char **argv, char **envp)
 	if (!is(DOCKERD, S_IFIFO) || (mode && strcmp(mode, "off") == 0))
 		by_itself(NULL); /* a person's shell, or a person's word */
 	catch_signals();
-	if (is(LISTENER, S_IFSOCK))
+	if (is(LISTENER, S_IFSOCK)) {
 		listener = LISTENER;
+		fcntl(LISTENER, F_SETFD, FD_CLOEXEC); /* the worker gets it with the request, and must not keep another */
+	}
 
-	int s = served();
+	int s = served(0);
 	answer("0\n", 2);
 	unsigned long deaths[DEATHS] = {0}; /* when the last workers died */
 	for (unsigned n = 0;;) {
-		pause_for(s, -1);
+		if (!stopping && !counters) /* which may have been asked for while no worker served the port */
+			pause_for(s, -1);
 		if (stopping)
 			stop(s);
 		if (counters) {
@@ -430,6 +444,6 @@ int main(int argc, char **argv, char **envp)
 		deaths[n++ % DEATHS] = now_ms();
 		if (n >= DEATHS && now_ms() - deaths[n % DEATHS] < DEATHS_MS)
 			by_itself("three workers died within ten seconds");
-		s = served();
+		s = served(1);
 	}
 }
