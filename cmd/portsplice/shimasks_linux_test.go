@@ -18,21 +18,12 @@ import (
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// rendezvous is where the lab's shims ask for a worker (package worker).
-func (l *lab) rendezvous(t *testing.T) *unix.SockaddrUnix {
-	t.Helper()
-	var file unix.Stat_t
-	must(t, unix.Stat(filepath.Join(l.dir, "portsplice"), &file))
-	return &unix.SockaddrUnix{Name: fmt.Sprintf("@portsplice/1/%x/%x-%x-%x.%x",
-		os.Geteuid(), file.Dev, file.Ino, file.Mtim.Sec, file.Mtim.Nsec)}
-}
-
 // puppet is a worker that says what a test wants. It is asked at a socket of the test's own.
 type puppet struct{ *net.UnixListener }
 
 func (l *lab) puppet(t *testing.T) puppet {
 	t.Helper()
-	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: l.rendezvous(t).Name, Net: "unixpacket"})
+	listener, err := net.ListenUnix("unixpacket", l.rendezvous(t, os.Geteuid()))
 	must(t, err)
 	t.Cleanup(func() { _ = listener.Close() }) // the test may have done it
 	must(t, listener.SetDeadline(time.Now().Add(timeout)))
@@ -116,7 +107,7 @@ func TestShimStopsWhileThereIsNoWorker(t *testing.T) {
 	held, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0) // it does not listen
 	must(t, err)
 	defer func() { must(t, unix.Close(held)) }()
-	must(t, unix.Bind(held, l.rendezvous(t)))
+	must(t, unix.Bind(held, &unix.SockaddrUnix{Name: l.rendezvous(t, os.Geteuid()).Name}))
 	before := sockets(t, shim.Process.Pid)
 	must(t, conn.Close())
 	until(t, "the shim looks for a worker", func() bool {
@@ -208,7 +199,7 @@ func TestWorkerKeepsNothingOfQuestions(t *testing.T) {
 	l := newLab(t)
 	l.publish(t, "tcp", echo(t, "tcp", ours()))
 	for _, question := range []string{"list", "stats"} {
-		conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: l.rendezvous(t).Name, Net: "unixpacket"})
+		conn, err := net.DialUnix("unixpacket", nil, l.rendezvous(t, os.Geteuid()))
 		must(t, err)
 		read, write, err := os.Pipe()
 		must(t, err)
