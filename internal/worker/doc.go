@@ -26,7 +26,7 @@
 // Then the shim may say
 //
 //	stop      the port and its connections end: dockerd stops it
-//	close     the port ends and its connections go on: dockerd has ended (SCTP on a socket of dockerd's ends, too)
+//	close     the port ends and its connections go on: dockerd has ended (SCTP's end where the socket is dockerd's)
 //	counters  they are printed on the shim's standard error
 //
 // and the worker answers by closing the connection when that is done. If the shim closes it, that is "close". A worker

@@ -42,7 +42,6 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 		p.log.Close()
 		return err
 	}
-	w.add(p)
 	for _, warning := range p.config.Warnings {
 		go p.log.Print(journal.Warning, "portsplice: "+warning+"\n")
 	}
@@ -82,12 +81,14 @@ func (p *port) start(r *request) (err error) {
 	if r.origin == none {
 		rights = unix.UnixRights(shared)
 	}
+	p.worker.add(p) // whoever asks as soon as the shim has the answer is told of the port
 	_, _, err = p.shim.WriteMsgUnix([]byte(ready), rights, nil)
 	if err == nil {
 		err = p.shim.SetReadDeadline(time.Time{})
 	}
 	if err != nil { // the shim has given up
 		p.relay.Abort()
+		p.worker.remove(p)
 	}
 	return err
 }
