@@ -211,6 +211,8 @@ static void start_worker(struct sockaddr_un *address, socklen_t length)
 		pid_t child = fork();
 		if (child == 0) {
 			setsid();
+			if (listener >= 0)
+				close(listener); /* the worker gets it with the request; before its execve(2) it would keep the port bound */
 			if (fork() == 0)
 				worker(s);
 			_exit(0);

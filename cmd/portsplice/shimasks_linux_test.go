@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -212,5 +213,24 @@ func TestWorkerKeepsNothingOfQuestions(t *testing.T) {
 		}
 		must(t, read.Close())
 		must(t, conn.Close())
+	}
+}
+
+// TestShimStopsWhileItStartsAWorker: the process that is to become a worker has nothing of the port. Else that would be bound
+// until its execve(2), after the shim has ended: the window is short, and so there are many rounds.
+func TestShimStopsWhileItStartsAWorker(t *testing.T) {
+	const rounds = 100
+	l := newLab(t)
+	for range rounds {
+		shim, frontend := l.publish(t, "udp", echo(t, "udp", ours()))
+		before := sockets(t, shim.Process.Pid)
+		for _, pid := range l.workers(t) {
+			must(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+		until(t, "the shim has noticed", func() bool { return !maps.Equal(sockets(t, shim.Process.Pid), before) })
+		shim.signalled(t, syscall.SIGINT)
+		again, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(frontend))
+		must(t, err)
+		must(t, again.Close())
 	}
 }
