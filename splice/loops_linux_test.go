@@ -123,8 +123,8 @@ func wantLoops(t *testing.T, e *splice.Engine, want uint64) {
 	}
 }
 
-// TestActiveOnItsWay: a connection is active also while it is between two loops, or was accepted and is on none yet. Whoever
-// waits for the last of a closed port would else not see it.
+// TestActiveOnItsWay: a connection is active also while it is between two loops, or was accepted and is on none yet.
+// Whoever waits for the last of a closed port would else not see it.
 func TestActiveOnItsWay(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	e := newEngine(t, splice.Options{})

@@ -13,7 +13,8 @@ func TestTimeAwayIsNoLatency(t *testing.T) {
 	at, _, _ := serveAt(t)
 	for _, datagrams := range []bool{false, true} {
 		benchtest.Must(t, caught(func() {
-			c := newClient(request{to: netip.MustParseAddrPort(at), conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
+			to := netip.MustParseAddrPort(at)
+			c := newClient(request{to: to, conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
 			var fd int
 			c.establish(1, 1, func(opened int) { fd = opened })
 			c.ask(fd)

@@ -137,7 +137,8 @@ func sockets(t *testing.T, pid int) map[string]bool {
 	return all
 }
 
-// TestWorkerRefusesWhatWasServed: a worker that cannot serve a port which one before it has served does not end the port.
+// TestWorkerRefusesWhatWasServed: a worker that cannot serve a port which one before it has served does not
+// end the port.
 func TestWorkerRefusesWhatWasServed(t *testing.T) {
 	l := newLab(t)
 	worker := l.puppet(t)
@@ -156,7 +157,8 @@ func TestWorkerRefusesWhatWasServed(t *testing.T) {
 	shim.signalled(t, syscall.SIGINT)
 }
 
-// TestShimWithTooMuchToSay: arguments and variables that are longer than a message can be are no reason to try for ever.
+// TestShimWithTooMuchToSay: arguments and variables that are longer than a message can be are no reason to try
+// for ever.
 func TestShimWithTooMuchToSay(t *testing.T) {
 	l := newLab(t)
 	const most = 128<<10 - 64 // of a string that execve(2) takes
@@ -175,8 +177,8 @@ func TestShimWithTooMuchToSay(t *testing.T) {
 	p.signalled(t, syscall.SIGINT)
 }
 
-// TestShimHandoverToOldKernel: the worker has nothing of the port that it was started for, also where the kernel does not
-// know close_range(2).
+// TestShimHandoverToOldKernel: the worker has nothing of the port that it was started for, also where the kernel does
+// not know close_range(2).
 func TestShimHandoverToOldKernel(t *testing.T) {
 	l := newLab(t)
 	fd, frontend := bindBehindFilter(t, unix.SOCK_DGRAM)
@@ -216,8 +218,8 @@ func TestWorkerKeepsNothingOfQuestions(t *testing.T) {
 	}
 }
 
-// TestShimStopsWhileItStartsAWorker: the process that is to become a worker has nothing of the port. Else that would be bound
-// until its execve(2), after the shim has ended: the window is short, and so there are many rounds.
+// TestShimStopsWhileItStartsAWorker: the process that is to become a worker has nothing of the port. Else that would be
+// bound until its execve(2), after the shim has ended: the window is short, and so there are many rounds.
 func TestShimStopsWhileItStartsAWorker(t *testing.T) {
 	const rounds = 100
 	l := newLab(t)

@@ -108,8 +108,8 @@ func (w *Worker) refuse() bool {
 	return err == nil
 }
 
-// end ends the worker if it has no ports, and nobody is about to have one. A shim that connects meanwhile finds nobody, and
-// starts another.
+// end ends the worker if it has no ports, and nobody is about to have one. A shim that connects meanwhile finds nobody,
+// and starts another.
 func (w *Worker) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
