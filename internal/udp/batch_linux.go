@@ -122,11 +122,10 @@ func (o *outbox) sendable(i int) int {
 // datagrams larger than limit.
 func (o *outbox) put(f *flow, way direction, message []byte, segment int, tos uint8, limit int) {
 	o.port, o.way = f.port, way
-	next := parcel{flow: f, first: o.buffers, datagrams: 1, segment: len(message), bytes: len(message), tos: tos}
+	next := parcel{flow: f, first: o.buffers, segment: len(message), bytes: len(message), tos: tos}
 	last := len(message)
-	if segment > 0 && segment < len(message) {
+	if next.datagrams = datagramsIn(len(message), segment); next.datagrams > 1 {
 		next.segment = segment
-		next.datagrams = (len(message) + segment - 1) / segment
 		last = len(message) - (next.datagrams-1)*segment
 	}
 	iovec := &o.iovecs[o.buffers]
@@ -143,6 +142,15 @@ func (o *outbox) put(f *flow, way direction, message []byte, segment int, tos ui
 	}
 	o.parcels[o.length] = next
 	o.length++
+}
+
+// datagramsIn is how many datagrams a message of that size is, if the kernel told that they are of segment bytes each. Zero:
+// it is one.
+func datagramsIn(size, segment int) int {
+	if segment <= 0 || segment >= size {
+		return 1
+	}
+	return (size + segment - 1) / segment
 }
 
 // take joins the next message to the block if it may.

@@ -16,6 +16,9 @@ var errNowhere = errors.New("the client has no address")
 // errCut is why a message is not passed on that was received in part.
 var errCut = fmt.Errorf("received in part: %w", syscall.EMSGSIZE)
 
+// errUnread is why answers are dropped that nobody had read when their flow closed.
+var errUnread = errors.New("the flow was closed while they waited to be read")
+
 // passing are the errors of a send after which the socket is as good as before: the datagram was too large, the backend
 // is down, a queue was full, or the host does not let datagrams go there for now, by its packet filter (EPERM) or its
 // routes.

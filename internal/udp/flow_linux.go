@@ -123,13 +123,14 @@ func (p *Port) abandon(f *flow) {
 	}
 }
 
-// closeFlow closes the socket of a flow that has left the table. What a loop other than the home knows of it goes
-// later.
+// closeFlow closes the socket of a flow that has left the table, once what waits there was read. What a loop other than
+// the home knows of it goes later.
 func (p *Port) closeFlow(f *flow) {
 	p.count.flows.Store(uint64(p.flows.Len()))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at, handle := f.at.Load(), f.handle
+	p.takeUnread(f)
 	p.countLostBy(int(f.fd), &f.lost)
 	p.descriptors.Add(-1)
 	closeFD(int(f.fd)) // which takes it out of epoll
@@ -178,19 +179,6 @@ func (f *flow) arrive(loop *eventloop.Loop) {
 		f.port.report("watch a flow", f.Key.client.addrPort(), err)
 		f.port.atHome(func() { f.port.abandon(f) })
 	}
-}
-
-// unread says whether the backend has sent something that the flow's loop, if that is not the home l, has not read yet. At
-// home it has been looked for: deadlines wait for it.
-func (f *flow) unread(l *lane) bool {
-	if f.at.Load() == l {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	ready := [1]unix.PollFd{{Fd: f.fd, Events: unix.POLLIN}}
-	n, err := unix.Poll(ready[:], 0)
-	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
 }
 
 // Ready takes a batch of datagrams from the backend and puts them into the outbox, which is shared by all flows of the

@@ -238,8 +238,9 @@ func TestFailedFlowIsReplaced(t *testing.T) {
 				}
 			})
 			if way == toClients {
-				reply(t, backend, []byte("never received"), flow)
+				reply(t, backend, []byte("received as the flow closes"), flow)
 				waitFor(t, "flow abandoned", func() bool { return r.Stats().Abandoned == 1 })
+				expect(t, client, []byte("received as the flow closes"))
 			}
 			if from := exchange(t, client, backend, []byte("after")); from == flow {
 				t.Error("the flow is still there")

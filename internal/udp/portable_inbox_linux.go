@@ -100,6 +100,26 @@ func (in *inbox) read(fd uintptr) bool {
 	return true
 }
 
+// discardUnread empties the socket, which is about to be closed, and says how many datagrams there were. It may be called
+// while another goroutine receives.
+func (in *inbox) discardUnread() (n int) {
+	scrap := letters.Get().(*letter)
+	defer letters.Put(scrap)
+	// It fails if the socket has been closed: then nothing waits there.
+	_ = in.raw.Control(func(fd uintptr) {
+		for range mostUnread * batch {
+			_, errno := scrap.receive(int(fd))
+			switch {
+			case errno == 0:
+				n++
+			case lasting(errno) || errno == unix.EAGAIN:
+				return
+			}
+		}
+	})
+	return n
+}
+
 func (in *inbox) release() {
 	if in.letter != nil {
 		letters.Put(in.letter)

@@ -20,6 +20,9 @@ func (in *inbox) receive() (datagram []byte, tos uint8, err error) {
 	return in.buffer[:n], 0, err
 }
 
+// discardUnread does nothing: net does not let a socket be read that another goroutine waits for.
+func (in *inbox) discardUnread() (n int) { return 0 }
+
 func (in *inbox) release() {}
 
 // cut never happens: the buffers are larger than any datagram, and no control messages are asked for.

@@ -188,3 +188,21 @@ func waitForError(t *testing.T, f *portableFlow) {
 		t.Fatal(err, polled)
 	}
 }
+
+// What waits in the socket of a flow that closes, as its goroutine has not run yet, is counted.
+func TestPortableUnreadIsCounted(t *testing.T) {
+	const answers = 3
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r := portable.newRelay(t, "127.0.0.1", addressOf(backend), Options{Report: told.add}).relay.(*Portable)
+	conn := dial(t, addressOf(backend))
+	f, err := newPortableFlow(portableKey{client: netip.MustParseAddrPort("127.0.0.1:1")}, conn)
+	must(t, err)
+	answerAll(t, backend, addressOf(conn), answers)
+	for range 2 { // the second time there is no socket
+		r.closeFlow(f)
+		if s := r.Stats(); s.Dropped != answers || told.count(errUnread) != 1 {
+			t.Errorf("%v, %d reports; want %d dropped, and one report", s, told.count(errUnread), answers)
+		}
+	}
+}
