@@ -247,6 +247,10 @@ func TestAwayFlowIsAbandoned(t *testing.T) {
 	letGo := p.hold()
 	reply(t, backend, []byte("never received"), flow)
 	waitFor(t, "report", func() bool { return told.count(unix.ENOMEM) > 0 })
+	other.Do(func() {}) // its turn is over
+	if s := r.Stats(); s.Flows != 1 || s.Abandoned != 0 {
+		t.Errorf("%v; want that the table waits for the port's home", s)
+	}
 	letGo()
 	waitFor(t, "flow abandoned", func() bool { return r.Stats().Abandoned == 1 })
 	kernel.script(func(s *scripted) { s.failReceive = nil })

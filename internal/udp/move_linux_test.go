@@ -3,6 +3,7 @@ package udp
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -78,6 +79,99 @@ func TestAwayFlowOutlivesAStandstill(t *testing.T) {
 	if s := r.Stats(); s.Flows != 0 {
 		t.Errorf("%v; want no flows", s)
 	}
+}
+
+// What is to be done at home while the port is between two loops is done once, however often it moves after that.
+func TestPendingIsDoneOnce(t *testing.T) {
+	r, p, _, other := onTwoLoops(t, addressOf(listen(t, "127.0.0.1")), Options{})
+	start(t, r)
+	times := 0 // at home
+	p.do(func() {
+		if !p.Move(other) {
+			t.Error("the port does not move")
+		}
+		p.atHome(func() { times++ })
+	})
+	for _, to := range []*eventloop.Loop{other, p.first, other} {
+		movePort(t, p, to)
+	}
+	p.do(func() {
+		if times != 1 {
+			t.Errorf("done %d times", times)
+		}
+	})
+}
+
+// Flows expire wherever they and their port have gone. They are idle from the moment on at which the port goes.
+func TestMovedFlowsExpire(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		flow, port bool
+	}{{"flow", true, false}, {"port", false, true}, {"both", true, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			backend := listen(t, "127.0.0.1")
+			const timeout = 20 * time.Millisecond
+			r, p, _, other := onTwoLoops(t, addressOf(backend), Options{Timeout: timeout})
+			clock := new(clock).set(r)
+			exchange(t, dial(t, r.address), backend, []byte("before"))
+			if c.flow {
+				moveFlows(t, p, other)
+			}
+			p.do(func() {
+				clock.advance(2 * timeout)
+				if c.port && !p.Move(other) {
+					t.Error("the port does not move")
+				}
+			})
+			waitFor(t, "expiry", func() bool { return r.Stats().Expired == 1 })
+			wantRefs(t, p, 0, other, p.first)
+		})
+	}
+}
+
+// A port whose frontend rests, or that is closed, stays where it is.
+func TestPortThatDoesNotMove(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{})
+	client := dial(t, r.address)
+	exchange(t, client, backend, []byte("before"))
+	refuses := func(why string) {
+		t.Helper()
+		p.first.Do(func() {
+			if p.Move(other) {
+				t.Errorf("the port moves although it %s", why)
+			}
+		})
+	}
+	p.do(func() { p.rest(time.Hour) })
+	refuses("rests")
+	p.do(func() {
+		p.home.Load().loop.StopTimer(&p.resuming)
+		p.watch()
+	})
+	exchange(t, client, backend, []byte("after"))
+	must(t, p.Close())
+	refuses("is closed")
+}
+
+// A loop that ends gives back what ports had there: its entry, and the buffers' memory.
+func TestLaneEndsWithItsLoop(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{})
+	exchange(t, dial(t, r.address), backend, []byte("before"))
+	movePort(t, p, other)
+	lane := p.home.Load()
+	if !lane.arena.mapped {
+		t.Fatal("the lane's memory is of Go's heap: what is to be tested does not happen")
+	}
+	memory := unsafe.Slice(unsafe.SliceData(lane.arena.memory), len(lane.arena.memory)) // of the same place
+	mapped := func() bool { return unix.Msync(memory, unix.MS_ASYNC) != unix.ENOMEM }
+	if !mapped() {
+		t.Error("the lane's memory is not there while the loop is")
+	}
+	r.relay.(loopRelay).group.Shrink()
+	waitFor(t, "end", func() bool { _, there := lanes.Load(other); return !there })
+	waitFor(t, "end of the memory", func() bool { return !mapped() })
 }
 
 // onlyFlow gives the one flow of a port.
