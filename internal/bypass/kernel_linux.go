@@ -1,0 +1,94 @@
+package bypass
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// namespaceCookie is the number of this thread's network namespace.
+func namespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // it was only asked
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return 0, fmt.Errorf("%w: Linux 5.14 is needed (SO_NETNS_COOKIE)", errors.ErrUnsupported)
+	}
+	return cookie, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
+}
+
+// mounts is where a process sees what is mounted.
+const mounts = "/proc/thread-self/mountinfo"
+
+// rootCgroup is where the root of the cgroup hierarchy of version 2 is mounted.
+func rootCgroup() (path string, err error) {
+	file, err := os.Open(mounts)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }() // it was read only
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		// 40 30 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw, see proc_pid_mountinfo(5)
+		mount, filesystem, _ := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(mount)
+		if strings.HasPrefix(filesystem, "cgroup2 ") && len(fields) > 4 && fields[3] == "/" {
+			return unescape.Replace(fields[4]), nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return "", fmt.Errorf("%s: %w", mounts, err)
+	}
+	return "", fmt.Errorf("%w: no cgroup hierarchy of version 2 is mounted (%s)", errors.ErrUnsupported, mounts)
+}
+
+// unescape undoes what the kernel does to spaces in a path.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// explain adds to an error of bpf(2) what it means.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w: the kernel has no bpf(2)", err)
+	case !errors.Is(err, unix.EPERM):
+		var rejected *ebpf.VerifierError
+		if errors.As(err, &rejected) {
+			return fmt.Errorf("the kernel rejects the program: %w", err)
+		}
+		return err
+	}
+	if missing := missingCapabilities(); len(missing) > 0 {
+		return fmt.Errorf("without %s: %w", strings.Join(missing, " and "), err)
+	}
+	if b, _ := os.ReadFile("/proc/thread-self/uid_map"); strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295" {
+		return fmt.Errorf("capabilities of a user namespace do not count (rootless): %w", err)
+	}
+	return fmt.Errorf("the kernel's lockdown or a security module forbids it: %w", err)
+}
+
+// missingCapabilities are those that it takes and this thread has not.
+func missingCapabilities() (names []string) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&header, &data[0]) != nil {
+		return nil
+	}
+	for _, c := range []struct {
+		name   string
+		number uint
+	}{{"CAP_BPF", unix.CAP_BPF}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
+		has := data[c.number/32].Effective>>(c.number%32)&1 != 0 || data[0].Effective>>unix.CAP_SYS_ADMIN&1 != 0
+		if !has {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
