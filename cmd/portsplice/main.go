@@ -54,6 +54,9 @@ func main() {
 		return
 	}
 	log.Port = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol)
+	if err := relayAll(&c); err != nil {
+		fail(dockerd, err)
+	}
 	r, err := start(c)
 	if err != nil {
 		fail(dockerd, err)
@@ -94,6 +97,19 @@ func work() {
 	if err != nil {
 		fail(nil, err)
 	}
+}
+
+// relayAll does without the bypass of local clients: programs of the kernel for each port would be too many.
+func relayAll(c *config.Config) error {
+	const reason = "it takes a worker, and the port is served without one"
+	switch {
+	case c.Protocol != listener.TCP:
+	case c.LocalBypass == config.BypassRequire:
+		return fmt.Errorf("-local-bypass require: %s", reason)
+	case c.LocalBypass == config.BypassAuto:
+		c.Warnings = append(c.Warnings, "-local-bypass auto: not here: "+reason)
+	}
+	return nil
 }
 
 // start opens or adopts the frontend's socket and serves it.

@@ -53,11 +53,11 @@ func rootCgroup() (path string, err error) {
 // unescape undoes what the kernel does to spaces in a path.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// explain adds to an error of bpf(2) what it means.
+// explain says what an error of bpf(2) means. What the library says of EPERM is about an older kernel than works here.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("%w: the kernel has no bpf(2)", err)
+		return fmt.Errorf("the kernel has no bpf(2): %w", unix.ENOSYS)
 	case !errors.Is(err, unix.EPERM):
 		var rejected *ebpf.VerifierError
 		if errors.As(err, &rejected) {
@@ -66,12 +66,12 @@ func explain(err error) error {
 		return err
 	}
 	if missing := missingCapabilities(); len(missing) > 0 {
-		return fmt.Errorf("without %s: %w", strings.Join(missing, " and "), err)
+		return fmt.Errorf("without %s: %w", strings.Join(missing, " and "), unix.EPERM)
 	}
 	if b, _ := os.ReadFile("/proc/thread-self/uid_map"); strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295" {
-		return fmt.Errorf("capabilities of a user namespace do not count (rootless): %w", err)
+		return fmt.Errorf("capabilities of a user namespace do not count (rootless): %w", unix.EPERM)
 	}
-	return fmt.Errorf("the kernel's lockdown or a security module forbids it: %w", err)
+	return fmt.Errorf("the kernel's lockdown or a security module forbids it: %w", unix.EPERM)
 }
 
 // missingCapabilities are those that it takes and this thread has not.

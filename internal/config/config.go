@@ -46,6 +46,16 @@ const (
 	BlocksOff  Blocks = "off"
 )
 
+// Bypass says whether local clients reach the backend without the proxy.
+type Bypass string
+
+// BypassAuto is where that can be.
+const (
+	BypassOff     Bypass = "off"
+	BypassAuto    Bypass = "auto"
+	BypassRequire Bypass = "require"
+)
+
 // Config is everything that the program is told.
 type Config struct {
 	Protocol    listener.Protocol
@@ -60,6 +70,7 @@ type Config struct {
 	UDPTimeout  time.Duration
 	MaxFlows    int // of UDP; zero: as many as descriptors and source ports allow
 	UDPBlocks   Blocks
+	LocalBypass Bypass // of TCP
 
 	Warnings []string // what was said and means nothing; the port is served all the same
 }
@@ -136,6 +147,9 @@ func (c *Config) declare(fs *flag.FlagSet) {
 	c.UDPBlocks = BlocksAuto
 	fs.Var(oneOf[Blocks]{&c.UDPBlocks, []Blocks{BlocksAuto, BlocksOn, BlocksOff}}, "udp-blocks",
 		"when UDP datagrams pass as blocks (UDP_SEGMENT): auto (where all receivers get them singly), on or off")
+	c.LocalBypass = BypassOff
+	fs.Var(oneOf[Bypass]{&c.LocalBypass, []Bypass{BypassOff, BypassAuto, BypassRequire}}, "local-bypass",
+		"whether TCP clients of this host reach the container without the proxy: off, auto (where that can be) or require")
 }
 
 // dialTimeout outlasts three lost requests in a row, which Linux sends after 0, 1, 3 and 7 s, and a short pause of the

@@ -35,6 +35,7 @@ func TestParse(t *testing.T) {
 		DialTimeout: 10 * time.Second,
 		UDPTimeout:  90 * time.Second,
 		UDPBlocks:   BlocksAuto,
+		LocalBypass: BypassOff,
 	}
 	with := func(change func(*Config)) Config {
 		c := base
@@ -58,21 +59,25 @@ func TestParse(t *testing.T) {
 		})},
 		{"mapped address", ports + "-container-ip ::ffff:172.17.0.2", nil, base},
 		{"listen descriptor", dockerd + "-use-listen-fd", nil, with(func(c *Config) { c.UseListenFD = true })},
-		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7 -udp-blocks off", nil, with(func(c *Config) {
+		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7 -udp-blocks off -local-bypass auto", nil, with(func(c *Config) {
 			c.Policy = Never
 			c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Fallback, 2*time.Second, 5*time.Second, 7
-			c.UDPBlocks = BlocksOff
+			c.UDPBlocks, c.LocalBypass = BlocksOff, BypassAuto
 		})},
 		{
 			"our environment", dockerd,
 			map[string]string{
 				"PORTSPLICE_SPLICE": "always", "PORTSPLICE_ENGINE": "splice", "PORTSPLICE_DIAL_TIMEOUT": "3s",
+				"PORTSPLICE_LOCAL_BYPASS": "require",
 			},
-			with(func(c *Config) { c.Policy, c.Engine, c.DialTimeout = Always, Splice, 3*time.Second }),
+			with(func(c *Config) {
+				c.Policy, c.Engine, c.DialTimeout, c.LocalBypass = Always, Splice, 3*time.Second, BypassRequire
+			}),
 		},
 		{
 			"our environment for udp", dockerd + "-proto udp",
-			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "1m", "PORTSPLICE_MAX_FLOWS": "9", "PORTSPLICE_ENGINE": ""},
+			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "1m", "PORTSPLICE_MAX_FLOWS": "9", "PORTSPLICE_ENGINE": "",
+				"PORTSPLICE_LOCAL_BYPASS": "require"}, // which is TCP's
 			with(func(c *Config) { c.Protocol, c.UDPTimeout, c.MaxFlows = listener.UDP, time.Minute, 9 }),
 		},
 		{

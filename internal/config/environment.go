@@ -15,7 +15,7 @@ const environmentPrefix = "PORTSPLICE_"
 
 // uses says which options a protocol has a use for: a variable that it has none for cannot make its port fail.
 var uses = map[listener.Protocol][]string{
-	listener.TCP:  {"engine", "splice", "dial-timeout"},
+	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass"},
 	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks"},
 	listener.SCTP: {"dial-timeout"},
 }

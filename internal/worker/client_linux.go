@@ -16,26 +16,26 @@ import (
 )
 
 // Ask sends a question ("list" or "stats") to every worker of this thread's network namespace that answers this process's user, and
-// gives the answers. Workers that have ended meanwhile, or belong to others, are left out.
-func Ask[T List | Totals](question string) ([]T, error) {
+// gives the answers. Workers that have ended meanwhile, or belong to others, are left out. The error is of those that do not
+// answer; the answers of others come along.
+func Ask[T List | Totals](question string) (answers []T, err error) {
 	names, err := rendezvousNames()
 	if err != nil {
 		return nil, err
 	}
-	var answers []T
 	for _, name := range names {
 		var answer T
-		err := ask(name, question, &answer)
+		failed := ask(name, question, &answer)
 		switch {
-		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, os.ErrPermission):
-		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET): // it refused before it was asked, perhaps
-		case err != nil:
-			return nil, fmt.Errorf("worker %s: %w", name, err)
+		case errors.Is(failed, unix.ECONNREFUSED), errors.Is(failed, io.ErrUnexpectedEOF), errors.Is(failed, os.ErrPermission):
+		case errors.Is(failed, unix.EPIPE), errors.Is(failed, unix.ECONNRESET): // it refused before it was asked, perhaps
+		case failed != nil:
+			err = errors.Join(err, fmt.Errorf("worker %s: %w", name, failed))
 		default:
 			answers = append(answers, answer)
 		}
 	}
-	return answers, nil
+	return answers, err
 }
 
 // rendezvousNames finds the names at which workers are asked (/proc/net/unix, see unix_seq_show in net/unix/af_unix.c).

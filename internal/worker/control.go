@@ -13,6 +13,7 @@ type Port struct {
 	Shim     int               `json:"shim"`   // its process
 	Since    time.Time         `json:"since"`  // this worker serves it
 	Engine   string            `json:"engine"` // what moves the bytes
+	Bypass   string            `json:"bypass"` // of local clients: off, on, or why it cannot be
 	Counters map[string]uint64 `json:"counters"`
 }
 

@@ -22,6 +22,7 @@ func (w *Worker) List() List {
 			Shim:     p.pid,
 			Since:    p.since,
 			Engine:   p.relay.Engine,
+			Bypass:   p.bypass.state,
 			Counters: p.counters(),
 		})
 	}

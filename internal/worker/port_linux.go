@@ -24,6 +24,7 @@ type port struct {
 	pid    int // the shim's
 	config config.Config
 	relay  *relay.Relay
+	bypass portBypass
 	log    *journal.Log
 	since  time.Time
 
@@ -77,6 +78,10 @@ func (p *port) start(r *request) (err error) {
 	if err != nil {
 		return err
 	}
+	if err = p.startBypass(); err != nil {
+		p.relay.Abort()
+		return err
+	}
 	var rights []byte
 	if r.origin == none {
 		rights = unix.UnixRights(shared)
@@ -87,6 +92,7 @@ func (p *port) start(r *request) (err error) {
 		err = p.shim.SetReadDeadline(time.Time{})
 	}
 	if err != nil { // the shim has given up
+		p.endBypass()
 		p.relay.Abort()
 		p.worker.remove(p)
 	}
@@ -125,22 +131,21 @@ func (p *port) listen() {
 	var word [16]byte
 	for {
 		n, err := p.shim.Read(word[:])
-		switch {
-		case err == nil && string(word[:n]) == "counters":
+		if err == nil && string(word[:n]) == "counters" {
 			if p.printing.CompareAndSwap(false, true) {
 				go p.printCounters()
 			}
-		case err == nil && string(word[:n]) == "stop":
-			p.relay.Abort()
-			return
-		case p.config.Protocol == listener.SCTP && p.config.UseListenFD:
-			// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
-			p.relay.Abort()
-			return
-		default: // "close", or the shim was killed
-			p.relay.Close()
-			return
+			continue
 		}
+		p.endBypass()                                    // first: nobody is sent to a container that may be gone
+		stop := err == nil && string(word[:n]) == "stop" // and else "close", or the shim was killed
+		// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
+		if stop || p.config.Protocol == listener.SCTP && p.config.UseListenFD {
+			p.relay.Abort()
+		} else {
+			p.relay.Close()
+		}
+		return
 	}
 }
 
@@ -149,6 +154,7 @@ func (p *port) watch(closed <-chan struct{}) {
 	select {
 	case <-closed:
 	case why := <-p.relay.Ended:
+		p.endBypass()
 		why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
 		p.log.Print(journal.Error, fmt.Sprintf("portsplice: %v\n", why))
 		_ = answer(p.shim, fail, why)

@@ -35,6 +35,8 @@ type Worker struct {
 	host     relay.Host
 	own      budget.Share // of the descriptors: what the ports themselves have
 
+	bypass bypassed
+
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
 	meeting int                // peers that are being heard

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/needroot"
+	"github.com/portsplice/portsplice/internal/rig"
+	"github.com/portsplice/portsplice/internal/worker"
+)
+
+// bypassing has a port served whose local clients are to be bypassed, on the address of a port that has gone or a new one.
+func (l *lab) bypassing(t *testing.T, frontend, backend netip.AddrPort, how string) *process {
+	t.Helper()
+	return l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", how)}).serve(t)
+}
+
+// listed is what the worker tells of a port.
+func (l *lab) listed(t *testing.T, frontend netip.AddrPort) (found worker.Port) {
+	t.Helper()
+	lists, _ := worker.Ask[worker.List]("list") // whatever workers of other tests say
+	for _, list := range lists {
+		for _, p := range list.Ports {
+			if p.Frontend == frontend.String() {
+				found = p
+			}
+		}
+	}
+	return found
+}
+
+// TestLocalBypass: a local client reaches the backend, and the proxy counts it and sees nothing of it. When the port has
+// gone nobody is where it was.
+func TestLocalBypass(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	frontend := freePort(t, "tcp", ours())
+	for round := range uint64(3) { // each with a backend of its own
+		p := l.bypassing(t, frontend, namedBackend(t, round), "require")
+		for range 2 {
+			conn := dial(t, "tcp", frontend)
+			if got := name(t, conn); got != round {
+				t.Errorf("backend %d was reached, want %d", got, round)
+			}
+			if got := conn.RemoteAddr().String(); got != frontend.String() {
+				t.Errorf("the client is told that it has reached %s, want %v", got, frontend)
+			}
+		}
+		if c := p.counters(t); c["bypassed"] != "2" || c["accepted"] != "0" {
+			t.Errorf("%s bypassed and %s accepted, want 2 and 0", c["bypassed"], c["accepted"])
+		}
+		if port := l.listed(t, frontend); port.Bypass != "on" || port.Counters["bypassed"] != 2 {
+			t.Errorf("the worker tells %q and %d, want on and 2", port.Bypass, port.Counters["bypassed"])
+		}
+		p.signalled(t, syscall.SIGINT)
+		if conn, err := net.Dial("tcp", frontend.String()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("after the port's end: %v, %v; want ECONNREFUSED", conn, err)
+		}
+	}
+}
+
+// TestLocalBypassOff: it is off unless somebody has asked for it, and UDP has none.
+func TestLocalBypassOff(t *testing.T) {
+	l := newLab(t)
+	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	if c, port := p.counters(t), l.listed(t, frontend); c["accepted"] != "1" || c["bypassed"] != "" || port.Bypass != "off" {
+		t.Errorf("the counters are %v, and the worker tells %q; want 1 accepted and off", c, port.Bypass)
+	}
+	udp := freePort(t, "udp", ours())
+	l.run(run{args: arguments("udp", udp, echo(t, "udp", ours()), "-local-bypass", "require")}).serve(t)
+	if port := l.listed(t, udp); port.Bypass != "off" {
+		t.Errorf("of a UDP port the worker tells %q, want off", port.Bypass)
+	}
+}
+
+// TestLocalBypassReplaced: containers come and go at one port while clients connect. No client reaches one that had gone
+// before it connected, and none waits for long.
+func TestLocalBypassReplaced(t *testing.T) {
+	needroot.Check(t)
+	const rounds = 100
+	l := newLab(t)
+	frontend := freePort(t, "tcp", ours())
+	var gone atomic.Uint64 // the backends below this number
+	var reached atomic.Uint64
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 2 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				least := gone.Load()
+				conn, err := net.DialTimeout("tcp", frontend.String(), timeout)
+				if err != nil {
+					if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("connect: %v", err)
+						return
+					}
+					continue
+				}
+				rig.Check(t, conn.SetDeadline(time.Now().Add(timeout)))
+				got, err := readName(conn)
+				_ = conn.Close() // it was heard
+				switch {
+				case errors.Is(err, unix.ETIMEDOUT):
+					t.Errorf("a connection hangs: %v", err)
+				case err == nil && got < least:
+					t.Errorf("backend %d was reached after its port had gone", got)
+				case err == nil:
+					reached.Add(1)
+				}
+			}
+		})
+	}
+	defer clients.Wait()
+	defer close(stop)
+	for round := range uint64(rounds) {
+		p := l.bypassing(t, frontend, namedBackend(t, round), "require")
+		before := reached.Load()
+		until(t, "a client has been served", func() bool { return reached.Load() > before })
+		p.signalled(t, syscall.SIGINT)
+		gone.Store(round + 1)
+	}
+}
+
+// TestLocalBypassKilled: a worker that is killed leaves nothing behind, and the next one bypasses again.
+func TestLocalBypassKilled(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	frontend := freePort(t, "tcp", ours())
+	l.bypassing(t, frontend, namedBackend(t, 1), "require")
+	before := l.worker(t)
+	must(t, syscall.Kill(before, syscall.SIGSTOP)) // clients are bypassed all the same
+	name(t, dial(t, "tcp", frontend))
+	must(t, syscall.Kill(before, syscall.SIGKILL))
+	name(t, dial(t, "tcp", frontend)) // by the next worker, in whichever way
+	until(t, "another worker serves", func() bool {
+		w := l.workers(t)
+		return len(w) == 1 && w[0] != before && l.listed(t, frontend).Bypass == "on"
+	})
+	counted := l.listed(t, frontend).Counters["bypassed"]
+	name(t, dial(t, "tcp", frontend))
+	if got := l.listed(t, frontend).Counters["bypassed"]; got != counted+1 {
+		t.Errorf("%d connections were bypassed, want %d", got, counted+1)
+	}
+}
+
+// TestLocalBypassCannot takes away what it needs: auto serves the port, and says once for all ports why not;
+// require refuses it with the reason.
+func TestLocalBypassCannot(t *testing.T) {
+	needroot.Check(t)
+	for _, test := range []struct {
+		name   string
+		change func(r run) run
+		call   func(t *testing.T, f func())
+		want   string
+	}{
+		{"no capabilities", func(r run) run {
+			r.args = append([]string{"--bounding-set", "-bpf,-net_admin,-sys_admin", r.program}, r.args...)
+			r.program = "/usr/bin/setpriv"
+			return r
+		}, nil, "without CAP_BPF and CAP_NET_ADMIN: "},
+		{"no cgroups", func(r run) run {
+			r.args = append([]string{"-m", "sh", "-c", `umount -l -a -t cgroup2 && exec "$@"`, "sh", r.program}, r.args...)
+			r.program = "/usr/bin/unshare"
+			r.env = append(r.env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+			return r
+		}, nil, "no cgroup hierarchy of version 2 is mounted"},
+		{"user namespace", func(r run) run {
+			r.args = append([]string{"-r", r.program}, r.args...)
+			r.program = "/usr/bin/unshare"
+			return r
+		}, nil, "capabilities of a user namespace do not count"},
+		{"forbidden", nil, func(t *testing.T, f func()) { rig.Forbid(t, unix.SYS_BPF, unix.EPERM, f) },
+			"the kernel's lockdown or a security module forbids it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t)
+			backend := echo(t, "tcp", ours())
+			begin := func(frontend netip.AddrPort, how string) (p *process) {
+				r := l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", how)})
+				if test.change != nil {
+					r = test.change(r)
+				}
+				if test.call == nil {
+					return r.start(t)
+				}
+				test.call(t, func() { p = r.start(t) })
+				return p
+			}
+			var lines []string
+			for range 2 {
+				frontend := freePort(t, "tcp", ours())
+				p := begin(frontend, "auto")
+				if p.status != "0\n" {
+					t.Fatalf("auto: the status is %q, want 0", p.status)
+				}
+				exchange(t, dial(t, "tcp", frontend), "hello")
+				if port := l.listed(t, frontend); !strings.Contains(port.Bypass, test.want) {
+					t.Errorf("the worker tells %q, want %q", port.Bypass, test.want)
+				}
+				if len(lines) == 0 {
+					until(t, "a line says why", func() bool { return len(p.log()) > 0 })
+				}
+				lines = append(lines, p.log()...)
+			}
+			if len(lines) != 1 || !strings.HasPrefix(lines[0], "portsplice: -local-bypass auto: not here: ") ||
+				!strings.Contains(lines[0], test.want) {
+				t.Errorf("the log is %q, want one line with %q", lines, test.want)
+			}
+			p := begin(freePort(t, "tcp", ours()), "require")
+			if !strings.HasPrefix(p.status, "1\n-local-bypass require: ") || !strings.Contains(p.status, test.want) {
+				t.Errorf("require: the status is %q, want 1 and %q", p.status, test.want)
+			}
+			if code := p.ends(t); code != 1 {
+				t.Errorf("exit status %d, want 1", code)
+			}
+		})
+	}
+}
+
+// TestLocalBypassAlone: a port that is served without a worker has none.
+func TestLocalBypassAlone(t *testing.T) {
+	const want = "it takes a worker, and the port is served without one\n"
+	backend := echo(t, "tcp", ours())
+	frontend := freePort(t, "tcp", ours())
+	p := run{args: arguments("tcp", frontend, backend, "-local-bypass", "auto")}.serve(t)
+	exchange(t, dial(t, "tcp", frontend), "hello")
+	until(t, "a line says why", func() bool { return len(p.log()) > 0 })
+	if log := p.log(); len(log) != 1 || log[0] != "portsplice: -local-bypass auto: not here: "+want {
+		t.Errorf("the log is %q", log)
+	}
+	r := run{args: arguments("tcp", freePort(t, "tcp", ours()), backend, "-local-bypass", "require")}
+	r.fails(t, "-local-bypass require: "+strings.TrimSuffix(want, "\n"))
+}
+
+// namedBackend tells whoever connects its number.
+func namedBackend(t *testing.T, number uint64) netip.AddrPort {
+	t.Helper()
+	return rig.Serve(t, rig.Listen(t, ours()), func(conn *net.TCPConn) {
+		_, _ = fmt.Fprintln(conn, number) // the client notices
+	})
+}
+
+func readName(conn net.Conn) (uint64, error) {
+	b, err := io.ReadAll(conn)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+}
+
+func name(t *testing.T, conn net.Conn) uint64 {
+	t.Helper()
+	n, err := readName(conn)
+	must(t, err)
+	return n
+}
