@@ -297,7 +297,7 @@ static int ask(int s)
 	if (sendmsg(s, &message, MSG_NOSIGNAL) >= 0)
 		return -1;
 	if (errno != EPIPE && errno != ECONNRESET && errno != ENOTCONN)
-		by_itself(strerror(errno)); /* it would fail for ever: longer than a message, too many descriptors under way */
+		by_itself(errno == EMSGSIZE ? "the arguments and variables are too long" : strerror(errno)); /* it would fail for ever */
 	return 0;
 }
 

@@ -336,7 +336,7 @@ func TestWorkerHangs(t *testing.T) {
 	backend := echo(t, "tcp", ours())
 	_, served := l.publish(t, "tcp", backend)
 	worker := l.worker(t)
-	must(t, syscall.Kill(worker, syscall.SIGSTOP))
+	freeze(t, worker)
 	p, frontend := l.publish(t, "tcp", backend)
 	if !p.alone(t) {
 		t.Error("a worker serves the port")
@@ -352,6 +352,20 @@ func TestWorkerHangs(t *testing.T) {
 			must(t, conn.Close())
 		}
 		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+}
+
+// freeze stops a process, and waits until its last thread has: threads serve on until one of them has heard the signal.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	until(t, "all threads are stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			b, err := os.ReadFile(path)
+			return err == nil && !bytes.Contains(b, []byte(") T "))
+		})
 	})
 }
 

@@ -157,26 +157,6 @@ func TestWorkerRefusesWhatWasServed(t *testing.T) {
 	shim.signalled(t, syscall.SIGINT)
 }
 
-// TestShimWithTooMuchToSay: arguments and variables that are longer than a message can be are no reason to try
-// for ever.
-func TestShimWithTooMuchToSay(t *testing.T) {
-	l := newLab(t)
-	const most = 128<<10 - 64 // of a string that execve(2) takes
-	var env []string
-	for i := range 4 { // more than a socket's buffer has room for
-		env = append(env, fmt.Sprintf("PORTSPLICE_%d=%s", i, strings.Repeat("x", most)))
-	}
-	frontend := freePort(t, "tcp", ours())
-	p := l.run(run{args: arguments("tcp", frontend, echo(t, "tcp", ours())), env: env}).serve(t)
-	if !p.alone(t) {
-		t.Error("a worker serves the port")
-	}
-	exchange(t, dial(t, "tcp", frontend), "hello")
-	const want = "portsplice: the port is served without a worker: Message too " // large or long, by the C library
-	until(t, "a line says why", func() bool { return strings.Contains(strings.Join(p.log(), ""), want) })
-	p.signalled(t, syscall.SIGINT)
-}
-
 // TestShimHandoverToOldKernel: the worker has nothing of the port that it was started for, also where the kernel does
 // not know close_range(2).
 func TestShimHandoverToOldKernel(t *testing.T) {
