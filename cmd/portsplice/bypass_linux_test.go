@@ -21,7 +21,8 @@ import (
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
-// bypassing has a port served whose local clients are to be bypassed, on the address of a port that has gone or a new one.
+// bypassing has a port served whose local clients are to be bypassed, on the address of a port that has gone or a new
+// one.
 func (l *lab) bypassing(t *testing.T, frontend, backend netip.AddrPort, how string) *process {
 	t.Helper()
 	return l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", how)}).serve(t)
@@ -41,8 +42,8 @@ func (l *lab) listed(t *testing.T, frontend netip.AddrPort) (found worker.Port) 
 	return found
 }
 
-// TestLocalBypass: a local client reaches the backend, and the proxy counts it and sees nothing of it. When the port has
-// gone nobody is where it was.
+// TestLocalBypass: a local client reaches the backend, and the proxy counts it and sees nothing of it. When the port
+// has gone nobody is where it was.
 func TestLocalBypass(t *testing.T) {
 	needroot.Check(t)
 	l := newLab(t)
@@ -76,7 +77,8 @@ func TestLocalBypassOff(t *testing.T) {
 	l := newLab(t)
 	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
 	exchange(t, dial(t, "tcp", frontend), "hello")
-	if c, port := p.counters(t), l.listed(t, frontend); c["accepted"] != "1" || c["bypassed"] != "" || port.Bypass != "off" {
+	c, port := p.counters(t), l.listed(t, frontend)
+	if c["accepted"] != "1" || c["bypassed"] != "" || port.Bypass != "off" {
 		t.Errorf("the counters are %v, and the worker tells %q; want 1 accepted and off", c, port.Bypass)
 	}
 	udp := freePort(t, "udp", ours())
@@ -86,8 +88,8 @@ func TestLocalBypassOff(t *testing.T) {
 	}
 }
 
-// TestLocalBypassReplaced: containers come and go at one port while clients connect. No client reaches one that had gone
-// before it connected, and none waits for long.
+// TestLocalBypassReplaced: containers come and go at one port while clients connect. No client reaches one that had
+// gone before it connected, and none waits for long.
 func TestLocalBypassReplaced(t *testing.T) {
 	needroot.Check(t)
 	const rounds = 100

@@ -17,10 +17,10 @@ type hook struct {
 
 var hooks = []hook{
 	// What answers for a connection is there before any is made.
-	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, func(m *maps, _ kernel) asm.Instructions { return getpeername(m, only) }},
-	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(m *maps, _ kernel) asm.Instructions { return getpeername(m, all) }},
-	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, func(m *maps, _ kernel) asm.Instructions { return getsockname4(m) }},
-	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, func(m *maps, _ kernel) asm.Instructions { return getsockname6(m) }},
+	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, getpeername4},
+	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, getpeername6},
+	{"getsockname4", ebpf.AttachCgroupInet4GetSockname, getsockname4},
+	{"getsockname6", ebpf.AttachCgroupInet6GetSockname, getsockname6},
 	{"connect4", ebpf.AttachCGroupInet4Connect, connect4},
 	{"connect6", ebpf.AttachCGroupInet6Connect, connect6},
 }
@@ -200,7 +200,8 @@ func lookup(m *maps, found string) asm.Instructions {
 	}
 }
 
-// free lets those sockets pass on which nobody has set what chooses a route: interface, mark and so many words of a source.
+// free lets those sockets pass on which nobody has set what chooses a route: interface, mark and so many words of a
+// source.
 func free(bound, words int16) asm.Instructions {
 	is := asm.Instructions{
 		asm.LoadMem(asm.R2, sock, sockDevice, asm.Word).WithSymbol("free"),
@@ -214,8 +215,8 @@ func free(bound, words int16) asm.Instructions {
 	return is
 }
 
-// notMPTCP lets sockets pass that are not MPTCP's: those have the TCP socket that connects, and another that the process
-// has.
+// notMPTCP lets sockets pass that are not MPTCP's: those have the TCP socket that connects, and another that the
+// process has.
 func notMPTCP(k kernel) asm.Instructions {
 	if !k.mptcp {
 		return nil
@@ -227,8 +228,8 @@ func notMPTCP(k kernel) asm.Instructions {
 	}
 }
 
-// again takes the source from a socket that translate has bound, and whose connect then failed: it is the container's again.
-// If the port has gone meanwhile, the socket has an IPv4 source, and the kernel answers EAFNOSUPPORT.
+// again takes the source from a socket that translate has bound, and whose connect then failed: it is the container's
+// again. If the port has gone meanwhile, the socket has an IPv4 source, and the kernel answers EAFNOSUPPORT.
 func again(m *maps) asm.Instructions {
 	return join(
 		asm.Instructions{
@@ -254,8 +255,8 @@ func translate() asm.Instructions {
 	)
 }
 
-// bind binds the socket to an address whose third word is given, all others being zero, and to no port. R0 is zero if the
-// kernel has done it.
+// bind binds the socket to an address whose third word is given, all others being zero, and to no port. R0 is zero if
+// the kernel has done it.
 func bind(third int64) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm(asm.R3, 0),
@@ -273,8 +274,8 @@ func bind(third int64) asm.Instructions {
 	}
 }
 
-// rewrite puts the backend in the place of what was asked, which the socket remembers; without memory for that the proxy
-// serves it. What is asked for and not changed makes the socket forget.
+// rewrite puts the backend in the place of what was asked, which the socket remembers; without memory for that the
+// proxy serves it. What is asked for and not changed makes the socket forget.
 func rewrite(m *maps, written part) asm.Instructions {
 	is := storage(m, unix.BPF_LOCAL_STORAGE_GET_F_CREATE)
 	is[0] = is[0].WithSymbol("rewrite")
@@ -318,79 +319,6 @@ func storage(m *maps, flags int32) asm.Instructions {
 		asm.Mov.Imm(asm.R4, flags),
 		asm.FnSkStorageGet.Call(),
 	}
-}
-
-// remembered lets sockets pass that have been bypassed.
-func remembered(m *maps) asm.Instructions {
-	return join(
-		asm.Instructions{
-			asm.Mov.Reg(ctx, asm.R1),
-			asm.LoadMem(sock, ctx, ctxSock, asm.DWord),
-		},
-		storage(m, 0),
-		asm.Instructions{asm.JEq.Imm(asm.R0, 0, "leave")},
-	)
-}
-
-func getpeername(m *maps, written part) asm.Instructions {
-	is := remembered(m)
-	for _, i := range written {
-		is = append(is,
-			asm.LoadMem(asm.R2, asm.R0, 4*i, asm.Word),
-			asm.StoreMem(ctx, written.field(i), asm.R2, asm.Word))
-	}
-	return append(is,
-		asm.LoadMem(asm.R2, asm.R0, askedPort, asm.Word),
-		asm.StoreMem(ctx, ctxPort, asm.R2, asm.Word),
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("leave"),
-		asm.Return(),
-	)
-}
-
-// connected lets sockets pass that are so, or have been: one that was disconnected may have been bound since.
-func connected() asm.Instructions {
-	return asm.Instructions{
-		asm.LoadMem(asm.R2, sock, sockDstPort, asm.Half),
-		asm.JEq.Imm(asm.R2, 0, "leave"),
-	}
-}
-
-func getsockname4(m *maps) asm.Instructions {
-	return join(remembered(m), connected(), asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R0, 12, asm.Byte),
-		asm.JNE.Imm(asm.R2, loopbackNet, "leave"),
-		asm.Mov.Imm(asm.R2, int32(loopback4Word)),
-		asm.StoreMem(ctx, ctxIP4, asm.R2, asm.Word),
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("leave"),
-		asm.Return(),
-	})
-}
-
-func getsockname6(m *maps) asm.Instructions {
-	is := join(remembered(m), connected(), asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R0, 0, asm.Word),
-		asm.JNE.Imm32(asm.R2, 0, "leave"),
-		asm.LoadMem(asm.R2, asm.R0, 4, asm.Word),
-		asm.JNE.Imm32(asm.R2, 0, "leave"),
-		asm.LoadMem(asm.R3, asm.R0, 8, asm.Word),
-		asm.JEq.Imm32(asm.R3, int32(mappedWord), "mapped"),
-		asm.JNE.Imm32(asm.R3, 0, "leave"),
-		asm.LoadMem(asm.R2, asm.R0, 12, asm.Word),
-		asm.JEq.Imm32(asm.R2, int32(loopback6Word), "write"),
-		asm.Ja.Label("leave"),
-		asm.LoadMem(asm.R2, asm.R0, 12, asm.Byte).WithSymbol("mapped"),
-		asm.JNE.Imm(asm.R2, loopbackNet, "leave"),
-		asm.Mov.Imm(asm.R2, int32(loopback4Word)),
-		asm.StoreMem(ctx, ctxIP6+12, asm.R2, asm.Word).WithSymbol("write"),
-		asm.StoreMem(ctx, ctxIP6+8, asm.R3, asm.Word),
-		asm.Mov.Imm(asm.R2, 0),
-		asm.StoreMem(ctx, ctxIP6+4, asm.R2, asm.Word),
-		asm.StoreMem(ctx, ctxIP6, asm.R2, asm.Word),
-	})
-	return append(is,
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("leave"),
-		asm.Return(),
-	)
 }
 
 func join(parts ...asm.Instructions) (all asm.Instructions) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Table is the ports of a network namespace that its processes reach without the proxy. It has a dozen descriptors.
@@ -22,8 +23,8 @@ type Table struct {
 	generation uint64
 }
 
-// Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this process
-// sees. It needs Linux 5.14, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with
+// Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this
+// process sees. It needs Linux 5.14, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with
 // CAP_PERFMON, too, MPTCP sockets are known. The error says what is missing.
 func Attach() (t *Table, err error) {
 	t = new(Table)
@@ -139,7 +140,11 @@ func (t *Table) Add(frontend, backend netip.AddrPort) (*Entry, error) {
 	t.generation++
 	v.Generation = t.generation
 	e := &Entry{table: t, key: keyOf(t.cookie, frontend), generation: t.generation}
-	if err := t.maps.ports.Put(&e.key, &v); err != nil {
+	err := t.maps.ports.Put(&e.key, &v)
+	if errors.Is(err, unix.E2BIG) {
+		return nil, fmt.Errorf("%v: there is room for %d ports only", frontend, maxPorts)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%v: %w", frontend, err)
 	}
 	return e, nil

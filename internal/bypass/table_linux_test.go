@@ -218,8 +218,8 @@ func TestSocketForgets(t *testing.T) {
 	}
 }
 
-// TestConnectAgain: an IPv6 socket may try a container of IPv4 again and again. When the port has gone it gets an error at
-// once: the kernel has no way back to IPv6 for such a socket.
+// TestConnectAgain: an IPv6 socket may try a container of IPv4 again and again. When the port has gone it gets an error
+// at once: the kernel has no way back to IPv6 for such a socket.
 func TestConnectAgain(t *testing.T) {
 	l := newLab(t)
 	l.proxied(t, loopback6)
@@ -313,5 +313,14 @@ func TestPortsThatCannot(t *testing.T) {
 		if err == nil || err.Error() != test.want {
 			t.Errorf("got %v, want %s", err, test.want)
 		}
+	}
+	backend := netip.AddrPortFrom(container4, 1)
+	for i := range maxPorts {
+		_, err := l.table.Add(netip.AddrPortFrom(loopback4, uint16(i)), backend)
+		rig.Must(t, err)
+	}
+	_, err := l.table.Add(netip.AddrPortFrom(loopback4, maxPorts), backend)
+	if err == nil || err.Error() != "127.0.0.1:16384: there is room for 16384 ports only" {
+		t.Errorf("of a full table: %v", err)
 	}
 }

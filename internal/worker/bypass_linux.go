@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/portsplice/portsplice/internal/bypass"
@@ -12,14 +14,20 @@ import (
 
 // bypassed is the worker's table of ports that local clients reach without it. There is none until a port asks for one.
 type bypassed struct {
-	once  sync.Once
+	mu    sync.Mutex
 	table *bypass.Table
-	err   error // why there is none: what it needs does not come while a process lives
+	err   error // why there is none
 	said  sync.Once
 }
 
+// get gives the table. What it needs and the host lacks does not come while a process lives, and is not asked for
+// again; memory and descriptors may.
 func (b *bypassed) get() (*bypass.Table, error) {
-	b.once.Do(func() { b.table, b.err = bypass.Attach() })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.table == nil && !errors.Is(b.err, errors.ErrUnsupported) && !errors.Is(b.err, os.ErrPermission) {
+		b.table, b.err = bypass.Attach()
+	}
 	return b.table, b.err
 }
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ask sends a question ("list" or "stats") to every worker of this thread's network namespace that answers this process's user, and
-// gives the answers. Workers that have ended meanwhile, or belong to others, are left out. The error is of those that do not
-// answer; the answers of others come along.
+// Ask sends a question ("list" or "stats") to every worker of this thread's network namespace that answers this
+// process's user, and gives the answers. Workers that have ended meanwhile, or belong to others, are left out. The
+// error is of those that do not answer; the answers of others come along.
 func Ask[T List | Totals](question string) (answers []T, err error) {
 	names, err := rendezvousNames()
 	if err != nil {
