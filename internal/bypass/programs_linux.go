@@ -30,7 +30,6 @@ const (
 	ctxIP4      = 4
 	ctxIP6      = 8
 	ctxPort     = 24
-	ctxType     = 32
 	ctxProtocol = 36
 	ctxSock     = 64
 )
@@ -148,8 +147,6 @@ func connect6(m *maps, k kernel) asm.Instructions {
 func begin() asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(ctx, asm.R1),
-		asm.LoadMem(asm.R2, ctx, ctxType, asm.Word),
-		asm.JNE.Imm(asm.R2, unix.SOCK_STREAM, "leave"),
 		asm.LoadMem(asm.R2, ctx, ctxProtocol, asm.Word),
 		asm.JNE.Imm(asm.R2, unix.IPPROTO_TCP, "leave"),
 		asm.LoadMem(sock, ctx, ctxSock, asm.DWord),

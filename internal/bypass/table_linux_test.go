@@ -84,11 +84,20 @@ func TestElsewhere(t *testing.T) {
 	if a.name != "elsewhere" || a.peer != to || e.Bypassed() != 0 {
 		t.Errorf("got %+v and %d bypassed", a, e.Bypassed())
 	}
-	rig.Must(t, l.host.RemoveAddress("eth", netip.PrefixFrom(host4, 30)))
-	rig.Until(t, "the address is forgotten", func() bool {
+	known := func(a netip.Addr) bool {
 		var v uint32
-		return l.table.maps.addresses.Lookup(addressKey{l.table.cookie, host4.As16()}, &v) != nil
-	})
+		return l.table.maps.addresses.Lookup(addressKey{l.table.cookie, a.As16()}, &v) == nil
+	}
+	last := netip.MustParseAddr("198.18.7.9") // the news come in their order
+	rig.Must(t, l.host.Up("lo", netip.PrefixFrom(host4, 32)))
+	rig.Must(t, l.host.RemoveAddress("eth", netip.PrefixFrom(host4, 30)))
+	rig.Must(t, l.host.Up("lo", netip.PrefixFrom(last, 32)))
+	rig.Until(t, "the news are heard", func() bool { return known(last) })
+	if !known(host4) {
+		t.Error("an address that another interface has is forgotten")
+	}
+	rig.Must(t, l.host.RemoveAddress("lo", netip.PrefixFrom(host4, 32)))
+	rig.Until(t, "the address is forgotten", func() bool { return !known(host4) })
 }
 
 // TestTakesTheProxy: what cannot be the connection that the proxy would make is left alone.
@@ -137,6 +146,28 @@ func TestTakesTheProxy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUDP: a UDP socket reaches what it asks for, though TCP's port of that number is bypassed.
+func TestUDP(t *testing.T) {
+	l := newLab(t)
+	e := l.publish(t, any4, container4)
+	to := netip.AddrPortFrom(loopback4, port)
+	rig.Must(t, l.host.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }() // nothing was sent
+		if err := unix.Connect(fd, sockaddr(to)); err != nil {
+			return err
+		}
+		peer, local, err := names(fd)
+		if peer != to || local.Addr() != loopback4 || e.Bypassed() != 0 {
+			t.Errorf("the socket is connected to %v from %v, and %d were bypassed", peer, local, e.Bypassed())
+		}
+		return err
+	}))
 }
 
 // TestWaysToConnect: however a client connects, it reaches the container and is told what it asked for.
