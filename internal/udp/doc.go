@@ -109,7 +109,7 @@
 // these the one idle longest. That is for clients that come in a burst: otherwise each would evict the one before,
 // which has no answer yet. It bounds a flood as well: clients that are never answered take at most half of the table
 // from busy flows that are (and what was idle for a second). A dial that finds no descriptor or no source port evicts in
-// the same way and tries again.
+// the same way and tries again. When a burst of clients is over, the table gives the memory back that it took for them.
 //
 // # Source ports
 //
