@@ -253,6 +253,7 @@ func TestAwayFlowIsAbandoned(t *testing.T) {
 	}
 	letGo()
 	waitFor(t, "flow abandoned", func() bool { return r.Stats().Abandoned == 1 })
+	p.do(func() {}) // it is closed, and what waits there cannot be read either
 	kernel.script(func(s *scripted) { s.failReceive = nil })
 	exchange(t, client, backend, []byte("after"))
 	if n := told.count(unix.ENOMEM); n != 1 {
