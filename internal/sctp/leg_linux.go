@@ -78,7 +78,7 @@ func (l *leg) watchFor(events uint32) (err error) {
 func (l *leg) unwatch() {
 	if l.watched {
 		l.pair.loop.Unwatch(l.handle, l.fd)
-		l.watched = false
+		l.handle, l.watched = eventloop.Handle{}, false // on another loop it could be that of another leg
 	}
 }
 
