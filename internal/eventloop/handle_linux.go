@@ -1,5 +1,7 @@
 package eventloop
 
+import "slices"
+
 // Handler takes the events of a descriptor, on the loop that the descriptor is registered with.
 type Handler interface{ Ready(events uint32) }
 
@@ -32,9 +34,18 @@ type table struct {
 	free   []uint32
 	end    uint32 // the index after the last slot that was ever used
 	used   int
+	few    int    // when no more than these are used the memory of others is given back
+	first  uint32 // the generation that slots begin with
 }
 
-const slotBlock = 256
+const (
+	slotBlock = 256
+
+	// A table that has room for more than smallTable handles gives memory back when an eighth of its handles is left, and
+	// each time that half of these have gone: so a handle that goes costs no more for it. 18,000 slots are 0.7 MB.
+	smallTable = 1024
+	fewPart    = 8
+)
 
 // take gives a handler a slot.
 func (t *table) take(h Handler) Handle {
@@ -52,9 +63,10 @@ func (t *table) take(h Handler) Handle {
 	s := t.at(index)
 	s.handler, s.work, s.whole = h, 0, Handle{}
 	if s.generation == 0 {
-		s.generation = 1
+		s.generation = max(1, t.first)
 	}
 	t.used++
+	t.few = max(t.few, t.used/fewPart)
 	return Handle{index, s.generation}
 }
 
@@ -76,7 +88,29 @@ func (t *table) give(h Handle) {
 		s.generation = 1
 	}
 	t.free = append(t.free, h.index)
-	t.used--
+	if t.used--; t.used <= t.few && t.end > smallTable {
+		t.shrink()
+	}
+}
+
+// shrink gives the blocks back that are behind the last slot in use. The slots that come there later begin with a generation
+// that those had not: an event of theirs may be left in the batch.
+func (t *table) shrink() {
+	t.few = t.used / 2
+	end := t.end
+	for end > 0 && t.at(end-1).handler == nil {
+		end--
+	}
+	blocks := (end + slotBlock - 1) / slotBlock
+	end = min(blocks*slotBlock, t.end)
+	if end == t.end {
+		return
+	}
+	for i := end; i < t.end; i++ {
+		t.first = max(t.first, t.at(i).generation)
+	}
+	t.blocks, t.end = slices.Clone(t.blocks[:blocks]), end
+	t.free = slices.Clone(slices.DeleteFunc(t.free, func(index uint32) bool { return index >= end }))
 }
 
 // find gives the slot of a handle, nil if it has been given back.

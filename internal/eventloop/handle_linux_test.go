@@ -106,3 +106,67 @@ func TestTableAgainstModel(t *testing.T) {
 		}
 	}
 }
+
+// When a burst of handles has gone the table gives the memory of their slots back, but for what is before one in use. No
+// handle that was given back is ever good again, nor is one that is good forgotten.
+func TestTableGivesMemoryBack(t *testing.T) {
+	const most, stays = 20_000, 300
+	var slots table
+	var old []Handle
+	kept := slots.take(fixed{})
+	for round := range 3 {
+		var all []Handle
+		for slots.used <= most {
+			all = append(all, slots.take(fixed{}))
+		}
+		for _, h := range old {
+			if slots.find(h) != nil {
+				t.Fatalf("round %d: handle %v of an earlier round is good", round, h)
+			}
+		}
+		for _, h := range all {
+			if h.index != stays {
+				slots.give(h)
+			}
+			if slots.find(kept) == nil {
+				t.Fatalf("round %d: a handle in use is forgotten", round)
+			}
+		}
+		if blocks := stays/slotBlock + 1; len(slots.blocks) != blocks || cap(slots.free) > 2*blocks*slotBlock ||
+			int(slots.end) != blocks*slotBlock {
+			t.Errorf("round %d: %d blocks, room for %d free ones, end %d; want %d blocks", round, len(slots.blocks),
+				cap(slots.free), slots.end, blocks)
+		}
+		for _, h := range all {
+			if (slots.find(h) != nil) != (h.index == stays) {
+				t.Fatalf("round %d: handle %v is good: %t", round, h, slots.find(h) != nil)
+			}
+			slots.give(h)
+		}
+		old = append(old, all...)
+	}
+	slots.give(kept)
+	seen := map[uint32]bool{}
+	for range most {
+		h := slots.take(fixed{})
+		if seen[h.index] || slots.find(h) == nil {
+			t.Fatalf("handle %v is not of a slot of its own", h)
+		}
+		seen[h.index] = true
+	}
+}
+
+// A table that is not large keeps its slots.
+func TestSmallTableStays(t *testing.T) {
+	var slots table
+	var all []Handle
+	for range smallTable {
+		all = append(all, slots.take(fixed{}))
+	}
+	for _, h := range all {
+		slots.give(h)
+	}
+	if len(slots.blocks) != smallTable/slotBlock {
+		t.Errorf("%d blocks, want %d", len(slots.blocks), smallTable/slotBlock)
+	}
+}
