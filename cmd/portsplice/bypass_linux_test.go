@@ -28,17 +28,20 @@ func (l *lab) bypassing(t *testing.T, frontend, backend netip.AddrPort, how stri
 	return l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", how)}).serve(t)
 }
 
-// listed is what the worker tells of a port.
+// listed is what the worker tells of a port. It knows it a moment after the shim does.
 func (l *lab) listed(t *testing.T, frontend netip.AddrPort) (found worker.Port) {
 	t.Helper()
-	lists, _ := worker.Ask[worker.List]("list") // whatever workers of other tests say
-	for _, list := range lists {
-		for _, p := range list.Ports {
-			if p.Frontend == frontend.String() {
-				found = p
+	until(t, "the port is listed", func() bool {
+		lists, _ := worker.Ask[worker.List]("list") // whatever workers of other tests say
+		for _, list := range lists {
+			for _, p := range list.Ports {
+				if p.Frontend == frontend.String() {
+					found = p
+				}
 			}
 		}
-	}
+		return found.Frontend != ""
+	})
 	return found
 }
 
