@@ -26,8 +26,8 @@
 //
 // Epoll's data of a descriptor is the index of a slot and the slot's generation. The index is dense, so the table is as
 // large as the number of registered descriptors, not as the largest of their numbers. The generation is raised when
-// a slot is given back: an event that is left in the batch that gave it back finds another generation and is dropped. When a
-// burst of descriptors has gone, the slots behind the last one in use are given back.
+// a slot is given back: an event that is left in the batch that gave it back finds another generation and is dropped.
+// When a burst of descriptors has gone, the slots behind the last one in use are given back.
 //
 // # Time
 //

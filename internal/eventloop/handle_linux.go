@@ -41,8 +41,8 @@ type table struct {
 const (
 	slotBlock = 256
 
-	// A table that has room for more than smallTable handles gives memory back when an eighth of its handles is left, and
-	// each time that half of these have gone: so a handle that goes costs no more for it. 18,000 slots are 0.7 MB.
+	// A table that has room for more than smallTable handles gives memory back when an eighth of its handles is left,
+	// and each time that half of these have gone: so a handle that goes costs no more for it. 18,000 slots are 0.7 MB.
 	smallTable = 1024
 	fewPart    = 8
 )
@@ -93,8 +93,8 @@ func (t *table) give(h Handle) {
 	}
 }
 
-// shrink gives the blocks back that are behind the last slot in use. The slots that come there later begin with a generation
-// that those had not: an event of theirs may be left in the batch.
+// shrink gives the blocks back that are behind the last slot in use. The slots that come there later begin with a
+// generation that those had not: an event of theirs may be left in the batch.
 func (t *table) shrink() {
 	t.few = t.used / 2
 	end := t.end

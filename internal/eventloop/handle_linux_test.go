@@ -107,8 +107,8 @@ func TestTableAgainstModel(t *testing.T) {
 	}
 }
 
-// When a burst of handles has gone the table gives the memory of their slots back, but for what is before one in use. No
-// handle that was given back is ever good again, nor is one that is good forgotten.
+// When a burst of handles has gone the table gives the memory of their slots back, but for what is before one in use.
+// No handle that was given back is ever good again, nor is one that is good forgotten.
 func TestTableGivesMemoryBack(t *testing.T) {
 	const most, stays = 20_000, 300
 	var slots table

@@ -11,8 +11,8 @@ import (
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
-// wired is a world whose sockets have descriptors that a real loop can watch: they have room at all times, and something to
-// be read once they were rung. What it then reads is what the world says: nothing.
+// wired is a world whose sockets have descriptors that a real loop can watch: they have room at all times, and
+// something to be read once they were rung. What it then reads is what the world says: nothing.
 type wired struct {
 	*world
 	made *[]int // descriptors, before the loops need them
@@ -81,8 +81,8 @@ func (w wired) pairOn(on *eventloop.Loop) (p *pair) {
 	return p
 }
 
-// ring has a leg be told on a loop that there is something to be read, at least that often, and gives how much the work of
-// the pairs' legs has risen by it.
+// ring has a leg be told on a loop that there is something to be read, at least that often, and gives how much the work
+// of the pairs' legs has risen by it.
 func (w wired) ring(on *eventloop.Loop, l *leg, legs ...*leg) (rise []uint32) {
 	w.t.Helper()
 	before := make([]uint32, len(legs))
@@ -104,8 +104,8 @@ func (w wired) ring(on *eventloop.Loop, l *leg, legs ...*leg) (rise []uint32) {
 	return rise
 }
 
-// TestPairIsCountedAsOne: what either leg does is the work of the client's, as both go to another loop together: on the loop
-// that the pair was made on and on the one that it comes to, where it leaves alone what another pair does.
+// TestPairIsCountedAsOne: what either leg does is the work of the client's, as both go to another loop together: on the
+// loop that the pair was made on and on the one that it comes to, where it leaves alone what another pair does.
 func TestPairIsCountedAsOne(t *testing.T) {
 	w, first, other := onLoops(t, 2)
 	p, neighbour := w.pairOn(first), w.pairOn(other)
@@ -150,8 +150,8 @@ func TestPairIsCountedAsOne(t *testing.T) {
 	want(other, &neighbour.backend, &neighbour.frontend, p)
 }
 
-// TestClosedListenerIsLeftAlone: a listener that was resting when the port was closed, or whose accept has failed meanwhile,
-// is not watched again: its descriptor may be another's, who is still heard.
+// TestClosedListenerIsLeftAlone: a listener that was resting when the port was closed, or whose accept has failed
+// meanwhile, is not watched again: its descriptor may be another's, who is still heard.
 func TestClosedListenerIsLeftAlone(t *testing.T) {
 	for name, late := range map[string]func(p *Port){
 		"its rest is over": func(p *Port) { p.Ring(0) },

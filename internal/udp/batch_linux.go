@@ -144,8 +144,8 @@ func (o *outbox) put(f *flow, way direction, message []byte, segment int, tos ui
 	o.length++
 }
 
-// datagramsIn is how many datagrams a message of that size is, if the kernel told that they are of segment bytes each. Zero:
-// it is one.
+// datagramsIn is how many datagrams a message of that size is, if the kernel told that they are of segment bytes each.
+// Zero: it is one.
 func datagramsIn(size, segment int) int {
 	if segment <= 0 || segment >= size {
 		return 1

@@ -64,8 +64,8 @@
 //	away          its loop reads, under the flow's lock; the home sends, and under the lock closes
 //
 // The lock is for one case: the home needs a descriptor at once, for a new client, while the other loop may be
-// reading from it. Then the home reads what waits, too, and its last datagrams may overtake those that the other loop has in
-// its outbox. What the other loop finds out, the home is told: that the backend has answered, that the socket
+// reading from it. Then the home reads what waits, too, and its last datagrams may overtake those that the other loop
+// has in its outbox. What the other loop finds out, the home is told: that the backend has answered, that the socket
 // has failed. The frontend is closed when the last loop has forgotten the last flow, as each may still be sending on
 // it.
 //
@@ -154,9 +154,9 @@
 //
 // A flow waits in a goroutine, and takes a 64 KiB buffer from a pool only once there is a datagram. So it costs
 // about 6 kB in the process (BenchmarkIdleFlow) and 2.8 kB in the kernel (Slab in /proc/meminfo, kernel 6.18), and
-// two receives per wake-up, the second to learn that there is no more: as many as net makes. What waits in the socket of a
-// flow that is closed, as its goroutine has not run yet, is dropped and counted, on Linux. Elsewhere each flow has a buffer
-// of its own. The frontend has one, of which only the pages that datagrams reached are
-// in memory. On Linux the sockets have as much room as the loop's: the frontend from the start, a flow's once it had
-// several datagrams at a time.
+// two receives per wake-up, the second to learn that there is no more: as many as net makes. What waits in the socket
+// of a flow that is closed, as its goroutine has not run yet, is dropped and counted, on Linux. Elsewhere each flow has
+// a buffer of its own. The frontend has one, of which only the pages that datagrams reached are in memory. On Linux the
+// sockets have as much room as the loop's: the frontend from the start, a flow's once it had several datagrams at a
+// time.
 package udp

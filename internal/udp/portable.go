@@ -311,8 +311,8 @@ func (r *Portable) abandon(f *portableFlow) {
 	r.closeFlow(f)
 }
 
-// closeFlow closes the socket of a flow that has left the table. What waits there, because the flow's goroutine has not run
-// yet, is dropped.
+// closeFlow closes the socket of a flow that has left the table. What waits there, because the flow's goroutine has not
+// run yet, is dropped.
 func (r *Portable) closeFlow(f *portableFlow) {
 	if n := f.inbox.discardUnread(); n > 0 {
 		r.count.countDrop(n, errUnread)

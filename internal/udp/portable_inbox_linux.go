@@ -100,8 +100,8 @@ func (in *inbox) read(fd uintptr) bool {
 	return true
 }
 
-// discardUnread empties the socket, which is about to be closed, and says how many datagrams there were. It may be called
-// while another goroutine receives.
+// discardUnread empties the socket, which is about to be closed, and says how many datagrams there were. It may be
+// called while another goroutine receives.
 func (in *inbox) discardUnread() (n int) {
 	scrap := letters.Get().(*letter)
 	defer letters.Put(scrap)

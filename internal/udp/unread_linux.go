@@ -6,12 +6,12 @@ import (
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
-// mostUnread bounds how many batches are read of a flow that closes: 32,768 messages, as many as a socket of 24 MiB holds.
-// They are read faster than anybody sends them, so there is an end before.
+// mostUnread bounds how many batches are read of a flow that closes: 32,768 messages, as many as a socket of 24 MiB
+// holds. They are read faster than anybody sends them, so there is an end before.
 const mostUnread = 1024
 
-// unread says whether the backend has sent something that the flow's loop, if that is not the home l, has not read yet. At
-// home it has been looked for: deadlines wait for it.
+// unread says whether the backend has sent something that the flow's loop, if that is not the home l, has not read yet.
+// At home it has been looked for: deadlines wait for it.
 func (f *flow) unread(l *lane) bool {
 	if f.at.Load() == l {
 		return false
@@ -28,8 +28,9 @@ func (f *flow) waiting() bool {
 	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
 }
 
-// takeUnread reads what the backend has sent to a flow that is about to be closed and nobody has read: one batch goes to
-// the client, and what is beyond that is dropped. It is called where the port's table may be used, with the flow's mu held.
+// takeUnread reads what the backend has sent to a flow that is about to be closed and nobody has read: one batch goes
+// to the client, and what is beyond that is dropped. It is called where the port's table may be used, with the flow's
+// mu held.
 func (p *Port) takeUnread(f *flow) {
 	if !f.waiting() {
 		return

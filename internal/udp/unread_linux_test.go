@@ -27,8 +27,8 @@ func expectAnswers(t *testing.T, client *net.UDPConn, n int) {
 	}
 }
 
-// What waits in the socket of a flow reaches its client when the flow is closed, whatever closes it and on whichever loop
-// it is.
+// What waits in the socket of a flow reaches its client when the flow is closed, whatever closes it and on whichever
+// loop it is.
 func TestAnswersOutliveTheirFlow(t *testing.T) {
 	const answers = 3
 	for _, c := range []struct {
@@ -85,8 +85,8 @@ func TestAnswersOutliveTheirFlow(t *testing.T) {
 	})
 }
 
-// A new client's datagram that makes a flow go is not lost by what is read of that flow meanwhile, nor is the order of its
-// answers: the first is in the outbox already.
+// A new client's datagram that makes a flow go is not lost by what is read of that flow meanwhile, nor is the order of
+// its answers: the first is in the outbox already.
 func TestAnswersOfAFlowThatMakesRoom(t *testing.T) {
 	const answers, others = 5, 10
 	backend := listen(t, "127.0.0.1")
