@@ -52,8 +52,8 @@
 // that uses less CPU leaves more to the client and the server, so read rates together with CPU times.
 //
 // Client, proxy and server are a scheduling group each, as a user's session, docker.service and a container's scope are where
-// systemd has them: without that, the CPUs are shared out by threads, and a proxy of twelve has six times as much of a
-// busy machine as one of two, at the expense of client and server. Sessions are such groups where autogrouping is on
+// systemd has them: without that, the CPUs are shared out by threads, and a proxy that runs on more of them has more of a
+// busy machine, at the expense of client, server and its rivals. Sessions are such groups where autogrouping is on
 // (/proc/sys/kernel/sched_autogroup_enabled); a report says whether it is.
 //
 // On a machine that does other work as well, let the benchmark go first:
@@ -64,7 +64,8 @@
 // alone; otherwise it is the proxy.
 //
 // Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and goref, HAProxy and nginx
-// listen on all.
+// listen on all. The many processes share the client's group, and the worker, a session by itself, does not: look at the
+// CPU times there.
 //
 // # What is measured
 //
