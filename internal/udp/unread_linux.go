@@ -7,7 +7,7 @@ import (
 )
 
 // mostUnread bounds how many batches are read of a flow that closes: 32,768 messages, as many as a socket of 24 MiB
-// holds. They are read faster than anybody sends them, so there is an end before.
+// holds: there is an end also where they come as fast as they are read.
 const mostUnread = 1024
 
 // unread says whether the backend has sent something that the flow's loop, if that is not the home l, has not read yet.

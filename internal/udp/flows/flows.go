@@ -42,8 +42,8 @@ type Table[K comparable, F Member[K]] struct {
 }
 
 // A table that has held more than smallTable flows and has fewer than a shrinkPart of them left gives the memory of the
-// others back: a map keeps that of all that it ever held, 18,000 flows' is 2.1 MB with the queues'. Copying what is
-// left costs less than a seventh of taking the others out, and the smallest tables are not worth that.
+// others back: a map keeps that of all that it ever held, 18,000 flows' is 2.1 MB with the queues'. At most one
+// flow is copied for seven that have gone, and the smallest tables are not worth that.
 const (
 	smallTable = 1024
 	shrinkPart = 8
