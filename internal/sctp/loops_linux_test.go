@@ -198,6 +198,7 @@ func TestCloseWhileListening(t *testing.T) {
 	for range 100 {
 		w := newWorld(t, Options{})
 		w.listening(t)
+		w.port.settings.Load().Report = func(string, netip.AddrPort, netip.AddrPort, error) {} // Close has the lock meanwhile
 		first, closed := w.port.group.First(), make(chan struct{})
 		w.accepts = []error{unix.EMFILE, unix.EMFILE, unix.EMFILE}
 		go func() {
