@@ -25,16 +25,18 @@ ROOT := $(filter 0,$(shell id -u))
 .PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp bench-publish \
 	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
+# Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
+PROGRAMS := portsplice portsplice-bypass portsplicectl
+
 # What dockerd starts is paid for once per port: the shim. The program is static, without cgo and without symbols.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplice ./cmd/portsplice
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portsplicectl ./cmd/portsplicectl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 	@cmd/portsplice-shim/build bin/portsplice-shim || echo "left out: bin/portsplice-shim"
 
 # Installs what make build has built. The shim finds the program beside itself.
 PREFIX ?= /usr/local
 install:
-	install -D -t $(DESTDIR)$(PREFIX)/bin bin/portsplice bin/portsplicectl $$(ls bin/portsplice-shim)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS)) $$(ls bin/portsplice-shim)
 
 # What portsplice does, without docker.
 run: build

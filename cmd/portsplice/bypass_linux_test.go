@@ -6,6 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,9 +26,29 @@ import (
 
 // bypassing has a port served whose local clients are to be bypassed, on the address of a port that has gone or a new
 // one.
-func (l *lab) bypassing(t *testing.T, frontend, backend netip.AddrPort, how string) *process {
+func (l *lab) bypassing(t *testing.T, frontend, backend netip.AddrPort) *process {
 	t.Helper()
-	return l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", how)}).serve(t)
+	return l.run(run{args: arguments("tcp", frontend, backend, "-local-bypass", "require")}).serve(t)
+}
+
+// bypassers are the processes that workers have started for it.
+func (l *lab) bypassers(t *testing.T) []int {
+	t.Helper()
+	return l.processes(t, "portsplice-bypass", "1.2.3")
+}
+
+// bypasser is the process, another than that one.
+func (l *lab) bypasser(t *testing.T, before int) (pid int) {
+	t.Helper()
+	until(t, "the bypass has a process", func() bool {
+		pids := l.bypassers(t)
+		if len(pids) != 1 || pids[0] == before {
+			return false
+		}
+		pid = pids[0]
+		return true
+	})
+	return pid
 }
 
 // listed is what the worker tells of a port. It knows it a moment after the shim does.
@@ -52,7 +75,7 @@ func TestLocalBypass(t *testing.T) {
 	l := newLab(t)
 	frontend := freePort(t, "tcp", ours())
 	for round := range uint64(3) { // each with a backend of its own
-		p := l.bypassing(t, frontend, namedBackend(t, round), "require")
+		p := l.bypassing(t, frontend, namedBackend(t, round))
 		for range 2 {
 			conn := dial(t, "tcp", frontend)
 			if got := name(t, conn); got != round {
@@ -137,7 +160,7 @@ func TestLocalBypassReplaced(t *testing.T) {
 	defer clients.Wait()
 	defer close(stop)
 	for round := range uint64(rounds) {
-		p := l.bypassing(t, frontend, namedBackend(t, round), "require")
+		p := l.bypassing(t, frontend, namedBackend(t, round))
 		before := reached.Load()
 		until(t, "a client has been served", func() bool { return reached.Load() > before })
 		p.signalled(t, syscall.SIGINT)
@@ -150,7 +173,7 @@ func TestLocalBypassKilled(t *testing.T) {
 	needroot.Check(t)
 	l := newLab(t)
 	frontend := freePort(t, "tcp", ours())
-	l.bypassing(t, frontend, namedBackend(t, 1), "require")
+	l.bypassing(t, frontend, namedBackend(t, 1))
 	before := l.worker(t)
 	freeze(t, before) // clients are bypassed all the same
 	name(t, dial(t, "tcp", frontend))
@@ -165,6 +188,78 @@ func TestLocalBypassKilled(t *testing.T) {
 	if got := l.listed(t, frontend).Counters["bypassed"]; got != counted+1 {
 		t.Errorf("%d connections were bypassed, want %d", got, counted+1)
 	}
+}
+
+// TestLocalBypassProcess: what has brought the bypass into the kernel keeps no capability. When it dies another takes its
+// place, unless it dies time and again; ports are served all the while, and their counts go on.
+func TestLocalBypassProcess(t *testing.T) {
+	needroot.Check(t)
+	const deaths = 3
+	l := newLab(t)
+	frontend := freePort(t, "tcp", ours())
+	p := l.bypassing(t, frontend, namedBackend(t, 1))
+	pid := 0
+	for death := range uint64(deaths) {
+		pid = l.bypasser(t, pid)
+		until(t, "the port is bypassed", func() bool { return l.listed(t, frontend).Bypass == "on" })
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		must(t, err)
+		for _, want := range []string{"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"} {
+			if !strings.Contains(string(b), want+"\n") {
+				t.Errorf("want %q in\n%s", want, b)
+			}
+		}
+		name(t, dial(t, "tcp", frontend))
+		if got := l.listed(t, frontend).Counters["bypassed"]; got != death+1 {
+			t.Errorf("%d connections were bypassed, want %d", got, death+1)
+		}
+		must(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	until(t, "a line says that it is over", func() bool { return len(p.log()) > 0 })
+	if log := p.log()[0]; log != "portsplice: -local-bypass: not any more: portsplice-bypass has ended\n" {
+		t.Errorf("the log is %q", log)
+	}
+	name(t, dial(t, "tcp", frontend))
+	if port := l.listed(t, frontend); port.Bypass != "portsplice-bypass has ended" || port.Counters["bypassed"] != deaths ||
+		port.Counters["accepted"] != 1 {
+		t.Errorf("the worker tells %q and %v", port.Bypass, port.Counters)
+	}
+}
+
+// TestLocalBypassWithoutProgram: where it is not installed, or is of another build, a port that requires it is refused.
+// One that was served before by a worker that had it is served on: dockerd would not hear of its end.
+func TestLocalBypassWithoutProgram(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	path := filepath.Join(l.dir, "portsplice-bypass")
+	refused := func(want string) {
+		t.Helper()
+		r := l.run(run{args: arguments("tcp", freePort(t, "tcp", ours()), namedBackend(t, 0), "-local-bypass", "require")})
+		if p := r.start(t); !strings.HasPrefix(p.status, "1\n-local-bypass require: ") || !strings.Contains(p.status, want) {
+			t.Errorf("the status is %q, want 1 and %q", p.status, want)
+		}
+	}
+	frontend := freePort(t, "tcp", ours())
+	p := l.bypassing(t, frontend, namedBackend(t, 1))
+	must(t, os.Remove(path))
+	before := l.worker(t)
+	must(t, syscall.Kill(before, syscall.SIGKILL))
+	const missing = "portsplice-bypass: no such file or directory"
+	until(t, "another worker serves", func() bool {
+		return strings.Contains(l.listed(t, frontend).Bypass, missing)
+	})
+	name(t, dial(t, "tcp", frontend))
+	until(t, "a line says why", func() bool { return len(p.log()) > 0 })
+	if log := p.log()[0]; !strings.HasPrefix(log, "portsplice: -local-bypass require: not here: ") ||
+		!strings.Contains(log, missing) {
+		t.Errorf("the log is %q", log)
+	}
+	refused(missing)
+	out, err := exec.Command("go", "build", "-ldflags", "-X main.version=other", "-o", path, "../portsplice-bypass").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	refused(`portsplice-bypass is of version other, and its worker of another: ["1.2.3"]`)
 }
 
 // TestLocalBypassCannot takes away what it needs: auto serves the port, and says once for all ports why not;

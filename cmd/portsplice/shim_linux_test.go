@@ -36,7 +36,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t.TempDir()}
 	must(t, os.Chmod(l.dir, 0o755))
-	for _, name := range []string{"portsplice", "portsplice-shim"} {
+	for _, name := range []string{"portsplice", "portsplice-bypass", "portsplice-shim"} {
 		l.install(t, name)
 	}
 	t.Cleanup(func() {
@@ -44,6 +44,7 @@ func newLab(t *testing.T) *lab {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end by itself
 		}
 		until(t, "the workers have ended", func() bool { return len(l.workers(t)) == 0 })
+		until(t, "what they had started has, too", func() bool { return len(l.bypassers(t)) == 0 })
 	})
 	return l
 }
@@ -66,11 +67,14 @@ func (l *lab) run(r run) run {
 }
 
 // workers are the processes, of whichever build.
-func (l *lab) workers(t *testing.T) (pids []int) {
+func (l *lab) workers(t *testing.T) (pids []int) { return l.processes(t, "portsplice", "worker") }
+
+// processes are those of a program of the lab with that argument.
+func (l *lab) processes(t *testing.T, name, argument string) (pids []int) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	must(t, err)
-	want := filepath.Join(l.dir, "portsplice") + "\x00worker\x00"
+	want := filepath.Join(l.dir, name) + "\x00" + argument + "\x00"
 	for _, line := range lines {
 		if b, err := os.ReadFile(line); err == nil && string(b) == want {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))

@@ -3,181 +3,198 @@ package bypass
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
+	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-// Table is the ports of a network namespace that its processes reach without the proxy. It has a dozen descriptors.
+// Program is the name of what Start starts. It lies beside the program that starts it.
+const Program = "portsplice-bypass"
+
+// patience is how long an answer may take. It is a system call or two, and in the beginning the kernel's check of the
+// programs.
+const patience = 5 * time.Second
+
+// Table is the ports of this process that local clients reach without it.
 type Table struct {
-	cookie    uint64
-	maps      *maps
-	links     []*link.RawLink
-	addresses *addresses
+	ended   chan struct{} // is closed when the process has ended
+	process *os.Process
 
-	mu         sync.Mutex // over changes of maps.ports
-	generation uint64
+	mu     sync.Mutex // over a request and its answer
+	conn   *net.UnixConn
+	buffer [longest]byte
 }
 
-// Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this
-// process sees. It needs Linux 5.14, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with
-// CAP_PERFMON, too, MPTCP sockets are known. The error says what is missing.
-func Attach() (t *Table, err error) {
-	t = new(Table)
-	defer func() {
-		if err != nil {
-			t, err = nil, errors.Join(explain(err), t.Close())
-		}
+// Start starts the program, of the version of this one, and waits until it is ready. It ends with this process, or by
+// Close. The error says what is missing; it is errors.ErrUnsupported or os.ErrPermission where that will not change.
+func Start(version string) (*Table, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	conn, theirs, err := pair()
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	t := &Table{ended: make(chan struct{}), conn: conn}
+	if err == nil {
+		program := filepath.Join(filepath.Dir(self), Program)
+		t.process, err = os.StartProcess(program, []string{program, version},
+			&os.ProcAttr{Dir: "/", Files: []*os.File{null, null, null, theirs}})
+		_ = null.Close() // it was never read
+	}
+	_ = theirs.Close() // the process has its own
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	go func() {
+		_, _ = t.process.Wait() // however it has ended
+		close(t.ended)
 	}()
-	if t.cookie, err = namespaceCookie(); err != nil {
-		return t, err
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err := t.hear(); err != nil {
+		return nil, errors.Join(err, t.end())
 	}
-	path, err := rootCgroup()
+	return t, nil
+}
+
+// pair is a connection and its other end, which a process is to be given.
+func pair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return t, err
+		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	cgroup, err := os.Open(path)
-	if err != nil {
-		return t, err
+	ours, theirs := os.NewFile(uintptr(fds[0]), Program), os.NewFile(uintptr(fds[1]), Program)
+	conn, err := net.FileConn(ours) // a duplicate
+	if err = errors.Join(err, ours.Close()); err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
 	}
-	defer func() { err = errors.Join(err, cgroup.Close()) }()
-	if t.maps, err = newMaps(); err != nil {
-		return t, err
-	}
-	if t.addresses, err = watchAddresses(t.maps.addresses, t.cookie); err != nil {
-		return t, err
-	}
-	programs, err := load(t.maps)
-	for i, p := range programs {
-		if err == nil {
-			err = t.attach(cgroup, hooks[i], p)
-		}
-		err = errors.Join(err, p.Close()) // the link has it
-	}
-	return t, err
+	return conn.(*net.UnixConn), theirs, nil
 }
 
-func (t *Table) attach(cgroup *os.File, h hook, p *ebpf.Program) error {
-	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: p, Attach: h.attach})
-	if err != nil {
-		return fmt.Errorf("attach %s to %s: %w", h.name, cgroup.Name(), err)
+// Ended says whether the program has ended, so that nothing is bypassed any more.
+func (t *Table) Ended() bool {
+	select {
+	case <-t.ended:
+		return true
+	default:
+		return false
 	}
-	t.links = append(t.links, l)
-	return nil
 }
 
-// kernel is what the programs may ask of it.
-type kernel struct{ mptcp bool } // whether a socket is one of MPTCP
-
-// load loads the programs that the kernel and this thread's capabilities allow.
-func load(m *maps) (programs []*ebpf.Program, err error) {
-	if programs, err = loadFor(m, kernel{mptcp: true}); err != nil {
-		programs, err = loadFor(m, kernel{}) // no CAP_PERFMON, or Linux before 5.19
-	}
-	return programs, err
-}
-
-func loadFor(m *maps, k kernel) (programs []*ebpf.Program, err error) {
-	for _, h := range hooks {
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name: "bypass_" + h.name[:3] + h.name[len(h.name)-1:], Type: ebpf.CGroupSockAddr, AttachType: h.attach,
-			Instructions: h.program(m, k), License: "Apache-2.0",
-		})
-		if err != nil {
-			for _, p := range programs {
-				err = errors.Join(err, p.Close())
-			}
-			return nil, fmt.Errorf("load %s: %w", h.name, err)
-		}
-		programs = append(programs, p)
-	}
-	return programs, nil
-}
+// Wait waits until the program has ended.
+func (t *Table) Wait() { <-t.ended }
 
 // Close ends it: connects come to the proxy again.
-func (t *Table) Close() (err error) {
-	for _, l := range t.links {
-		err = errors.Join(err, l.Close())
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.end()
+}
+
+// end waits until the program has. What it does not do when it reads the end of the socket, it does when it is killed.
+func (t *Table) end() error {
+	err := t.conn.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
 	}
-	if t.addresses != nil {
-		err = errors.Join(err, t.addresses.close())
-	}
-	if t.maps != nil {
-		err = errors.Join(err, t.maps.close())
+	select {
+	case <-t.ended:
+	case <-time.After(patience):
+		_ = t.process.Kill() // it may end this moment
+		<-t.ended
 	}
 	return err
 }
 
-// Entry is a port in the table.
-type Entry struct {
-	table      *Table
-	key        portKey
-	generation uint64
-	last       uint64 // how many connections were counted when it was removed
-	removed    bool
+// Port is a port in the table.
+type Port struct {
+	table  *Table
+	number string
+
+	mu      sync.Mutex
+	last    uint64 // how many connections were counted when it was asked last
+	removed bool
 }
 
 // Add has TCP connects to frontend become connects to backend. An error says why this port cannot be bypassed.
-func (t *Table) Add(frontend, backend netip.AddrPort) (*Entry, error) {
-	front, back := frontend.Addr(), backend.Addr()
-	translated := !front.Is4() && back.Is4()
-	switch {
-	case front.Zone() != "" || back.Zone() != "":
-		return nil, fmt.Errorf("%v to %v: link-local addresses are not bypassed", frontend, backend)
-	case front.Is4() && !back.Is4():
-		return nil, fmt.Errorf("%v to %v: an IPv4 socket reaches no IPv6 backend", frontend, backend)
-	}
-	v := portValue{Address: back.As16(), Port: wire(backend.Port())}
-	if translated {
-		v.Translated = 1
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.generation++
-	v.Generation = t.generation
-	e := &Entry{table: t, key: keyOf(t.cookie, frontend), generation: t.generation}
-	err := t.maps.ports.Put(&e.key, &v)
-	if errors.Is(err, unix.E2BIG) {
-		return nil, fmt.Errorf("%v: there is room for %d ports only", frontend, maxPorts)
-	}
+func (t *Table) Add(frontend, backend netip.AddrPort) (*Port, error) {
+	number, err := t.ask(fmt.Sprintf("add %v %v", frontend, backend))
 	if err != nil {
-		return nil, fmt.Errorf("%v: %w", frontend, err)
+		return nil, err
 	}
-	return e, nil
+	return &Port{table: t, number: number}, nil
 }
+
+// Table is where the port is.
+func (p *Port) Table() *Table { return p.table }
 
 // Bypassed is how many connections have been begun without the proxy.
-func (e *Entry) Bypassed() uint64 {
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
-	return e.bypassed()
+func (p *Port) Bypassed() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.removed {
+		_ = p.update("count") // if it has ended there will be no more
+	}
+	return p.last
 }
 
-func (e *Entry) bypassed() uint64 {
-	var v portValue
-	if !e.removed && e.table.maps.ports.Lookup(&e.key, &v) == nil && v.Generation == e.generation {
-		e.last = v.Bypassed
+// Remove takes the port out. No connect that begins afterwards is bypassed to its backend.
+func (p *Port) Remove() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.removed {
+		return nil
 	}
-	return e.last
-}
-
-// Remove takes the port out, if it is in the table still. No connect that begins afterwards is bypassed to its backend.
-func (e *Entry) Remove() error {
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
-	var v portValue
-	err := e.table.maps.ports.Lookup(&e.key, &v)
-	if err == nil && v.Generation == e.generation {
-		e.bypassed()
-		err = e.table.maps.ports.Delete(&e.key)
-	}
-	e.removed = true
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		err = nil // it was removed before
+	p.removed = true
+	err := p.update("remove")
+	if errors.Is(err, errEnded) {
+		return nil // and with it all that it had in the kernel
 	}
 	return err
+}
+
+func (p *Port) update(request string) error {
+	answer, err := p.table.ask(request + " " + p.number)
+	if err != nil {
+		return err
+	}
+	p.last, err = strconv.ParseUint(answer, 10, 64)
+	return err
+}
+
+// errEnded is why a request has no answer.
+var errEnded = errors.New(Program + " has ended")
+
+// ask gives the answer to a request. If there is none, the program has ended.
+func (t *Table) ask(request string) (answer string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err = t.conn.Write([]byte(request)); err == nil {
+		answer, err = t.hear()
+	}
+	if err == nil || errors.As(err, new(refusal)) {
+		return answer, err
+	}
+	return "", errors.Join(errEnded, err, t.end())
+}
+
+// hear waits for a message.
+func (t *Table) hear() (answer string, err error) {
+	if err := t.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	n, err := t.conn.Read(t.buffer[:])
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", Program, err)
+	}
+	return accepted(string(t.buffer[:n]))
 }

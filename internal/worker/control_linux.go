@@ -22,7 +22,7 @@ func (w *Worker) List() List {
 			Shim:     p.pid,
 			Since:    p.since,
 			Engine:   p.relay.Engine,
-			Bypass:   p.bypass.state,
+			Bypass:   p.bypassState(),
 			Counters: p.counters(),
 		})
 	}

@@ -74,14 +74,16 @@ func (p *port) start(r *request) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	defer closeAll([]int{shared})
+	// First, so that no client is taken by the proxy that is to be bypassed.
+	if err = p.startBypass(r.origin == lost); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	p.relay, err = p.worker.host.Start(p.config, socket, failurelog.New(p.log).Report)
 	if err != nil {
+		p.endBypass()
 		return err
 	}
-	if err = p.startBypass(); err != nil {
-		p.relay.Abort()
-		return err
-	}
+	p.countBypassed()
 	var rights []byte
 	if r.origin == none {
 		rights = unix.UnixRights(shared)

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package bypass
+package bpf
 
 import (
 	"errors"
@@ -19,6 +19,9 @@ type Entry struct{}
 func Attach() (*Table, error) {
 	return nil, fmt.Errorf("local bypass: %w on %s", errors.ErrUnsupported, runtime.GOOS)
 }
+
+// Unprivileged has nothing to give up.
+func (*Table) Unprivileged() error { return nil }
 
 // Close has nothing to end.
 func (*Table) Close() error { return nil }

@@ -1,0 +1,183 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Table is the ports of a network namespace that its processes reach without the proxy. It has a dozen descriptors.
+type Table struct {
+	cookie    uint64
+	maps      *maps
+	links     []*link.RawLink
+	addresses *addresses
+
+	mu         sync.Mutex // over changes of maps.ports
+	generation uint64
+}
+
+// Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this
+// process sees. It needs Linux 5.14, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with
+// CAP_PERFMON, too, MPTCP sockets are known. The error says what is missing.
+func Attach() (t *Table, err error) {
+	t = new(Table)
+	defer func() {
+		if err != nil {
+			t, err = nil, errors.Join(explain(err), t.Close())
+		}
+	}()
+	if t.cookie, err = namespaceCookie(); err != nil {
+		return t, err
+	}
+	path, err := rootCgroup()
+	if err != nil {
+		return t, err
+	}
+	cgroup, err := os.Open(path)
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, cgroup.Close()) }()
+	if t.maps, err = newMaps(); err != nil {
+		return t, err
+	}
+	if t.addresses, err = watchAddresses(t.maps.addresses, t.cookie); err != nil {
+		return t, err
+	}
+	programs, err := load(t.maps)
+	for i, p := range programs {
+		if err == nil {
+			err = t.attach(cgroup, hooks[i], p)
+		}
+		err = errors.Join(err, p.Close()) // the link has it
+	}
+	return t, err
+}
+
+func (t *Table) attach(cgroup *os.File, h hook, p *ebpf.Program) error {
+	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: p, Attach: h.attach})
+	if err != nil {
+		return fmt.Errorf("attach %s to %s: %w", h.name, cgroup.Name(), err)
+	}
+	t.links = append(t.links, l)
+	return nil
+}
+
+// kernel is what the programs may ask of it.
+type kernel struct{ mptcp bool } // whether a socket is one of MPTCP
+
+// load loads the programs that the kernel and this thread's capabilities allow.
+func load(m *maps) (programs []*ebpf.Program, err error) {
+	if programs, err = loadFor(m, kernel{mptcp: true}); err != nil {
+		programs, err = loadFor(m, kernel{}) // no CAP_PERFMON, or Linux before 5.19
+	}
+	return programs, err
+}
+
+func loadFor(m *maps, k kernel) (programs []*ebpf.Program, err error) {
+	for _, h := range hooks {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "bypass_" + h.name[:3] + h.name[len(h.name)-1:], Type: ebpf.CGroupSockAddr, AttachType: h.attach,
+			Instructions: h.program(m, k), License: "Apache-2.0",
+		})
+		if err != nil {
+			for _, p := range programs {
+				err = errors.Join(err, p.Close())
+			}
+			return nil, fmt.Errorf("load %s: %w", h.name, err)
+		}
+		programs = append(programs, p)
+	}
+	return programs, nil
+}
+
+// Close ends it: connects come to the proxy again.
+func (t *Table) Close() (err error) {
+	for _, l := range t.links {
+		err = errors.Join(err, l.Close())
+	}
+	if t.addresses != nil {
+		err = errors.Join(err, t.addresses.close())
+	}
+	if t.maps != nil {
+		err = errors.Join(err, t.maps.close())
+	}
+	return err
+}
+
+// Entry is a port in the table.
+type Entry struct {
+	table      *Table
+	key        portKey
+	generation uint64
+	last       uint64 // how many connections were counted when it was removed
+	removed    bool
+}
+
+// Add has TCP connects to frontend become connects to backend. An error says why this port cannot be bypassed.
+func (t *Table) Add(frontend, backend netip.AddrPort) (*Entry, error) {
+	front, back := frontend.Addr(), backend.Addr()
+	translated := !front.Is4() && back.Is4()
+	switch {
+	case front.Zone() != "" || back.Zone() != "":
+		return nil, fmt.Errorf("%v to %v: link-local addresses are not bypassed", frontend, backend)
+	case front.Is4() && !back.Is4():
+		return nil, fmt.Errorf("%v to %v: an IPv4 socket reaches no IPv6 backend", frontend, backend)
+	}
+	v := portValue{Address: back.As16(), Port: wire(backend.Port())}
+	if translated {
+		v.Translated = 1
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.generation++
+	v.Generation = t.generation
+	e := &Entry{table: t, key: keyOf(t.cookie, frontend), generation: t.generation}
+	err := t.maps.ports.Put(&e.key, &v)
+	if errors.Is(err, unix.E2BIG) {
+		return nil, fmt.Errorf("%v: there is room for %d ports only", frontend, maxPorts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", frontend, err)
+	}
+	return e, nil
+}
+
+// Bypassed is how many connections have been begun without the proxy.
+func (e *Entry) Bypassed() uint64 {
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	return e.bypassed()
+}
+
+func (e *Entry) bypassed() uint64 {
+	var v portValue
+	if !e.removed && e.table.maps.ports.Lookup(&e.key, &v) == nil && v.Generation == e.generation {
+		e.last = v.Bypassed
+	}
+	return e.last
+}
+
+// Remove takes the port out, if it is in the table still. No connect that begins afterwards is bypassed to its backend.
+func (e *Entry) Remove() error {
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	var v portValue
+	err := e.table.maps.ports.Lookup(&e.key, &v)
+	if err == nil && v.Generation == e.generation {
+		e.bypassed()
+		err = e.table.maps.ports.Delete(&e.key)
+	}
+	e.removed = true
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil // it was removed before
+	}
+	return err
+}
