@@ -19,12 +19,19 @@ var errSelfConnect = errors.New("nobody listens: the connection had reached itse
 // options of the listener that they were accepted on. All of them are better to have than not, and no kernel or sandbox that
 // refuses a part, as WSL and gVisor do, is a reason not to serve a client.
 func setTCPOptions(fd int, k net.KeepAliveConfig) {
+	setNoDelay(fd)
+	watchPeer(fd, k)
+}
+
+func setNoDelay(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+
+// watchPeer has the kernel notice a peer that has vanished.
+func watchPeer(fd int, k net.KeepAliveConfig) {
 	for _, o := range [...]struct{ level, name, value int }{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(k.Idle)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(k.Interval)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 	} {
 		_ = unix.SetsockoptInt(fd, o.level, o.name, o.value)
 	}
@@ -34,13 +41,34 @@ func setTCPOptions(fd int, k net.KeepAliveConfig) {
 // seconds rounds up: zero is no time that the kernel would take.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
-// socket opens a socket for a connection to the backend. Its source port may be bound, by it or, once it is in TIME_WAIT, by
-// a later one, and for that both need SO_REUSEADDR.
+// youth is how long a connection is young, at most: its backend's vanishing is not watched for. That takes five system
+// calls, a tenth of what a short connection takes in all, and nothing comes of them for a second.
+const youth = time.Second
+
+// grow is a loop whose pairs are to be young no longer.
+type grow loop
+
+// Ring ends the youth of the loop's pairs.
+func (g *grow) Ring(time.Duration) {
+	for _, s := range g.shares {
+		for p := s.first; p != nil && p.young; p = p.next { // behind those that were added last, none is
+			p.young = false
+			if fd := p.legs[back].fd; fd >= 0 {
+				watchPeer(int(fd), p.settings.KeepAlive)
+			}
+		}
+	}
+}
+
+// socket opens a socket for a connection to the backend. While there are many, its source port may be bound, by it or, once
+// it is in TIME_WAIT, by a later one, and for that both need SO_REUSEADDR.
 func (s *settings) socket(k kernel) (int, unix.Errno) {
 	fd, errno := k.socket(s.address.family)
 	if errno == 0 {
-		setTCPOptions(fd, s.KeepAlive)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // without it there are fewer ports to choose from
+		setNoDelay(fd)
+		if s.sources.Reuse() {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // without it there are fewer ports to choose from
+		}
 	}
 	return fd, errno
 }
@@ -147,7 +175,7 @@ func (p *pair) connectBy(dial func(netip.AddrPort) (int, error)) (connected bool
 		return false, sysError("fcntl", err)
 	}
 	unix.CloseOnExec(fd)
-	setTCPOptions(fd, p.settings.KeepAlive)
+	setNoDelay(fd)
 	return p.share.loop.kernel.getpeername(fd, &p.share.loop.addresses[0]) == 0, nil
 }
 

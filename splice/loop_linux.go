@@ -16,6 +16,7 @@ type loop struct {
 	shares map[*Port]*share
 	talked *pair // whose event was the only one of its turn, the last time that there was one
 	taken  [acceptBatch]accepted
+	youth  eventloop.Timer // is set while there are young pairs
 
 	info      unix.TCPInfo           // of a listener
 	addresses [2]unix.RawSockaddrAny // what accept, getsockname and getpeername write to
@@ -52,6 +53,7 @@ func (l *loop) end() {
 		s.abort()
 		s.end()
 	}
+	l.StopTimer(&l.youth)
 	l.StopTimer(&l.pipes.timer)
 	l.pipes.trim(len(l.pipes.free))
 }

@@ -54,6 +54,7 @@ type pair struct {
 	pumps    [2]pump // each reads the leg of its side and writes to the other
 	state    pairState
 	failed   side // whose leg failed first
+	young    bool // it is watched for a vanishing backend only later
 	timer    eventloop.Timer
 	deadline time.Duration // of the flush, on the loop's clock
 

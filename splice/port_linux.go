@@ -225,6 +225,10 @@ func (s *share) add(p *pair) {
 		s.first.previous = p
 	}
 	s.first = p
+	p.young = true
+	if l := s.loop; !l.youth.Set() {
+		l.SetTimer(&l.youth, (*grow)(l), l.Now()+youth)
+	}
 	add(&s.count.active, 1)
 }
 

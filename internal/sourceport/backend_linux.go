@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,8 @@ const (
 type Backend struct {
 	address netip.AddrPort
 	users   int // guarded by backends
+
+	reuse atomic.Bool
 
 	mu    sync.Mutex
 	since time.Time // when the window began
@@ -68,20 +71,28 @@ func (b *Backend) Dial() bool {
 	defer b.mu.Unlock()
 	if age := now.Sub(b.since); age >= window {
 		b.bound = age < 2*window && b.dials >= usable(now).many()
+		b.reuse.Store(b.bound)
 		b.since, b.dials = now, 0
 	}
 	b.dials++
 	if !b.bound && b.dials&63 == 0 { // the range is looked at now and then
-		b.bound = b.dials >= usable(now).many()
+		many := usable(now).many()
+		b.bound = b.dials >= many
+		b.reuse.Store(b.dials >= many/4)
 	}
 	return b.bound
 }
+
+// Reuse says whether the next connection's socket is to have SO_REUSEADDR, so that it may be bound, and its port be bound
+// by another while it is in TIME_WAIT. That is so before there are many, so that few sockets without it are in the way then.
+func (b *Backend) Reuse() bool { return b.reuse.Load() }
 
 // Exhausted notes that the kernel has found no port: from now on they are bound.
 func (b *Backend) Exhausted() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bound = true
+	b.reuse.Store(true)
 	b.dials = max(b.dials, usable(time.Now()).many()) // and in the next window
 }
 

@@ -128,6 +128,30 @@ func TestWhenPortsAreBound(t *testing.T) {
 	}
 }
 
+// Sockets are made ready to be bound from a quarter of many dials on, as long as ports are bound, and at once when the
+// kernel has found none.
+func TestWhenPortsAreReused(t *testing.T) {
+	const many = 512
+	set(t, newPorts(1, many*manyPart, nil))
+	b := For(backend)
+	defer b.Release()
+	for i := range many {
+		if b.Reuse() != (i >= many/4) {
+			t.Errorf("after %d dials: %v", i, b.Reuse())
+		}
+		b.Dial()
+	}
+	for _, want := range []bool{true, false} { // the window after many, and the one after that
+		b.since = b.since.Add(-window)
+		if b.Dial(); b.Reuse() != want {
+			t.Errorf("in a later window: %v, want %v", b.Reuse(), want)
+		}
+	}
+	if b.Exhausted(); !b.Reuse() {
+		t.Error("not after the kernel found none")
+	}
+}
+
 // The range and what is reserved are read again while they are used.
 func TestReread(t *testing.T) {
 	host.Lock()
