@@ -16,8 +16,9 @@
 // The kernel gives a port that is bound to nobody else, to whatever destination (__inet_hash_connect passes over ports
 // that bind(2) has taken). So all processes bind from one and the same quarter of net.ipv4.ip_local_port_range, its last,
 // and three quarters are left to everybody else, however many ports are busy. The same number serves different backends
-// at the same time, because all sockets have SO_REUSEADDR from when there are a quarter of many connections. Towards one backend the ports are counted and taken in turn
-// for all loops and published ports of a process together. Two processes with the same backend begin at different places.
+// at the same time, because all sockets have SO_REUSEADDR, from when there are a quarter of many connections. Towards one
+// backend the ports are counted and taken in turn for all loops and published ports of a process together. Two processes
+// with the same backend begin at different places.
 //
 // What is bound is the port at the address that the kernel chose for an earlier connection to the backend. With an
 // unspecified address, connections of others from any address of the host would be in the way.
