@@ -84,7 +84,7 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 	const module = "github.com/portsplice/portsplice"
 	packages := []string{module + "/bench/goref"}
 	if o.Portsplice == "" {
-		packages = append(packages, module+"/cmd/portsplice")
+		packages = append(packages, module+"/cmd/portsplice", module+"/cmd/portsplice-bypass")
 		o.Portsplice = filepath.Join(p.dir, "portsplice")
 	} else if err := linkProgram(o.Portsplice, p.dir); err != nil {
 		return err

@@ -39,7 +39,7 @@ func report(_ context.Context, args []string) error {
 	if err != nil || *readme == "" {
 		return err
 	}
-	return replaceTable(*readme, summary(r, dir))
+	return replaceTable(*readme, headline(r, dir))
 }
 
 // page is the report of a run: where it was measured, the plots, and a table for each work.
@@ -55,6 +55,7 @@ func (r Report) page(plots []plotFile) string {
 		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is measured and where. Raw output: "+
 		"[tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
 		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
+	b.WriteString(summary(r) + "\n")
 	for _, p := range plots {
 		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
 	}

@@ -21,7 +21,7 @@ func run100(t *testing.T, works string, values map[string]float64) Report {
 	r.Proxies = []Proxy{
 		{Name: Direct, Protocols: []string{"tcp"}},
 		{Name: "docker-proxy", Path: "p", Protocols: []string{"tcp"}, Reference: true},
-		{Name: "splice", Path: "p", Protocols: []string{"tcp"}},
+		{Name: "shim", Path: "p", Protocols: []string{"tcp"}, Shim: true},
 		{Name: "haproxy", Protocols: []string{"tcp"}, Peer: true},
 	}
 	values["docker-proxy"] = 100
@@ -51,9 +51,9 @@ func TestSummary(t *testing.T) {
 			"kernel-kB/conn 0.03, pss-kB/conn 0.03, private-kB/conn 0.03, fds/conn 0.03 | haproxy 0.01 |"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := run100(t, test.works, map[string]float64{"splice": test.splice, "haproxy": 300})
+			r := run100(t, test.works, map[string]float64{"shim": test.splice, "haproxy": 300})
 			r.Proxies[3].Path = "p"
-			lines := strings.Split(strings.TrimSpace(summary(r, "results")), "\n")
+			lines := strings.Split(strings.TrimSpace(summary(r)), "\n")
 			if diff := cmp.Diff(test.want, lines[len(lines)-1]); diff != "" {
 				t.Error(diff)
 			}
@@ -62,7 +62,7 @@ func TestSummary(t *testing.T) {
 }
 
 func TestMarkdown(t *testing.T) {
-	r := run100(t, "bulk/direction=up/conns=1", map[string]float64{Direct: 300, "splice": 50})
+	r := run100(t, "bulk/direction=up/conns=1", map[string]float64{Direct: 300, "shim": 50})
 	want := `
 ## bulk/direction=up/conns=1
 
@@ -72,7 +72,7 @@ func TestMarkdown(t *testing.T) {
 |---|---|---|---|---|
 | direct | 300 [300..300] 3.00x | 300 [300..300] 3.00x | 300 [300..300] 3.00x | 300 [300..300] 3.00x |
 | docker-proxy | 100 [100..100] ref | 100 [100..100] ref | 100 [100..100] ref | 100 [100..100] ref |
-| splice | **50.0 [50.0..50.0] 0.50x** | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x |
+| shim | **50.0 [50.0..50.0] 0.50x** | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x |
 | haproxy | not installed |  |  |  |
 `
 	if diff := cmp.Diff(want, r.Results()[0].markdown()); diff != "" {
@@ -85,13 +85,13 @@ func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	readme := filepath.Join(dir, "project.md")
 	benchtest.Must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
-	r := run100(t, "pingpong,bulk,idle", map[string]float64{Direct: 300, "splice": 50})
+	r := run100(t, "pingpong,bulk,idle", map[string]float64{Direct: 300, "shim": 50})
 	benchtest.Must(t, r.Write(dir))
 	benchtest.Must(t, report(t.Context(), []string{"-readme", readme, dir}))
 	for name, want := range map[string]string{
 		"README.md": "![Time until the answer](latency.svg)", "latency.svg": "</svg>", "cpu.svg": "</svg>",
-		"memory.svg": "</svg>", "raw.txt": "BenchmarkProxies/proxy=splice/work=idle/conns=10000 1 50 fds/conn",
-		"project.md": "| idle/conns=10000 |",
+		"memory.svg": "</svg>", "raw.txt": "BenchmarkProxies/proxy=shim/work=idle/conns=10000 1 50 fds/conn",
+		"project.md": "| bulk (8 streams), Gbit/s | 100 |  | 50.0 (**0.50**) |  | 300 |",
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		benchtest.Must(t, err)

@@ -16,8 +16,62 @@ const (
 	endTable   = "<!-- end -->\n"
 )
 
-// engines are what the summary is about: what a user has who sets nothing.
-var engines = []string{"splice", "udp"}
+// oursName is the row that summaries are about: what a user has who follows the README.
+const oursName = "shim"
+
+// headlines are the rows of the project's README.
+var headlines = []struct{ what, work, unit string }{
+	{"small messages (64 B, 64 clients), exchanges a second", "pingpong/size=64/conns=64", "exchange/s"},
+	{"short connections (8 clients), a second", "crr/conns=8", "conn/s"},
+	{"bulk (8 streams), Gbit/s", "bulk/direction=down/conns=8", "Gbit/s"},
+	{"a small message beside 8 streams, p99 in us", "message-beside/streams=8", "p99-us"},
+	{"an idle connection, kB of the kernel's memory", "idle/conns=2000", "kernel-kB/conn"},
+	{"an idle port (200 of them), kB of the machine's memory", "start/ports=200", "machine-kB/port"},
+	{"a client on the host itself (64 B, 64 clients), exchanges a second", "local-pingpong/size=64/conns=64", "exchange/s"},
+	{"UDP (200 B, 64 clients), exchanges a second", "udp-echo/size=200/conns=64/window=1", "exchange/s"},
+}
+
+// headline is the table of the project's README: medians side by side.
+func headline(r Report, dir string) string {
+	var b strings.Builder
+	e := r.Environment
+	noisy := ""
+	if e.Noise > NoiseLimit {
+		noisy = " The run calls itself noisy."
+	}
+	fmt.Fprintf(&b, "%d cores, %s, %s, client, proxy and server joined by veth: medians of %d alternating rounds. Behind ours stands its ratio to\n"+
+		"docker-proxy or, if that fares better, its algorithm on the current Go: `~` where the difference is within the noise, bold where we lose.%s\n"+
+		"[All rows, with ranges](%s/README.md).\n\n", e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
+	names := []string{"docker-proxy", "nginx", oursName, "bypass", Direct}
+	b.WriteString("| | docker-proxy | nginx | portsplice | with the local bypass | no proxy |\n|" + strings.Repeat("---|", 1+len(names)) + "\n")
+	results := r.Results()
+	for _, h := range headlines {
+		i := slices.IndexFunc(results, func(r Result) bool { return r.Work.Name == h.work })
+		if i < 0 {
+			continue
+		}
+		unit := results[i].Work.unit(h.unit)
+		b.WriteString("| " + h.what + " |")
+		for _, name := range names {
+			cell := ""
+			if f, measured := results[i].Figure(name, unit); measured {
+				cell = short(f.Median)
+				if name == oursName {
+					cell += " (" + f.bold() + ")"
+				}
+			}
+			b.WriteString(" " + cell + " |")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// unit is the one of that name.
+func (w Work) unit(name string) Unit {
+	i := slices.IndexFunc(w.Units, func(u Unit) bool { return u.Name == name })
+	return w.Units[i]
+}
 
 // columns of the summary, by how the names of units begin. What is in none of them is in the last.
 var columns = []struct {
@@ -31,28 +85,20 @@ var columns = []struct {
 	{"other", nil},
 }
 
-// summary is the table of the project's README: ratios to the reference alone, in bold where we lose.
-func summary(r Report, dir string) string {
+// summary is a table of all works in a run: ratios to the reference alone, in bold where we lose.
+func summary(r Report) string {
 	var b strings.Builder
-	e := r.Environment
-	noisy := ""
-	if e.Noise > NoiseLimit {
-		noisy = " The run calls itself noisy."
-	}
-	fmt.Fprintf(&b, "Over veth on %d cores, %s, %s: ratios to docker-proxy or its algorithm on the current Go, unit by unit to\n"+
-		"the one that we fare worse against; medians of %d alternating rounds. Below 1 is better but for rates, and what we lose\n"+
-		"is in bold; ~ is within the noise, known from two rows of one program. The last column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with\n"+
-		"our ratio to it in the unit that counts most: the rate, or else kernel memory.%s\n"+
-		"[The report](%s) has the figures with ranges, a direct connection and the portable engine.\n\n",
-		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
-	b.WriteString("| work |")
+	b.WriteString("Of the shim with its worker: ratios to docker-proxy or its algorithm on the current Go, unit by unit to the one that\n" +
+		"we fare worse against. Below 1 is better but for rates, and what we lose is in bold; `~` is within the noise. The last\n" +
+		"column is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with our ratio to it in the\n" +
+		"unit that counts most: the rate, or else kernel memory.\n\n| work |")
 	for _, c := range columns {
 		b.WriteString(" " + c.title + " |")
 	}
 	b.WriteString(" best peer |\n|" + strings.Repeat("---|", 2+len(columns)) + "\n")
 	for _, result := range r.Results() {
 		for _, p := range result.Proxies {
-			if slices.Contains(engines, p.Name) && result.Work.Fits(p) {
+			if p.Name == oursName && result.Work.Fits(p) {
 				b.WriteString(summaryRow(result, p))
 			}
 		}
