@@ -22,7 +22,7 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp bench-publish \
+.PHONY: build install docs run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp bench-publish \
 	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
@@ -37,6 +37,10 @@ build:
 PREFIX ?= /usr/local
 install:
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS)) $$(ls bin/portsplice-shim)
+
+# The table in docs/options.md, of the flags that there are. A test fails when it is stale.
+docs:
+	$(GO) generate ./internal/config
 
 # What portsplice does, without docker.
 run: build

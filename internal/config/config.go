@@ -1,7 +1,17 @@
-// Package config turns the command line and the environment into one Config.
+// Package config turns the command line, the environment and a file into one Config.
 //
 // dockerd fixes the command line, so each option of ours can also be set by the environment, which the proxy
-// inherits from dockerd: -dial-timeout is PORTSPLICE_DIAL_TIMEOUT. The command line wins.
+// inherits from dockerd, and by a file: -dial-timeout is PORTSPLICE_DIAL_TIMEOUT, and the key "dial-timeout". Of the
+// layers that have an option the first one wins:
+//
+//	the flag
+//	the variable; an empty one is none
+//	the sections of the file that the port is in; they agree, or the port is refused
+//	the file's top level
+//	the default
+//
+// What is wrong with the file keeps a port from being served if it is of that port: a fault in a section is of the
+// ports that the section names, and any other is of every port.
 package config
 
 import (
@@ -78,10 +88,15 @@ type Config struct {
 // ErrHelp is returned when the usage was asked for and has been printed.
 var ErrHelp = flag.ErrHelp
 
-// Parse reads the arguments after the program's name, and an environment as os.Environ gives it. Its errors name the
-// flag or variable, its value and what is wrong with it. The usage, when asked for, goes to usage.
+// Parse reads the arguments after the program's name, an environment as os.Environ gives it, and the file. Its errors
+// name the flag, the variable or the line, the value and what is wrong with it; those of the file are *FileError. The
+// usage, when asked for, goes to usage.
 func Parse(args, environment []string, usage io.Writer) (Config, error) {
-	var c Config
+	c, _, err := parseAll(args, environment, usage)
+	return c, err
+}
+
+func parseAll(args, environment []string, usage io.Writer) (c Config, settings []Setting, err error) {
 	var r raw
 	dockerd := flag.NewFlagSet("portsplice", flag.ContinueOnError)
 	dockerd.SetOutput(io.Discard) // errors are returned, and the usage is printed below
@@ -89,32 +104,32 @@ func Parse(args, environment []string, usage io.Writer) (Config, error) {
 	dockerd.BoolVar(&c.UseListenFD, "use-listen-fd", false, "descriptor 4 is the bound socket of the frontend")
 	dockerd.BoolVar(&c.Version, "v", false, "print the version and exit")
 	dockerd.BoolVar(&c.Version, "version", false, "print the version and exit")
-	ours := flag.NewFlagSet("portsplice", flag.ContinueOnError)
-	c.declare(ours)
+	ours := c.defaults()
 	ours.VisitAll(func(f *flag.Flag) { dockerd.Var(f.Value, f.Name, f.Usage) })
-	err := dockerd.Parse(args)
+	err = dockerd.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		printUsage(usage, dockerd, ours)
-		return Config{}, ErrHelp
+		return Config{}, nil, ErrHelp
 	}
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	if c.Version {
-		return c, nil
+		return c, nil, nil
 	}
 	if dockerd.NArg() > 0 {
-		return Config{}, fmt.Errorf("unexpected argument %q", dockerd.Arg(0))
+		return Config{}, nil, fmt.Errorf("unexpected argument %q", dockerd.Arg(0))
 	}
 	if err := r.check(&c); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	onCommandLine := make(map[string]bool)
 	dockerd.Visit(func(f *flag.Flag) { onCommandLine[f.Name] = true })
-	if c.Warnings, err = fromEnvironment(ours, c.Protocol, onCommandLine, environment); err != nil {
-		return Config{}, err
+	settings, c.Warnings, err = settle(ours, c.Protocol, c.Frontend, onCommandLine, environment)
+	if err != nil {
+		return Config{}, nil, err
 	}
-	return c, nil
+	return c, settings, nil
 }
 
 // raw is what dockerd passes, as it stands on the command line.
@@ -131,7 +146,23 @@ func (r *raw) declare(fs *flag.FlagSet) {
 	fs.IntVar(&r.containerPort, "container-port", -1, "port of the backend")
 }
 
-// declare declares the options that are ours; each is also a variable of the environment.
+// defaults sets c's options to their defaults, and gives flags that set them.
+func (c *Config) defaults() *flag.FlagSet {
+	fs := flag.NewFlagSet("portsplice", flag.ContinueOnError)
+	c.declare(fs)
+	return fs
+}
+
+// options gives c's options as flags.
+func (c *Config) options() *flag.FlagSet {
+	now := *c
+	fs := c.defaults()
+	*c = now
+	return fs
+}
+
+// declare declares the options that are ours; each is also a variable of the environment and a key of the file. An
+// option that is added here is added to uses, too, and to live if relay.Relay's Set applies it.
 func (c *Config) declare(fs *flag.FlagSet) {
 	c.Engine = Auto
 	fs.Var(oneOf[Engine]{&c.Engine, []Engine{Splice, Fallback, Auto}}, "engine",
@@ -230,6 +261,7 @@ usage: portsplice -proto tcp|udp|sctp -host-ip IP -host-port N -container-ip IP 
 	all.PrintDefaults()
 	b.WriteString("\nFrom the environment, where the command line is dockerd's:\n")
 	ours.VisitAll(func(f *flag.Flag) { fmt.Fprintf(&b, "  %s (-%s)\n", variable(f.Name), f.Name) })
+	fmt.Fprintf(&b, "\nOr from %s, or the file that %s names: \"portsplicectl check\" reads it.\n", DefaultFile, fileVariable)
 	b.WriteString(`
 SIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error,
 or in the journal or syslog where that is /dev/null.

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ import (
 
 func parse(args string, environment map[string]string) (Config, string, error) {
 	var usage strings.Builder
-	var entries []string
+	entries := []string{"PORTSPLICE_CONFIG=" + filepath.Join(os.TempDir(), "none", "portsplice.json")} // not this machine's
 	for name, value := range environment {
 		entries = append(entries, name+"="+value)
 	}

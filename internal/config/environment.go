@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -13,7 +12,11 @@ import (
 // environmentPrefix begins the name of every variable that the program reads.
 const environmentPrefix = "PORTSPLICE_"
 
-// uses says which options a protocol has a use for: a variable that it has none for cannot make its port fail.
+// fileVariable names the file of options.
+const fileVariable = environmentPrefix + "CONFIG"
+
+// uses says which options a protocol has a use for: a variable, or the top level of the file, may have others, which its
+// ports do not look at.
 var uses = map[listener.Protocol][]string{
 	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass"},
 	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks"},
@@ -25,31 +28,23 @@ var uses = map[listener.Protocol][]string{
 var others = []string{"PORTSPLICE_WORKER", "PORTSPLICE_NO_WORKER", "PORTSPLICE_PROGRAM", "PORTSPLICE_CPUPROFILE",
 	"PORTSPLICE_TEST_BACKEND"}
 
-// fromEnvironment sets the options that the protocol uses and the command line did not set. The warnings are of
-// variables that nothing reads.
-func fromEnvironment(
-	ours *flag.FlagSet, p listener.Protocol, onCommandLine map[string]bool, environment []string,
-) (warnings []string, err error) {
-	options := make(map[string]*flag.Flag)
-	ours.VisitAll(func(f *flag.Flag) { options[variable(f.Name)] = f })
-	var errs []error
+// ofEnvironment gives the variables that are options, and the one that names the file. The warnings are of variables that
+// nothing reads.
+func ofEnvironment(environment []string, ours *flag.FlagSet) (variables map[string]string, warnings []string) {
+	known := []string{fileVariable}
+	ours.VisitAll(func(option *flag.Flag) { known = append(known, variable(option.Name)) })
+	variables = make(map[string]string)
 	for _, entry := range environment {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, environmentPrefix) || slices.Contains(others, name) {
-			continue
-		}
-		f, known := options[name]
 		switch {
-		case !known:
-			warnings = append(warnings, unknownVariable(name, options))
-		case value == "" || onCommandLine[f.Name] || !slices.Contains(uses[p], f.Name):
+		case !strings.HasPrefix(name, environmentPrefix) || slices.Contains(others, name):
+		case slices.Contains(known, name):
+			variables[name] = value
 		default:
-			if err := f.Value.Set(value); err != nil {
-				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", name, value, err))
-			}
+			warnings = append(warnings, unknownVariable(name, known))
 		}
 	}
-	return warnings, errors.Join(errs...)
+	return variables, warnings
 }
 
 // variable is the name of an option in the environment.
@@ -58,17 +53,22 @@ func variable(option string) string {
 }
 
 // unknownVariable says that a variable means nothing, and which one may have been meant.
-func unknownVariable(name string, options map[string]*flag.Flag) string {
-	best, least := "", len(name)/3 // beyond a third of it, it is another word
-	for known := range options {
-		if d := distance(name, known); d <= least && (d < least || best == "" || known < best) {
-			best, least = known, d
+func unknownVariable(name string, known []string) string {
+	if best := nearest(name, known); best != "" {
+		return fmt.Sprintf("environment: %s is not a variable of portsplice; %s is", name, best)
+	}
+	return fmt.Sprintf("environment: %s is not a variable of portsplice (\"portsplice -h\" names them)", name)
+}
+
+// nearest gives the name that an unknown one may have been meant for; empty if none is near.
+func nearest(name string, known []string) (best string) {
+	least := len(name) / 3 // beyond a third of it, it is another word
+	for _, k := range known {
+		if d := distance(name, k); d <= least && (d < least || best == "" || k < best) {
+			best, least = k, d
 		}
 	}
-	if best == "" {
-		return fmt.Sprintf("environment: %s is not a variable of portsplice (\"portsplice -h\" names them)", name)
-	}
-	return fmt.Sprintf("environment: %s is not a variable of portsplice; %s is", name, best)
+	return best
 }
 
 // distance is how many letters have to be put in, taken out or replaced to make b of a (Levenshtein's).

@@ -1,0 +1,118 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"github.com/portsplice/portsplice/internal/listener"
+)
+
+// Setting is an option of a port, with its value.
+type Setting struct {
+	Option string `json:"option"` // its flag's name
+	Value  string `json:"value"`
+	Source string `json:"source"` // where it comes from: the flag, the variable, FILE:LINE, or "default"
+}
+
+// Explain gives every option that a port has a use for. Arguments and environment are as for Parse.
+func Explain(args, environment []string) ([]Setting, error) {
+	_, settings, err := parseAll(args, environment, io.Discard)
+	return settings, err
+}
+
+// ExplainPort is Explain for a port whose proxy has no options on its command line.
+func ExplainPort(p listener.Protocol, frontend netip.AddrPort, environment []string) ([]Setting, error) {
+	settings, _, err := settle(new(Config).defaults(), p, frontend, nil, environment)
+	return settings, err
+}
+
+// settle sets the options that the command line did not set, and tells of those that the protocol has a use for. The
+// warnings are of variables that nothing reads.
+func settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.AddrPort, onCommandLine map[string]bool,
+	environment []string) (settings []Setting, warnings []string, err error) {
+	variables, warnings := ofEnvironment(environment, ours)
+	path, err := fileOf(variables)
+	if err != nil {
+		return nil, warnings, err
+	}
+	f, err := read(path)
+	if err != nil {
+		return nil, warnings, err
+	}
+	entries, err := f.of(p, frontend)
+	errs := []error{err}
+	ours.VisitAll(func(option *flag.Flag) {
+		if !slices.Contains(uses[p], option.Name) {
+			return
+		}
+		source := "default"
+		name := variable(option.Name)
+		value, told := variables[name], entries[option.Name]
+		switch {
+		case onCommandLine[option.Name]:
+			source = "-" + option.Name
+		case value != "":
+			source = name
+			if err := option.Value.Set(value); err != nil {
+				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", name, value, err))
+			}
+		case told.line != 0:
+			source = fmt.Sprintf("%s:%d", path, told.line)
+			if told.value != option.DefValue { // which it has
+				errs = append(errs, option.Value.Set(told.value)) // which it took before
+			}
+		}
+		settings = append(settings, Setting{option.Name, option.Value.String(), source})
+	})
+	return settings, warnings, errors.Join(errs...)
+}
+
+// fileOf is where the file is.
+func fileOf(variables map[string]string) (string, error) {
+	switch path := variables[fileVariable]; {
+	case path == "":
+		return DefaultFile, nil
+	case !filepath.IsAbs(path):
+		return "", fmt.Errorf("environment: %s=%q: not an absolute path", fileVariable, path)
+	default:
+		return path, nil
+	}
+}
+
+// File is where the file of options is for programs with this environment.
+func File(environment []string) (string, error) {
+	variables, _ := ofEnvironment(environment, new(Config).defaults())
+	return fileOf(variables)
+}
+
+// Change is an option whose value is to be another one.
+type Change struct {
+	Option string `json:"option"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Live   bool   `json:"live"` // it can change while connections live
+}
+
+// Adopt gives c with what can change of next while connections live, and all that differs between the two. Both are of
+// the same port.
+func (c Config) Adopt(next Config) (Config, []Change) {
+	var changes []Change
+	from, to := c.options(), next.options()
+	from.VisitAll(func(option *flag.Flag) {
+		before, after := option.Value.String(), to.Lookup(option.Name).Value.String()
+		if before == after || !slices.Contains(uses[c.Protocol], option.Name) {
+			return
+		}
+		can := slices.Contains(live, option.Name) && option.Value.Set(after) == nil
+		changes = append(changes, Change{option.Name, before, after, can})
+	})
+	return c, changes
+}
+
+// live are the options that can change while connections live, by an engine that can.
+var live = []string{"dial-timeout", "splice", "udp-timeout", "max-flows", "udp-blocks"}
