@@ -43,7 +43,7 @@ func (p *Port) serve() {
 		if failing.IsZero() {
 			failing = time.Now()
 		}
-		switch overdue := time.Since(failing) >= e.options.DialTimeout; {
+		switch overdue := time.Since(failing) >= e.dialTimeout(); {
 		case useless(err), overdue && forbidden(err):
 			p.ended <- err
 			return
@@ -114,7 +114,7 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 // want of them.
 func (p *Port) dial(client netip.AddrPort, socket func(error)) (*net.TCPConn, error) {
 	e := p.engine
-	ctx, cancel := context.WithTimeout(e.closing, e.options.DialTimeout)
+	ctx, cancel := context.WithTimeout(e.closing, e.dialTimeout())
 	defer cancel()
 	dialer := net.Dialer{KeepAliveConfig: e.options.KeepAlive, Control: func(string, string, syscall.RawConn) error {
 		if err := e.socketError(); err != nil {

@@ -52,7 +52,8 @@ func (s Stats) String() string {
 
 // Engine relays any number of ports. Its methods may be called from any goroutine.
 type Engine struct {
-	options Options
+	options Options      // but for what follows
+	timeout atomic.Int64 // DialTimeout
 	stats   struct{ accepted, active, acceptErrors, dialErrors, aborted, copied atomic.Uint64 }
 	closing context.Context // done when the engine closes
 	cancel  context.CancelFunc
@@ -84,9 +85,6 @@ type listener interface {
 
 // New makes an engine with no ports.
 func New(o Options) *Engine {
-	if o.DialTimeout <= 0 {
-		o.DialTimeout = DefaultDialTimeout
-	}
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
@@ -95,10 +93,21 @@ func New(o Options) *Engine {
 		options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
 		socketError: func() error { return nil },
 	}
+	e.SetDialTimeout(o.DialTimeout)
 	e.reserve.open()
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e
 }
+
+// SetDialTimeout has dials that begin from now on bounded by another Options.DialTimeout.
+func (e *Engine) SetDialTimeout(d time.Duration) {
+	if d <= 0 {
+		d = DefaultDialTimeout
+	}
+	e.timeout.Store(int64(d))
+}
+
+func (e *Engine) dialTimeout() time.Duration { return time.Duration(e.timeout.Load()) }
 
 // Add serves a port: connections to listener go to backend. The engine owns the listener from then on.
 func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, error) {

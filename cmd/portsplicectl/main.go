@@ -18,7 +18,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: false,
 	}
-	root.AddCommand(ps())
+	root.AddCommand(ps(), check(), showOptions(), reload())
 	if root.Execute() != nil {
 		os.Exit(1)
 	}

@@ -66,7 +66,7 @@ func TestLayers(t *testing.T) {
 		if c.DialTimeout.String() != want.Value {
 			t.Errorf("layers %04b: %v, want %s", in, c.DialTimeout, want.Value)
 		}
-		settings, err := Explain(args, environment)
+		_, settings, err := Explain(args, environment)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,13 +19,12 @@ type Setting struct {
 	Source string `json:"source"` // where it comes from: the flag, the variable, FILE:LINE, or "default"
 }
 
-// Explain gives every option that a port has a use for. Arguments and environment are as for Parse.
-func Explain(args, environment []string) ([]Setting, error) {
-	_, settings, err := parseAll(args, environment, io.Discard)
-	return settings, err
+// Explain is Parse, and tells of every option that the port has a use for.
+func Explain(args, environment []string) (Config, []Setting, error) {
+	return parseAll(args, environment, io.Discard)
 }
 
-// ExplainPort is Explain for a port whose proxy has no options on its command line.
+// ExplainPort tells of every option of a port whose proxy has none on its command line.
 func ExplainPort(p listener.Protocol, frontend netip.AddrPort, environment []string) ([]Setting, error) {
 	settings, _, err := settle(new(Config).defaults(), p, frontend, nil, environment)
 	return settings, err

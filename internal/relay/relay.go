@@ -29,6 +29,10 @@ type Relay struct {
 	Close  func()              // frees the frontend's address; connections that exist go on
 	Abort  func()              // is Close, and resets the connections
 	Active func() uint64       // how many connections there are; zero where Close leaves none
+
+	// Set has the port go on with other options, which differ from those it has only in what can change while connections
+	// live (config.Config.Adopt). An error says why it cannot; then nothing has changed.
+	Set func(config.Config) error
 }
 
 // Line is what SIGUSR1 asks for.
@@ -117,8 +121,10 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report)
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
-	port, err := engine.AddWith(socket.Take(), c.Backend,
-		splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report})
+	options := func(c config.Config) splice.Options {
+		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report}
+	}
+	port, err := engine.AddWith(socket.Take(), c.Backend, options(c))
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +139,7 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report)
 		Close:  func() { _ = port.Close() }, // the listener is gone, whatever close(2) says
 		Abort:  func() { _ = port.Abort() },
 		Active: func() uint64 { return port.Stats().Active },
+		Set:    func(c config.Config) error { return port.SetOptions(options(c)) },
 	}, nil
 }
 
@@ -153,6 +160,7 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 		Close:  func() { _ = port.Close() },
 		Abort:  func() { _ = engine.Close() },
 		Active: func() uint64 { return engine.Stats().Active },
+		Set:    func(c config.Config) error { engine.SetDialTimeout(c.DialTimeout); return nil },
 	}, nil
 }
 
@@ -163,12 +171,14 @@ var blocks = map[config.Blocks]udp.Blocks{
 }
 
 func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
-	options := udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report,
-		Budget: h.Budget}
+	options := func(c config.Config) udp.Options {
+		return udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report,
+			Budget: h.Budget}
+	}
 	supported := udp.Supported()
 	switch {
 	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:
-		return startPortableUDP(c, socket, options)
+		return startPortableUDP(c, socket, options(c))
 	case supported != nil:
 		return nil, errors.Join(supported, socket.Close())
 	}
@@ -176,15 +186,17 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report)
 	switch {
 	case err != nil && c.Engine == config.Auto: // as for TCP
 		report("engine", netip.AddrPort{}, c.Backend, err)
-		return startPortableUDP(c, socket, options)
+		return startPortableUDP(c, socket, options(c))
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
 	}
-	port, err := udp.New(group, socket.Take(), c.Backend, options)
+	port, err := udp.New(group, socket.Take(), c.Backend, options(c))
 	if err != nil {
 		return nil, err
 	}
-	return ofFlows("udp", func() fmt.Stringer { return port.Stats() }, nil, func() { _ = port.Close() }), nil
+	r := ofFlows("udp", func() fmt.Stringer { return port.Stats() }, nil, func() { _ = port.Close() })
+	r.Set = func(c config.Config) error { return port.SetOptions(options(c)) }
+	return r, nil
 }
 
 func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {
@@ -196,9 +208,14 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, serve(r.Serve),
-		func() { _ = r.Close() }), nil
+	relay := ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, serve(r.Serve),
+		func() { _ = r.Close() })
+	relay.Set = func(config.Config) error { return errPortable }
+	return relay, nil
 }
+
+// errPortable is why a port of the portable relay for UDP keeps its options.
+var errPortable = errors.New("the portable relay keeps the options that it began with")
 
 // ofFlows is a relay whose answers leave by the frontend, so that nothing is left once that is closed.
 func ofFlows(engine string, stats func() fmt.Stringer, ended <-chan error, closed func()) *Relay {
@@ -211,7 +228,10 @@ func (h *Host) startSCTP(c config.Config, socket *listener.Socket, report Report
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
 	}
-	port, err := sctp.New(group, socket.Take(), c.Backend, sctp.Options{DialTimeout: c.DialTimeout, Report: report, Budget: h.Budget})
+	options := func(c config.Config) sctp.Options {
+		return sctp.Options{DialTimeout: c.DialTimeout, Report: report, Budget: h.Budget}
+	}
+	port, err := sctp.New(group, socket.Take(), c.Backend, options(c))
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +242,7 @@ func (h *Host) startSCTP(c config.Config, socket *listener.Socket, report Report
 		Close:  port.Close,
 		Abort:  port.Abort,
 		Active: func() uint64 { return port.Stats().Active },
+		Set:    func(c config.Config) error { port.SetOptions(options(c)); return nil },
 	}, nil
 }
 

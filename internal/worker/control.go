@@ -1,8 +1,13 @@
 package worker
 
-import "time"
+import (
+	"fmt"
+	"time"
 
-// control is the version of List and Totals.
+	"github.com/portsplice/portsplice/internal/config"
+)
+
+// control is the version of the answers.
 const control = 1
 
 // Port is a port as List tells of it.
@@ -33,4 +38,62 @@ type Totals struct {
 	Since    time.Time         `json:"since"`
 	Ports    int               `json:"ports"`
 	Counters map[string]uint64 `json:"counters"` // summed over the ports that there are
+}
+
+// Reload is the answer to "reload".
+type Reload struct {
+	Version int        `json:"version"`
+	Worker  int        `json:"worker"`
+	Errors  []string   `json:"errors,omitempty"` // why nothing has changed
+	Served  int        `json:"served"`           // ports, changed or not
+	Ports   []Reloaded `json:"ports"`            // for which something is to change
+}
+
+// Reloaded is what a reload has brought a port.
+type Reloaded struct {
+	Protocol string          `json:"protocol"`
+	Frontend string          `json:"frontend"`
+	Changes  []config.Change `json:"changes"`          // live: has changed; else the port goes on with what it has
+	Reason   string          `json:"reason,omitempty"` // why it goes on so, if not for want of being published anew
+}
+
+// Tell says what became of one of the changes, to people.
+func (r *Reloaded) Tell(c config.Change) string {
+	switch {
+	case c.Live:
+		return fmt.Sprintf("%s is %s now, and was %s", c.Option, Shown(c.To), Shown(c.From))
+	case r.Reason != "":
+		return fmt.Sprintf("%s stays %s: %s", c.Option, Shown(c.From), r.Reason)
+	default:
+		return fmt.Sprintf("%s stays %s: %s is for when the port is published anew", c.Option, Shown(c.From), Shown(c.To))
+	}
+}
+
+// Shown is a value as people see it.
+func Shown(value string) string {
+	if value == "" {
+		return `""`
+	}
+	return value
+}
+
+// Options is the answer to "options".
+type Options struct {
+	Version int           `json:"version"`
+	Worker  int           `json:"worker"`
+	Ports   []PortOptions `json:"ports"`
+}
+
+// PortOptions are what a port has been told, as it would be read now.
+type PortOptions struct {
+	Protocol string   `json:"protocol"`
+	Frontend string   `json:"frontend"`
+	Options  []Option `json:"options"`
+	Error    string   `json:"error,omitempty"` // why they cannot be read; the port goes on with what it has
+}
+
+// Option is one of them.
+type Option struct {
+	config.Setting
+	InForce *string `json:"in_force,omitempty"` // the value that the port goes on with, if it is another
 }

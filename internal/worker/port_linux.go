@@ -28,6 +28,9 @@ type port struct {
 	log    *journal.Log
 	since  time.Time
 
+	arguments, environment []string       // that the shim has sent
+	reloaded               *config.Config // with the options that Reload has applied since; nil: none. w.reloading is held
+
 	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
 
@@ -38,7 +41,8 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 		closeAll(fds)
 		return err
 	}
-	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now()}
+	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now(),
+		arguments: r.arguments, environment: r.environment}
 	if err := p.start(r); err != nil {
 		p.log.Close()
 		return err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/journal"
 	"github.com/portsplice/portsplice/internal/relay"
 )
 
@@ -36,6 +37,9 @@ type Worker struct {
 	own      budget.Share // of the descriptors: what the ports themselves have
 
 	bypass bypassed
+	log    *journal.Log // for what is of no port
+
+	reloading sync.Mutex // over Reload
 
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
@@ -58,10 +62,12 @@ func Run(version string) error {
 	if !ok {
 		return fmt.Errorf("worker: descriptor %d is not a unix socket (the shim starts workers)", rendezvousFD)
 	}
-	w := &Worker{version: version, began: time.Now(), listener: listener, ports: make(map[*port]struct{})}
+	w := &Worker{version: version, began: time.Now(), listener: listener, log: journal.New(),
+		ports: make(map[*port]struct{})}
 	w.host.Budget = budget.New(budget.Limit() - common)
 	w.own.Of(w.host.Budget)
 	w.reserve, _ = os.Open(os.DevNull)
+	go w.reloadOnHangUp(hangUps())
 	w.ending = time.AfterFunc(linger, w.end)
 	w.tidying = time.AfterFunc(linger, debug.FreeOSMemory) // what the start of ports has left
 	return w.accept()
@@ -148,6 +154,12 @@ func (w *Worker) meet(conn *net.UnixConn) {
 	case "stats":
 		closeAll(fds)
 		w.reply(conn, w.Totals())
+	case "options":
+		closeAll(fds)
+		w.reply(conn, w.Options())
+	case "reload":
+		closeAll(fds)
+		w.reply(conn, w.Reload())
 	default:
 		if err == nil {
 			err = w.serve(conn, peer, message, fds)
