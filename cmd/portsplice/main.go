@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/failurelog"
@@ -43,7 +44,7 @@ func main() {
 	if err := exitOnSignals(); err != nil {
 		fail(dockerd, err)
 	}
-	c, err := config.Parse(os.Args[1:], os.Environ(), os.Stdout)
+	c, err := options(dockerd)
 	switch {
 	case errors.Is(err, config.ErrHelp):
 		return
@@ -81,6 +82,23 @@ func main() {
 	}
 	log.Print(journal.Warning, fmt.Sprintf("portsplice: the counters cannot be asked for: %v\n", deaf))
 	select {} // the port is served all the same
+}
+
+// options reads them, from arguments, environment and file. A port that was served before, by a worker that has died, waits
+// until the file is right: clients wait in its socket's queue, where they would else find nobody until the port is
+// published anew.
+func options(dockerd *status.Pipe) (config.Config, error) {
+	served := dockerd == nil && os.Getenv("PORTSPLICE_NO_WORKER") != ""
+	for said := ""; ; time.Sleep(time.Second) {
+		c, err := config.Parse(os.Args[1:], os.Environ(), os.Stdout)
+		if wrong := (*config.FileError)(nil); !served || !errors.As(err, &wrong) {
+			return c, err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			log.Print(journal.Error, fmt.Sprintf("portsplice: clients wait until the file is right: %s\n", said))
+		}
+	}
 }
 
 // work serves the ports of all shims that come. Its standard error is /dev/null, so the trace of a crash goes to the

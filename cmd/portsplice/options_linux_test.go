@@ -85,6 +85,33 @@ func TestFileRefusesPort(t *testing.T) {
 	}
 }
 
+// TestFileBreaksAServedPort: the worker dies while the file is wrong. Clients wait until it is right.
+func TestFileBreaksAServedPort(t *testing.T) {
+	l := newLab(t)
+	f := newOptionsFile(t, "{}")
+	frontend := freePort(t, "tcp", ours())
+	p := l.run(run{args: arguments("tcp", frontend, echo(t, "tcp", ours())), env: f.env()}).serve(t)
+	f.write(t, "{\n\"engin\": 1 }")
+	must(t, syscall.Kill(l.worker(t), syscall.SIGKILL))
+	conn := dial(t, "tcp", frontend)
+	const why = ":2: \"engin\": no such option; \"engine\" is one\n"
+	until(t, "a line says why", func() bool { return len(p.log()) > 0 })
+	if want := "portsplice: clients wait until the file is right: " + f.path + why; p.log()[0] != want {
+		t.Errorf("the log is %q, want %q", p.log(), want)
+	}
+	f.write(t, "{}")
+	exchange(t, conn, "hello")
+	contains(t, "the log", strings.Join(p.log(), ""), "portsplice: the port is served without a worker: "+f.path+why)
+	p.signalled(t, syscall.SIGINT)
+
+	frontend = freePort(t, "tcp", ours())
+	p = l.run(run{args: arguments("tcp", frontend, echo(t, "tcp", ours())), env: f.env()}).serve(t)
+	f.write(t, "{\n\"engin\": 1 }")
+	must(t, syscall.Kill(l.worker(t), syscall.SIGKILL))
+	until(t, "the port waits", func() bool { return len(p.log()) > 0 })
+	p.signalled(t, syscall.SIGINT) // also then dockerd can stop it
+}
+
 // buildControl builds portsplicectl beside the program.
 var buildControl = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(filepath.Dir(program), "portsplicectl")
@@ -141,7 +168,7 @@ func TestReload(t *testing.T) {
 			exchange(t, conn, "hello")
 			exchange(t, dial(t, "udp", udp), "hello")
 			dial(t, "tcp", stuck)
-			until(t, "the dial is under way", func() bool { return stuckPort.counters(t)["active"] == "1" })
+			until(t, "the dial is under way", func() bool { return l.listed(t, stuck).Counters["active"] == 1 })
 
 			f.write(t, `{ "dial-timeout": "10ms", "udp-timeout": "10ms", "max-flow": 100 }`)
 			reload(t, l)
@@ -158,7 +185,7 @@ func TestReload(t *testing.T) {
 			f.write(t, fmt.Sprintf(`{ "dial-timeout": "10ms", "udp-timeout": "10ms", "max-flows": 101,
 				"ports": { "%d/tcp": { "engine": "fallback", "splice": "never" } } }`, tcp.Port()))
 			reload(t, l)
-			until(t, "the idle flow is forgotten", func() bool { return udpPort.count(t, "flows") == 0 })
+			until(t, "the idle flow is forgotten", func() bool { return l.listed(t, udp).Counters["flows"] == 0 })
 			late := dial(t, "tcp", stuck)
 			if _, err := late.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("a dial after the reload: %v, want a reset", err)
