@@ -42,7 +42,7 @@ func (e *FileError) Error() string {
 // Unwrap gives the reason.
 func (e *FileError) Unwrap() error { return e.Err }
 
-// file is what the file says. What is wrong with it is kept beside what is right: it may be of other ports.
+// file is what the file says; nil: there is none. What is wrong is kept beside what is right: it may be of other ports.
 type file struct {
 	path     string
 	newlines []int // offsets
@@ -78,6 +78,9 @@ func Check(path string) (errs []error) {
 	if err != nil {
 		return []error{err}
 	}
+	if f == nil {
+		return nil
+	}
 	faults := append(f.faults, overlaps(f.sections)...)
 	slices.SortStableFunc(faults, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
 	for _, wrong := range faults {
@@ -86,13 +89,12 @@ func Check(path string) (errs []error) {
 	return errs
 }
 
-// read reads a file. The error says why it cannot be read at all.
+// read reads a file, if there is one. The error says why it cannot be read at all.
 func read(path string) (*file, error) {
-	f := &file{path: path, options: new(Config).defaults()}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return f, nil
+		return nil, nil
 	case err != nil:
 		return nil, &FileError{path, 0, errors.Unwrap(err)}
 	case !info.Mode().IsRegular():
@@ -104,12 +106,16 @@ func read(path string) (*file, error) {
 	if err != nil {
 		return nil, &FileError{path, 0, errors.Unwrap(err)}
 	}
+	f := &file{path: path, options: new(Config).defaults()}
 	f.parse(data)
 	return f, nil
 }
 
 // of gives the entries that are for a port, by option, or what is wrong with the file that is of the port.
 func (f *file) of(protocol listener.Protocol, frontend netip.AddrPort) (map[string]entry, error) {
+	if f == nil {
+		return nil, nil
+	}
 	elsewhere := func(s *section) bool { return !s.Contain(protocol, frontend) }
 	sections := slices.DeleteFunc(slices.Clone(f.sections), elsewhere)
 	var errs []error
