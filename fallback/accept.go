@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
 // The pause after a failed accept, so that running out of descriptors does not spin, and after a dial that failed for the
@@ -93,10 +95,20 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
 	}
 	boundRetransmission(front, e.options.KeepAlive)
-	back, err := p.dial(clientOf(front), told)
+	deadline := time.Now().Add(e.dialTimeout())
+	c := client{Addresses: proxyheader.Addresses{Client: clientOf(front), Frontend: address(front.LocalAddr())}}
+	if proxyheader.Trusted(e.options.AcceptProxyProtocol, c.Client.Addr()) {
+		told(nil) // others are served meanwhile
+		if err := c.readHeader(front, deadline); err != nil {
+			p.refused(c.Client, err)
+			reset(front)
+			return
+		}
+	}
+	back, err := p.dial(c.Client, deadline, told)
 	if err != nil {
 		e.stats.dialErrors.Add(1)
-		e.options.Report("dial", clientOf(front), p.backend, err)
+		e.options.Report("dial", c.Client, p.backend, err)
 		reset(front)
 		return
 	}
@@ -106,15 +118,15 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 		return
 	}
 	defer e.disown(back)
-	newPair(p, front, back).relay()
+	newPair(p, front, back, c).relay()
 }
 
-// dial connects to the backend; closing the engine ends it. While descriptors or memory have run out it is tried again, for as
-// long as a dial may take. It calls socket with nil once it has a socket, and with the reason if it never had one for
+// dial connects to the backend; closing the engine ends it. While descriptors or memory have run out it is tried again, up
+// to the deadline. It calls socket with nil once it has a socket, and with the reason if it never had one for
 // want of them.
-func (p *Port) dial(client netip.AddrPort, socket func(error)) (*net.TCPConn, error) {
+func (p *Port) dial(client netip.AddrPort, deadline time.Time, socket func(error)) (*net.TCPConn, error) {
 	e := p.engine
-	ctx, cancel := context.WithTimeout(e.closing, e.dialTimeout())
+	ctx, cancel := context.WithDeadline(e.closing, deadline)
 	defer cancel()
 	dialer := net.Dialer{KeepAliveConfig: e.options.KeepAlive, Control: func(string, string, syscall.RawConn) error {
 		if err := e.socketError(); err != nil {
@@ -144,9 +156,13 @@ func (p *Port) dial(client netip.AddrPort, socket func(error)) (*net.TCPConn, er
 	}
 }
 
-func clientOf(conn *net.TCPConn) netip.AddrPort {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort()
+func clientOf(conn *net.TCPConn) netip.AddrPort { return address(conn.RemoteAddr()) }
+
+func address(of net.Addr) netip.AddrPort {
+	a, ok := of.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
 	}
-	return netip.AddrPort{}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -8,6 +8,8 @@
 // When descriptors run out, one client at the most is accepted without a socket for its backend; the others wait in the
 // kernel's queue. What has waited for as long as a dial may take is reset.
 //
+// Clients whose PROXY header is awaited (Options.AcceptProxyProtocol) have none yet, and keep no other waiting.
+//
 // Where it does less: a client that resets while its backend is being dialed is noticed when the dial ends. What a backend
 // says is lost, and it counts as refused, if it resets before the dial has ended (package net takes the error). Elsewhere
 // than on Linux a reset is also missed while nothing is read from the leg or written to it.

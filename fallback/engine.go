@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
 // DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
@@ -17,7 +19,8 @@ const DefaultDialTimeout = 10 * time.Second
 
 // Options are the settings of an Engine. The zero value is useful.
 type Options struct {
-	// DialTimeout bounds the dial of a backend, and how long clients wait in the kernel's queue for descriptors that have
+	// DialTimeout bounds the time from accept to an established backend connection, that for the client's own header
+	// (AcceptProxyProtocol) included, and how long clients wait in the kernel's queue for descriptors that have
 	// run out, or for an accept that is forbidden. Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 
@@ -28,8 +31,17 @@ type Options struct {
 	// hour). A peer that answers but does not read is never given up.
 	KeepAlive net.KeepAliveConfig
 
-	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
-	// backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
+	// ProxyProtocol has each backend connection begin with a header that tells the client's address and the one that it
+	// connected to, of version 1 or 2 of the PROXY protocol. Zero is no header. Its bytes are counted as copied.
+	ProxyProtocol uint8
+
+	// AcceptProxyProtocol are the proxies whose connections begin with such a header. It is taken off, and what it tells
+	// stands for the client from then on (the TLVs of version 2 are dropped); a connection without it is reset. Other
+	// clients' bytes are not looked at. Masked prefixes of IPv4 or IPv6, without zones.
+	AcceptProxyProtocol []netip.Prefix
+
+	// Report is told of every failure: the operation ("accept", "proxy header", "dial", "relay"), the client where there
+	// is one, the backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
 	// are only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 }
@@ -42,19 +54,21 @@ type Stats struct {
 	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
 	Copied       uint64 // bytes written to a destination
+
+	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=0 copied=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Copied)
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=0 copied=%d headers-refused=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Copied, s.HeadersRefused)
 }
 
 // Engine relays any number of ports. Its methods may be called from any goroutine.
 type Engine struct {
 	options Options      // but for what follows
 	timeout atomic.Int64 // DialTimeout
-	stats   struct{ accepted, active, acceptErrors, dialErrors, aborted, copied atomic.Uint64 }
+	stats   struct{ accepted, active, acceptErrors, dialErrors, aborted, copied, headersRefused atomic.Uint64 }
 	closing context.Context // done when the engine closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -116,9 +130,13 @@ func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, 
 
 func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	p := &Port{engine: e, listener: listener, backend: backend, ended: make(chan error, 1)}
-	if !e.own(listener) {
+	err := proxyheader.CheckVersion(e.options.ProxyProtocol)
+	if err == nil && !e.own(listener) {
+		err = net.ErrClosed
+	}
+	if err != nil {
 		_ = listener.Close() // nobody was served by it
-		return nil, fmt.Errorf("fallback: %w", net.ErrClosed)
+		return nil, fmt.Errorf("fallback: %w", err)
 	}
 	e.running.Go(p.serve)
 	return p, nil
@@ -142,12 +160,13 @@ func (p *Port) Close() error {
 func (e *Engine) Stats() Stats {
 	s := &e.stats
 	return Stats{
-		Accepted:     s.accepted.Load(),
-		Active:       s.active.Load(),
-		AcceptErrors: s.acceptErrors.Load(),
-		DialErrors:   s.dialErrors.Load(),
-		Aborted:      s.aborted.Load(),
-		Copied:       s.copied.Load(),
+		Accepted:       s.accepted.Load(),
+		Active:         s.active.Load(),
+		AcceptErrors:   s.acceptErrors.Load(),
+		DialErrors:     s.dialErrors.Load(),
+		Aborted:        s.aborted.Load(),
+		Copied:         s.copied.Load(),
+		HeadersRefused: s.headersRefused.Load(),
 	}
 }
 

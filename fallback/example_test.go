@@ -23,5 +23,5 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output:
-	// accepted=0 active=0 accept-errors=0 dial-errors=0 aborted=0 spliced=0 copied=0
+	// accepted=0 active=0 accept-errors=0 dial-errors=0 aborted=0 spliced=0 copied=0 headers-refused=0
 }

@@ -24,6 +24,7 @@ var errReset = errors.New("connection reset by peer")
 // pair is a connection through the proxy.
 type pair struct {
 	port   *Port
+	client client
 	front  leg
 	back   leg
 	ended  atomic.Int32 // directions that have passed on an end of file
@@ -41,16 +42,17 @@ type leg struct {
 	refused atomic.Bool // a write failed after the peer had ended its own direction in order (EPIPE)
 }
 
-func newPair(p *Port, front, back *net.TCPConn) *pair {
-	return &pair{port: p, front: leg{TCPConn: front}, back: leg{TCPConn: back}}
+func newPair(p *Port, front, back *net.TCPConn, c client) *pair {
+	return &pair{port: p, client: c, front: leg{TCPConn: front}, back: leg{TCPConn: back}}
 }
 
 // relay moves bytes both ways until both directions have ended, and closes both connections.
 func (p *pair) relay() {
 	p.resetAtExit()
 	var up sync.WaitGroup
-	up.Go(func() { p.pump(&p.front, &p.back) })
-	p.pump(&p.back, &p.front)
+	first := p.client.first(p.port.engine.options.ProxyProtocol)
+	up.Go(func() { p.pump(&p.front, &p.back, first) })
+	p.pump(&p.back, &p.front, nil)
 	up.Wait()
 	switch {
 	case p.front.gaveUp():
@@ -64,10 +66,10 @@ func (p *pair) relay() {
 	_ = p.back.Close()
 }
 
-// pump moves the bytes of one direction and then passes on how it ended.
-func (p *pair) pump(src, dst *leg) {
+// pump moves the bytes of one direction, after some that come first, and then passes on how it ended.
+func (p *pair) pump(src, dst *leg, first []byte) {
 	buf := buffers.Get().(*[32 << 10]byte)
-	from := source{leg: src, stir: p.stir}
+	from := source{leg: src, first: first, stir: p.stir}
 	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.port.engine.stats.copied}, &from, buf[:])
 	buffers.Put(buf)
 	p.complain(err)
@@ -137,7 +139,7 @@ func (p *pair) complain(err error) {
 			return
 		}
 	}
-	p.port.engine.options.Report("relay", clientOf(p.front.TCPConn), p.port.backend, err)
+	p.port.engine.options.Report("relay", p.client.Client, p.port.backend, err)
 }
 
 // flush waits until the peer has acknowledged everything, within flushTimeout.
@@ -161,12 +163,19 @@ func reset(conn *net.TCPConn) {
 // source is a leg as io.Copy reads it: without WriteTo, and with failures told from ends.
 type source struct {
 	leg    *leg
+	first  []byte // is read before what the leg has; much less than a buffer
 	stir   func() // before bytes are passed on
 	failed bool
 }
 
-func (s *source) Read(b []byte) (int, error) {
-	n, err := s.leg.Read(b)
+func (s *source) Read(b []byte) (n int, err error) {
+	if n = copy(b, s.first); n > 0 { // and leaves by itself if the leg has nothing yet
+		s.first = nil
+		more, readErr := readNow(s.leg.TCPConn, b[n:])
+		n, err = n+more, readErr
+	} else {
+		n, err = s.leg.Read(b)
+	}
 	if n > 0 {
 		s.stir()
 	}

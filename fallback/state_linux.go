@@ -1,7 +1,10 @@
 package fallback
 
 import (
+	"errors"
+	"io"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +47,29 @@ func control(conn *net.TCPConn, f func(fd int)) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) { f(int(fd)) }) // fails only when the connection is closed
+}
+
+// readNow reads what is there already, if anything is.
+func readNow(conn *net.TCPConn, b []byte) (n int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	closed := raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), b)
+		return true
+	})
+	switch {
+	case closed != nil:
+		return 0, closed
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // it is asked again
+		return 0, nil
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // boundRetransmission has a peer be noticed that vanished while bytes were under way.

@@ -19,7 +19,10 @@ func TestSuite(t *testing.T) {
 
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
-	engine := fallback.New(fallback.Options{DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report})
+	engine := fallback.New(fallback.Options{
+		DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report,
+		ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
+	})
 	engine.FailSockets(o.SocketErrors)
 	port, err := engine.AddFailing(l, backend, o.AcceptErrors)
 	rig.Must(t, err)
@@ -29,7 +32,7 @@ func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.
 			s := engine.Stats()
 			return tcpsuite.Stats{
 				Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
-				Aborted: s.Aborted, Copied: s.Copied,
+				Aborted: s.Aborted, Copied: s.Copied, HeadersRefused: s.HeadersRefused,
 			}
 		},
 		Close: func() { rig.Check(t, engine.Close()) },

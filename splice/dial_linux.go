@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/vanish"
 )
 
@@ -96,7 +97,7 @@ func (p *Port) place(l *loop, c accepted) {
 	p.send(to, func(there *loop) { there.dial(p, c) }, func() { l.dial(p, c) })
 }
 
-// dial makes a pair of an accepted connection and starts to connect its backend.
+// dial makes a pair of an accepted connection and starts to connect its backend, or to read the header of its client.
 func (l *loop) dial(port *Port, c accepted) {
 	p := &pair{settings: c.settings, client: c.client, failed: neither}
 	p.legs[front].fd, p.legs[back].fd = int32(c.front), int32(c.back)
@@ -110,17 +111,35 @@ func (l *loop) dial(port *Port, c accepted) {
 		p.dialFailed(sysError("socket", c.errno))
 		return
 	}
+	if proxyheader.Trusted(p.settings.AcceptProxyProtocol, c.client.Addr()) {
+		p.expect()
+		return
+	}
+	p.dial()
+}
+
+// dial starts to connect the backend.
+func (p *pair) dial() {
+	p.state = dialing
 	connected, err := p.connect()
 	switch {
 	case err != nil:
 		p.dialFailed(err)
 	case connected:
+		p.share.loop.StopTimer(&p.timer)
 		p.dialed()
 	default:
-		l.SetTimer(&p.timer, p, l.Now()+p.settings.DialTimeout)
-		if err := p.watch(); err != nil {
-			p.unwatchable(err)
-		}
+		p.await()
+	}
+}
+
+// await has the pair wait for events, for as long as a dial may take, counted from accept.
+func (p *pair) await() {
+	if !p.timer.Set() {
+		p.share.loop.SetTimer(&p.timer, p, p.share.loop.Now()+p.settings.DialTimeout)
+	}
+	if err := p.watch(); err != nil {
+		p.unwatchable(err)
 	}
 }
 
@@ -217,9 +236,8 @@ func (l *loop) start(fd int, to *sockaddr) (connected bool, err error) {
 func (p *pair) dialReady(s side, events uint32) {
 	l := p.share.loop
 	if s == front {
-		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 { // the client has reset
-			add(&p.share.count.aborted, 1)
-			p.close()
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			p.clientReset()
 		}
 		return
 	}
@@ -246,6 +264,12 @@ func (p *pair) dialReady(s side, events uint32) {
 	p.settle()
 }
 
+// clientReset ends a pair whose client has gone before its backend was connected.
+func (p *pair) clientReset() {
+	add(&p.share.count.aborted, 1)
+	p.close()
+}
+
 // dialed begins to relay.
 func (p *pair) dialed() {
 	if p.connectedToItself() {
@@ -253,7 +277,12 @@ func (p *pair) dialed() {
 		return
 	}
 	p.state = relaying
-	p.read(front, p.legs[front].handle.Registered()) // a client has mostly sent its request by now
+	exhaust := p.legs[front].handle.Registered()
+	if p.settings.ProxyProtocol != 0 {
+		p.introduce(exhaust)
+	} else {
+		p.read(front, exhaust) // a client has mostly sent its request by now
+	}
 	// Of what is there or has happened before a leg is registered, epoll tells then.
 	if err := p.watch(); err != nil {
 		p.unwatchable(err)

@@ -27,8 +27,11 @@
 //
 // # The life of a pair
 //
-//	          accept             connected            both pumps are over
-//	listener ───────▶ dialing ────────────▶ relaying ────────────────────▶ closed
+//	          accept: from a proxy that is trusted     refused, too late, client gone
+//	listener ───────▶ expecting ──────────────────────────────────────────┐
+//	    │                │ its header is complete                         │
+//	    │ accept: others ▼       connected            both pumps are over   ▼
+//	    └───────────▶ dialing ────────────▶ relaying ────────────────────▶ closed
 //	                     │                   │    │                           ▲
 //	                     │     a leg failed  │    │ a leg was reset after     │
 //	                     │                   ▼    ▼ its end had come          │
@@ -42,11 +45,18 @@
 //	                     │                  lost ─────────────────────────────┤
 //	                     └── refused, timed out, client gone ─────────────────┘
 //
+// An expecting pair waits for the PROXY header that its client begins with (Options.AcceptProxyProtocol). Its bytes stay in
+// the socket, and are looked at (MSG_PEEK), until it is complete. Where it is missing or wrong the client is reset.
+//
 // A dialing pair waits for connect(2). The client is not read, but watched for errors: if it resets, the dial
 // ends. A dial that fails resets the client.
 //
-// A relaying pair has both pumps running. End of file on one leg shuts down the write side of the other, once
-// every byte before it has left; the opposite direction goes on.
+// A relaying pair has both pumps running. If the backend is to be told who the client is (Options.ProxyProtocol), a
+// header is written first, whether the client has sent something or not, and if so in one send with it; what of it the
+// backend does not take waits like all that a pump holds.
+//
+// End of file on one leg shuts down the write side of the other, once every byte before it has left; the opposite direction
+// goes on.
 //
 // In an aborting pair a leg has failed (reset, keepalive). What that leg delivered before goes on to the other; when
 // the other's peer has acknowledged all of it, or after flushTimeout, it is reset too. So an abort never looks

@@ -23,6 +23,8 @@ type kernel interface {
 	pipe() (r, w int, errno unix.Errno)
 	// recv reads what is queued on fd; 0 bytes mean end of file.
 	recv(fd int, b []byte) (int, unix.Errno)
+	// peek is recv that leaves the bytes where they are.
+	peek(fd int, b []byte) (int, unix.Errno)
 	// send writes b to fd and never raises SIGPIPE.
 	send(fd int, b []byte) (int, unix.Errno)
 	// splice moves up to n bytes; one of the descriptors is a pipe.
@@ -45,10 +47,14 @@ type kernel interface {
 // bookkeeping at entry and exit of each.
 type linux struct{}
 
-func (linux) recv(fd int, b []byte) (int, unix.Errno) {
+func (linux) recv(fd int, b []byte) (int, unix.Errno) { return recvfrom(fd, b, 0) }
+
+func (linux) peek(fd int, b []byte) (int, unix.Errno) { return recvfrom(fd, b, unix.MSG_PEEK) }
+
+func recvfrom(fd int, b []byte, flags uintptr) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 		if errno != unix.EINTR {
 			return result(n, errno)
 		}

@@ -30,6 +30,7 @@ type script struct {
 	decide decisions
 
 	queued   []byte // to be read from the source
+	header   int    // bytes of a header that the first read is for
 	ending   unix.Errno
 	ended    bool   // the source answered with its end, or failed
 	received []byte // in this turn
@@ -99,6 +100,10 @@ func (s *script) recv(fd int, b []byte) (int, unix.Errno) {
 	copy(b, s.queued[:n])
 	s.queued = s.queued[n:]
 	s.inFlight += n
+	if errno == 0 || errno == unix.EAGAIN {
+		s.inFlight += s.header
+	}
+	s.header = 0
 	return n, errno
 }
 
@@ -174,6 +179,12 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 		cut:    decide(5) == 0, last: decide(3) == 0,
 	}
 	p, part := &pump{}, &share{loop: l}
+	introduced := 0
+	if decide(3) == 0 { // the backend is told who the client is
+		header := bytes.Repeat([]byte("H"), 1+decide(107))
+		introduced, s.header = copy(l.buffer, header), len(header)
+		content = append(header, content...)
+	}
 	for steps := 0; p.state != over; steps++ {
 		if steps > 100_000 {
 			t.Fatal("the pump makes no progress")
@@ -183,6 +194,10 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 			if v = p.drain(part, w.dst); v == more {
 				p.state = empty
 				continue
+			}
+		} else if s.header > 0 {
+			if v = p.introduce(part, w, introduced); v == sourceFailed && s.checked+len(s.received) == 0 {
+				content = content[introduced:] // whose client is gone
 			}
 		} else {
 			v = p.step(part, w, sliceBytes)

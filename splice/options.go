@@ -24,7 +24,8 @@ const (
 
 // Options are the settings of a Port. The zero value is useful.
 type Options struct {
-	// DialTimeout bounds the time from accept to an established backend connection, and how long clients wait in the
+	// DialTimeout bounds the time from accept to an established backend connection, that for the client's own header
+	// (AcceptProxyProtocol) included, and how long clients wait in the
 	// kernel's queue for descriptors that have run out, or for an accept that is forbidden. Zero means
 	// DefaultDialTimeout.
 	DialTimeout time.Duration
@@ -45,8 +46,17 @@ type Options struct {
 	// Policy says when bytes go through splice(2).
 	Policy Policy
 
-	// Report is told of every failure: the operation ("accept", "dial", "relay"), the client where there is one, the
-	// backend, and the cause. A reset by a peer is not a failure. It is called on the event loop of the connection, so on
+	// ProxyProtocol has each backend connection begin with a header that tells the client's address and the one that it
+	// connected to, of version 1 or 2 of the PROXY protocol. Zero is no header. Its bytes are counted as copied.
+	ProxyProtocol uint8
+
+	// AcceptProxyProtocol are the proxies whose connections begin with such a header. It is taken off, and what it tells
+	// stands for the client from then on (the TLVs of version 2 are dropped); a connection without it is reset. Other
+	// clients' bytes are not looked at. Masked prefixes of IPv4 or IPv6, without zones.
+	AcceptProxyProtocol []netip.Prefix
+
+	// Report is told of every failure: the operation ("accept", "proxy header", "dial", "relay"), the client where there
+	// is one, the backend, and the cause. A reset by a peer is not a failure. It is called on the event loop of the connection, so on
 	// several at once, and must not block. No lock is held: it may ask for Stats, and may close ports. Nil: failures are
 	// only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
@@ -83,10 +93,13 @@ type Stats struct {
 	Pipes        uint64 // pipes open now (of an Engine)
 	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
 	SourcePorts  uint64 // dials from a source port of our choice, because there were very many (moby#47537)
+
+	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d",
-		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts)
+	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d headers-refused=%d",
+		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts,
+		s.HeadersRefused)
 }

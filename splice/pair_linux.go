@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
 const (
@@ -36,20 +37,21 @@ func (s side) other() side { return front + back - s }
 type pairState uint8
 
 const (
-	dialing  pairState = iota // the backend is being connected; the client is not read
-	relaying                  // both pumps run
-	parting                   // a leg was reset after its end had come: what it sent is complete, and is passed on
-	aborting                  // a leg has failed: what it delivered before is passed on, for flushTimeout at the most
-	flushing                  // nothing is left to pass on; the survivor's peer has not acknowledged all of it yet
-	lost                      // both legs have failed
+	expecting pairState = iota // the client is to begin with a PROXY header; no backend is dialed
+	dialing                    // the backend is being connected; the client is not read
+	relaying                   // both pumps run
+	parting                    // a leg was reset after its end had come: what it sent is complete, and is passed on
+	aborting                   // a leg has failed: what it delivered before is passed on, for flushTimeout at the most
+	flushing                   // nothing is left to pass on; the survivor's peer has not acknowledged all of it yet
+	lost                       // both legs have failed
 	closed
 )
 
 // pair is a connection through the proxy.
 type pair struct {
 	share    *share
-	settings *settings // of the port, when the pair was made
-	client   netip.AddrPort
+	settings *settings      // of the port, when the pair was made
+	client   netip.AddrPort // as its own header tells, if that does
 	legs     [2]leg
 	pumps    [2]pump // each reads the leg of its side and writes to the other
 	state    pairState
@@ -112,7 +114,7 @@ func (p *pair) runner(s side) eventloop.Runner {
 func (p *pair) watch() error {
 	for s, handler := range [...]eventloop.Handler{(*frontLeg)(p), (*backLeg)(p)} {
 		lg := &p.legs[s]
-		if lg.fd < 0 || lg.handle.Registered() {
+		if lg.fd < 0 || lg.handle.Registered() || p.state == expecting && s == int(back) {
 			continue
 		}
 		events := uint32(legEvents)
@@ -135,7 +137,11 @@ func (p *pair) ready(s side, events uint32) {
 		// in net/ipv4/tcp.c). Recv goes on.
 		p.pumps[s].mode = copyOnly
 	}
-	if p.state == dialing {
+	switch p.state {
+	case expecting:
+		p.headerReady(events)
+		return
+	case dialing:
 		p.dialReady(s, events)
 		return
 	}
@@ -294,7 +300,7 @@ func ofPeer(errno unix.Errno) bool {
 func (p *pair) settle() {
 	bothOver := p.pumps[front].state == over && p.pumps[back].state == over
 	switch {
-	case p.state == closed || p.state == dialing:
+	case p.state == closed || p.state == dialing || p.state == expecting:
 	case p.state == lost: // nobody is left to deliver to
 		p.reset()
 	case !bothOver:
@@ -331,6 +337,8 @@ func (p *pair) flush() {
 // Ring is called when a time is over: that of a dial, or of an abort.
 func (p *pair) Ring(now time.Duration) {
 	switch {
+	case p.state == expecting:
+		p.refuse(proxyheader.ErrTimeout)
 	case p.state == dialing:
 		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
 	case p.state != flushing || now >= p.deadline || unacknowledged(int(p.legs[p.failed.other()].fd)) == 0:

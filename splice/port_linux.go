@@ -8,6 +8,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/eventloop"
+	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/sourceport"
 )
 
@@ -47,6 +48,9 @@ func newSettings(backend netip.AddrPort, o Options) (*settings, error) {
 	}
 	if backend.Port() == 0 {
 		return nil, fmt.Errorf("%v is not an address and port to connect to", backend)
+	}
+	if err := proxyheader.CheckVersion(o.ProxyProtocol); err != nil {
+		return nil, err
 	}
 	return &settings{
 		Options: o.withDefaults(),
@@ -273,7 +277,7 @@ func (s *share) abort() {
 
 // counters are written by their loop alone and read from anywhere.
 type counters struct {
-	accepted, active, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts atomic.Uint64
+	accepted, active, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts, headersRefused atomic.Uint64
 }
 
 // add adds to a counter that nobody else writes to, without a locked instruction.
@@ -281,14 +285,15 @@ func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) }
 
 func (c *counters) read() Stats {
 	return Stats{
-		Accepted:     c.accepted.Load(),
-		Active:       c.active.Load(),
-		DialErrors:   c.dialErrors.Load(),
-		Aborted:      c.aborted.Load(),
-		Spliced:      c.spliced.Load(),
-		Copied:       c.copied.Load(),
-		PipesRefused: c.pipesRefused.Load(),
-		SourcePorts:  c.sourcePorts.Load(),
+		Accepted:       c.accepted.Load(),
+		Active:         c.active.Load(),
+		DialErrors:     c.dialErrors.Load(),
+		Aborted:        c.aborted.Load(),
+		Spliced:        c.spliced.Load(),
+		Copied:         c.copied.Load(),
+		PipesRefused:   c.pipesRefused.Load(),
+		SourcePorts:    c.sourcePorts.Load(),
+		HeadersRefused: c.headersRefused.Load(),
 	}
 }
 
@@ -303,5 +308,6 @@ func (s Stats) plus(o Stats) Stats {
 	s.Copied += o.Copied
 	s.PipesRefused += o.PipesRefused
 	s.SourcePorts += o.SourcePorts
+	s.HeadersRefused += o.HeadersRefused
 	return s
 }

@@ -59,7 +59,7 @@ const (
 // pump moves the bytes of one direction. Its zero value is ready.
 type pump struct {
 	pipe  *pipe  // while bytes are in it
-	rest  []byte // a chunk of the loop's with copied bytes that wait
+	rest  []byte // a chunk of the loop's with copied bytes that wait; while the backend is dialed, a header for it
 	sent  int32  // bytes of rest that wait no longer
 	piped int32  // bytes in pipe
 	moved int32  // bytes of this turn
@@ -117,6 +117,30 @@ func (p *pump) step(s *share, w way, most int) verdict {
 	}
 	// After a short read there is nothing to be had, and asking would cost a call to hear EAGAIN.
 	if n < len(l.buffer) {
+		return drained
+	}
+	return more
+}
+
+// introduce is the first step where the destination is told who the client is: it writes the header, which stands in the
+// loop's buffer already, and in the same send what the source has, if it has anything yet.
+func (p *pump) introduce(s *share, w way, header int) verdict {
+	l := s.loop
+	n, errno := l.kernel.recv(w.src, l.buffer[header:])
+	if errno != 0 && errno != unix.EAGAIN {
+		return p.fail(l, sourceFailed, errno)
+	}
+	if v := p.send(s, w.dst, l.buffer[:header+n]); v != more {
+		return v // an end is told again
+	}
+	switch {
+	case errno == unix.EAGAIN:
+		return awaitSource
+	case n == 0:
+		return p.end(l, w)
+	}
+	p.observe(n)
+	if header+n < len(l.buffer) {
 		return drained
 	}
 	return more

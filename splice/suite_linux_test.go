@@ -35,6 +35,7 @@ func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.Addr
 		t.Helper()
 		engine := newEngine(t, splice.Options{
 			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Policy: policy,
+			ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
 		})
 		if o.AcceptErrors != nil || o.SocketErrors != nil {
 			engine.FailCalls(o.AcceptErrors, o.SocketErrors)
@@ -52,7 +53,7 @@ func counters(e *splice.Engine) func() tcpsuite.Stats {
 		s := e.Stats()
 		return tcpsuite.Stats{
 			Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
-			Aborted: s.Aborted, Spliced: s.Spliced, Copied: s.Copied,
+			Aborted: s.Aborted, Spliced: s.Spliced, Copied: s.Copied, HeadersRefused: s.HeadersRefused,
 		}
 	}
 }

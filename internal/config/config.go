@@ -66,6 +66,16 @@ const (
 	BypassRequire Bypass = "require"
 )
 
+// ProxyProtocol is the version of the PROXY header that backends are sent.
+type ProxyProtocol string
+
+// ProxyOff is no header.
+const (
+	ProxyOff ProxyProtocol = ""
+	ProxyV1  ProxyProtocol = "v1"
+	ProxyV2  ProxyProtocol = "v2"
+)
+
 // Config is everything that the program is told.
 type Config struct {
 	Protocol    listener.Protocol
@@ -81,6 +91,9 @@ type Config struct {
 	MaxFlows    int // of UDP; zero: as many as descriptors and source ports allow
 	UDPBlocks   Blocks
 	LocalBypass Bypass // of TCP
+
+	ProxyProtocol       ProxyProtocol  // of TCP
+	AcceptProxyProtocol []netip.Prefix // of TCP: the clients that begin with a PROXY header
 
 	Warnings []string // what was said and means nothing; the port is served all the same
 }
@@ -129,7 +142,34 @@ func parseAll(args, environment []string, usage io.Writer) (c Config, settings [
 	if err != nil {
 		return Config{}, nil, err
 	}
+	if err := c.checkHeaders(); err != nil {
+		return Config{}, nil, err
+	}
 	return c, settings, nil
+}
+
+// checkHeaders checks what PROXY headers do not go with.
+func (c *Config) checkHeaders() error {
+	var option string
+	switch {
+	case c.ProxyProtocol != ProxyOff:
+		option = "-proxy-protocol"
+	case len(c.AcceptProxyProtocol) > 0:
+		option = "-accept-proxy-protocol"
+	default:
+		return nil
+	}
+	reason := fmt.Sprintf("clients that go around the proxy have no part in %s", option)
+	switch {
+	case c.Protocol != listener.TCP: // of the command line: a variable is for all ports, and this has not been read
+		return fmt.Errorf("%s: there is none for %s, only for tcp", option, c.Protocol)
+	case c.LocalBypass == BypassRequire:
+		return fmt.Errorf("-local-bypass require: %s", reason)
+	case c.LocalBypass == BypassAuto:
+		c.LocalBypass = BypassOff
+		c.Warnings = append(c.Warnings, "-local-bypass auto: not here: "+reason)
+	}
+	return nil
 }
 
 // raw is what dockerd passes, as it stands on the command line.
@@ -181,6 +221,10 @@ func (c *Config) declare(fs *flag.FlagSet) {
 	c.LocalBypass = BypassOff
 	fs.Var(oneOf[Bypass]{&c.LocalBypass, []Bypass{BypassOff, BypassAuto, BypassRequire}}, "local-bypass",
 		"whether TCP clients of this host reach the container without the proxy: off, auto (where that can be) or require")
+	fs.Var(oneOf[ProxyProtocol]{&c.ProxyProtocol, []ProxyProtocol{ProxyOff, ProxyV1, ProxyV2}}, "proxy-protocol",
+		"version of the PROXY header that tells the container a TCP client's address: v1, v2, or empty for none")
+	fs.Var(prefixes{&c.AcceptProxyProtocol}, "accept-proxy-protocol",
+		"addresses and prefixes, by commas, of the proxies whose TCP connections begin with a PROXY header")
 }
 
 // dialTimeout outlasts three lost requests in a row, which Linux sends after 0, 1, 3 and 7 s, and a short pause of the

@@ -116,6 +116,37 @@ func TestParse(t *testing.T) {
 			"the command line wins", dockerd + "-engine fallback", map[string]string{"PORTSPLICE_ENGINE": "splice"},
 			with(func(c *Config) { c.Engine = Fallback }),
 		},
+		{"headers", dockerd + "-proxy-protocol v2 -accept-proxy-protocol 192.0.2.1,2001:db8::/32,::ffff:192.0.2.2,", nil, with(func(c *Config) {
+			c.ProxyProtocol = ProxyV2
+			c.AcceptProxyProtocol = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32"),
+				netip.MustParsePrefix("192.0.2.2/32")}
+		})},
+		{
+			"headers by the environment", dockerd,
+			map[string]string{"PORTSPLICE_PROXY_PROTOCOL": "v1", "PORTSPLICE_ACCEPT_PROXY_PROTOCOL": "192.0.2.0/24, 0.0.0.0/0"},
+			with(func(c *Config) {
+				c.ProxyProtocol = ProxyV1
+				c.AcceptProxyProtocol = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("0.0.0.0/0")}
+			}),
+		},
+		{
+			"headers for all but one port", dockerd + "-proxy-protocol= -accept-proxy-protocol=",
+			map[string]string{"PORTSPLICE_PROXY_PROTOCOL": "v1", "PORTSPLICE_ACCEPT_PROXY_PROTOCOL": "192.0.2.0/24"}, base,
+		},
+		{
+			"headers of tcp, by the environment of udp", dockerd + "-proto udp",
+			map[string]string{"PORTSPLICE_PROXY_PROTOCOL": "v3", "PORTSPLICE_ACCEPT_PROXY_PROTOCOL": "192.0.2.0/24"},
+			with(func(c *Config) { c.Protocol = listener.UDP }),
+		},
+		{
+			"a header and a bypass where that can be", dockerd + "-accept-proxy-protocol ::1 -local-bypass auto", nil,
+			with(func(c *Config) {
+				c.AcceptProxyProtocol = []netip.Prefix{netip.MustParsePrefix("::1/128")}
+				c.Warnings = []string{
+					"-local-bypass auto: not here: clients that go around the proxy have no part in -accept-proxy-protocol",
+				}
+			}),
+		},
 		{"version", "-v", nil, Config{Version: true}},
 		{"long version", "--version", nil, Config{Version: true}},
 		{"version in a bad environment", "-v", map[string]string{"PORTSPLICE_ENGINE": "warp"}, Config{Version: true}},
@@ -128,7 +159,7 @@ func TestParse(t *testing.T) {
 			if test.want.Version {
 				got = Config{Version: got.Version}
 			}
-			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -155,6 +186,13 @@ func TestParseErrors(t *testing.T) {
 		{"negative timeout", "-dial-timeout -1s", nil, `invalid value "-1s" for flag -dial-timeout: must be more than zero`},
 		{"negative bound", "-max-flows -1", nil, `invalid value "-1" for flag -max-flows: must not be negative`},
 		{"bound too large", "-max-flows 99999999999999999999", nil, `invalid value "99999999999999999999" for flag -max-flows: too large`},
+		{"no version of a header", "-proxy-protocol v3", nil, `invalid value "v3" for flag -proxy-protocol: one of ["" "v1" "v2"] is known`},
+		{"no prefix", "-accept-proxy-protocol 192.0.2.1,lb", nil, `invalid value "192.0.2.1,lb" for flag -accept-proxy-protocol: "lb": not an address or a prefix, such as 192.0.2.1 or 2001:db8::/32`},
+		{"more than a prefix", "-accept-proxy-protocol 10.1.2.3/8", nil, `invalid value "10.1.2.3/8" for flag -accept-proxy-protocol: "10.1.2.3/8": not a prefix, which is 10.0.0.0/8, nor an address, which is 10.1.2.3`},
+		{"a mapped prefix", "-accept-proxy-protocol ::ffff:10.0.0.0/104", nil, `invalid value "::ffff:10.0.0.0/104" for flag -accept-proxy-protocol: "::ffff:10.0.0.0/104": clients by IPv4 have IPv4 addresses: write the prefix as one of IPv4`},
+		{"a header for udp", "-proto udp -host-port 1 -container-port 2 -proxy-protocol v1", nil, "-proxy-protocol: there is none for udp, only for tcp"},
+		{"a header from sctp", "-proto sctp -host-port 1 -container-port 2 -accept-proxy-protocol ::1", nil, "-accept-proxy-protocol: there is none for sctp, only for tcp"},
+		{"a header and a bypass", "-host-port 1 -container-port 2 -proxy-protocol v1 -local-bypass require", nil, "-local-bypass require: clients that go around the proxy have no part in -proxy-protocol"},
 		{"no unit", "-dial-timeout 10", nil, `invalid value "10" for flag -dial-timeout: the unit is missing: 10s, or ms, m, h`},
 		{"no time", "-dial-timeout soon", nil, `invalid value "soon" for flag -dial-timeout: not a time, such as 500ms, 10s or 2m`},
 		{

@@ -18,7 +18,7 @@ const fileVariable = environmentPrefix + "CONFIG"
 // uses says which options a protocol has a use for: a variable, or the top level of the file, may have others, which its
 // ports do not look at.
 var uses = map[listener.Protocol][]string{
-	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass"},
+	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass", "proxy-protocol", "accept-proxy-protocol"},
 	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks"},
 	listener.SCTP: {"dial-timeout"},
 }

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -77,4 +79,52 @@ func (c count) String() string {
 		return ""
 	}
 	return strconv.Itoa(*c.value)
+}
+
+// prefixes is a flag.Value for a list of addresses and prefixes, by commas.
+type prefixes struct{ value *[]netip.Prefix }
+
+func (p prefixes) Set(value string) error {
+	var list []netip.Prefix
+	for text := range strings.SplitSeq(value, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("%q: %w", text, err)
+		}
+		list = append(list, prefix)
+	}
+	*p.value = list
+	return nil
+}
+
+func (p prefixes) String() string {
+	if p.value == nil {
+		return ""
+	}
+	var list []string
+	for _, prefix := range *p.value {
+		list = append(list, prefix.String())
+	}
+	return strings.Join(list, ",")
+}
+
+// parsePrefix takes an address for the prefix that has nothing else in it.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return prefix, errors.New("not an address or a prefix, such as 192.0.2.1 or 2001:db8::/32")
+	case prefix != prefix.Masked(): // one of both was meant, and the other trusts more
+		return prefix, fmt.Errorf("not a prefix, which is %v, nor an address, which is %v", prefix.Masked(), prefix.Addr())
+	case prefix.Addr().Is4In6():
+		return prefix, errors.New("clients by IPv4 have IPv4 addresses: write the prefix as one of IPv4")
+	}
+	return prefix, nil
 }

@@ -107,6 +107,8 @@ var policies = map[config.Policy]splice.Policy{
 	config.Never:    splice.Never,
 }
 
+var versions = map[config.ProxyProtocol]uint8{config.ProxyOff: 0, config.ProxyV1: 1, config.ProxyV2: 2}
+
 func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
 	if c.Engine == config.Fallback {
 		return startFallback(c, socket, report)
@@ -122,7 +124,8 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report)
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
 	options := func(c config.Config) splice.Options {
-		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report}
+		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report,
+			ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
 	}
 	port, err := engine.AddWith(socket.Take(), c.Backend, options(c))
 	if err != nil {
@@ -148,7 +151,8 @@ func startFallback(c config.Config, socket *listener.Socket, report Report) (*Re
 	if err != nil {
 		return nil, fmt.Errorf("engine fallback: %w", err)
 	}
-	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: report})
+	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: report,
+		ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol})
 	port, err := engine.Add(l, c.Backend)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())

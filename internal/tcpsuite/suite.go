@@ -21,7 +21,7 @@ type Proxy struct {
 
 // Stats are the counters that the suite looks at.
 type Stats struct {
-	Accepted, Active, AcceptErrors, DialErrors, Aborted, Spliced, Copied uint64
+	Accepted, Active, AcceptErrors, DialErrors, Aborted, Spliced, Copied, HeadersRefused uint64
 }
 
 // Options are what a test asks of the engine.
@@ -31,6 +31,9 @@ type Options struct {
 	AcceptErrors []syscall.Errno // what the first calls of accept(2) are made to answer
 	SocketErrors []syscall.Errno // what the first calls of socket(2) for backends are made to answer
 	Report       func(op string, client, backend netip.AddrPort, err error)
+
+	ProxyProtocol       uint8          // version of the header for the backend; 0: none
+	AcceptProxyProtocol []netip.Prefix // clients that begin with a header
 }
 
 // Engine starts an engine that relays from a listener, which it owns from then on, to a backend.
@@ -88,6 +91,14 @@ func Run(t *testing.T, e Engine) {
 		{"AcceptIsForbidden", acceptIsForbidden},
 		{"ThousandConnections", thousandConnections},
 		{"CloseEndsConnections", closeEndsConnections},
+		{"HeaderToBackend_moby15086", headerToBackend},
+		{"HeaderThenBytesBothWays", headerThenBytes},
+		{"HeaderThenEnd", headerThenEnd},
+		{"HeaderAccepted", headerAccepted},
+		{"HeaderPassedOn", headerPassedOn},
+		{"HeaderRefused", headerRefused},
+		{"HeaderTooLate", waiting(headerTooLate)},
+		{"HeaderOfNobodyTrusted", headerOfNobodyTrusted},
 	}...) {
 		t.Run(b.name, func(t *testing.T) { b.run(t, e) })
 	}

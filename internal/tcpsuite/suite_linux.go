@@ -26,6 +26,7 @@ var systemTests = []behaviour{
 	{"ClientVanishes_libnetwork2465", waiting(clientVanishes)},
 	{"ClientVanishesAfterItsEnd", endedClientVanishes},
 	{"UrgentData", urgentData},
+	{"HeaderAndFirstBytesInOneSend", headerInOneSend},
 }
 
 // smallBesideBulk exchanges small messages while another connection streams without an end, on one CPU: neither waits
@@ -209,6 +210,37 @@ func urgentData(t *testing.T, e Engine) {
 	rig.Check(t, conn.CloseWrite())
 	if n := <-received; n != before+after {
 		t.Errorf("the backend read %d bytes, want %d", n, before+after)
+	}
+}
+
+// headerInOneSend: what a client has sent by the time that its backend is connected leaves with the header, in one segment.
+func headerInOneSend(t *testing.T, e Engine) {
+	const request = "GET / HTTP/1.1\r\n\r\n"
+	for version := uint8(1); version <= 2; version++ {
+		got, segments := make(chan string, 1), make(chan uint32, 1)
+		backend := rig.Backend(t, func(conn *net.TCPConn) {
+			all, err := io.ReadAll(conn)
+			rig.Check(t, err)
+			raw, err := conn.SyscallConn()
+			rig.Check(t, err)
+			rig.Check(t, raw.Control(func(fd uintptr) {
+				info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+				rig.Check(t, err)
+				segments <- info.Data_segs_in
+			}))
+			got <- string(all)
+		})
+		l := rig.Listen(t, rig.Loopback)
+		conn := rig.Dial(t, "tcp", rig.Address(l)).(*net.TCPConn)
+		_, err := io.WriteString(conn, request)
+		rig.Check(t, errors.Join(err, conn.CloseWrite()))
+		p := startOn(t, e, Options{ProxyProtocol: version}, l, backend)
+		if n := <-segments; n != 1 {
+			t.Errorf("v%d: the backend got %d segments, want 1", version, n)
+		}
+		if got, want := <-got, header(version, local(conn), p.Addr)+request; got != want {
+			t.Errorf("v%d: the backend read %q, want %q", version, got, want)
+		}
 	}
 }
 
