@@ -9,12 +9,14 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it; a
-# DNS server; and what the benchmarks compare with, and the clients and servers that others wrote.
-SHIM_PACKAGES  := musl-tools
-E2E_PACKAGES   := docker.io rootlesskit slirp4netns uidmap
-SCTP_PACKAGES  := user-mode-linux busybox-static lksctp-tools
-UDP_PACKAGES   := dnsmasq-base
-BENCH_PACKAGES := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3 \
+# DNS server; servers that take PROXY headers; and what the benchmarks compare with, and the clients and servers that
+# others wrote.
+SHIM_PACKAGES   := musl-tools
+E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap
+SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
+UDP_PACKAGES    := dnsmasq-base
+HEADER_PACKAGES := haproxy nginx-light postfix
+BENCH_PACKAGES  := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3 \
 	systemd
 
 # Tests with dependencies that the program does not have are modules of their own.
@@ -22,8 +24,8 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install docs run test unit e2e test-sctp test-udp check cross bench bench-report bench-smoke compare profile bench-sctp bench-publish \
-	clean shim-packages e2e-packages sctp-packages udp-packages bench-packages
+.PHONY: build install docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke compare profile \
+	bench-sctp bench-publish clean shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -47,11 +49,12 @@ run: build
 	$(GO) run ./internal/demo -proxy bin/portsplice
 
 ifneq ($(ROOT),)
-test: unit test-udp test-sctp e2e
+test: unit test-udp test-headers test-sctp e2e
 else
 test: unit
 	@echo "left out, because they need root: the tests of internal/udp that make network namespaces,"
-	@echo "make test-udp (installs a DNS server), make test-sctp (installs a kernel),"
+	@echo "make test-udp (installs a DNS server), make test-headers (installs web and mail servers),"
+	@echo "make test-sctp (installs a kernel),"
 	@echo "make e2e (installs and starts dockerd)"
 endif
 
@@ -68,6 +71,10 @@ e2e: shim-packages build e2e-packages
 test-udp: build udp-packages
 	$(GO) -C $(UDP_CLIENTS) test -race -count=1 ./... -args -proxy $(CURDIR)/bin/portsplice
 
+# Servers that people run are told who their clients are, and log them.
+test-headers: build header-packages
+	$(GO) test -race -tags header_backends -count=1 ./internal/proxyheader/backends -args -proxy $(CURDIR)/bin/portsplice
+
 # SCTP, on a kernel that has it, by the program and by the shim.
 test-sctp: shim-packages build sctp-packages
 	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
@@ -77,16 +84,17 @@ shim-packages: PACKAGES = $(SHIM_PACKAGES)
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
+header-packages: PACKAGES = $(HEADER_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-shim-packages e2e-packages sctp-packages udp-packages bench-packages:
+shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
 
 check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e,sctp_kernel ./...
-	$(TOOLS)/staticcheck -tags e2e,sctp_kernel ./...
+	$(GO) vet -tags e2e,sctp_kernel,header_backends ./...
+	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends ./...
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) mod tidy -diff
 	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...
