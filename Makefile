@@ -8,11 +8,11 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-# Debian packages: a real dockerd and what it needs; a kernel with SCTP that runs as a process, and other users of it; a
-# DNS server; servers that take PROXY headers; and what the benchmarks compare with, and the clients and servers that
-# others wrote.
+# Debian packages: a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
+# as a process, and other users of it; a DNS server; servers that take PROXY headers; and what the benchmarks compare
+# with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
-E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap
+E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
 HEADER_PACKAGES := haproxy nginx-light postfix

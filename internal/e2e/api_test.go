@@ -95,30 +95,79 @@ type container struct {
 	id string
 }
 
+// settings are those of a container, under the API's names. The daemon chooses what is left out.
+type settings struct {
+	Image            string
+	Hostname         string   `json:",omitempty"`
+	User             string   `json:",omitempty"`
+	Entrypoint       []string `json:",omitempty"` // the server if left out
+	Cmd              []string
+	ExposedPorts     map[string]struct{}
+	HostConfig       hostConfig
+	NetworkingConfig networkingConfig
+}
+
+type hostConfig struct {
+	PortBindings map[string][]binding
+	Binds        []string          `json:",omitempty"`
+	Tmpfs        map[string]string `json:",omitempty"`
+	NetworkMode  string            `json:",omitempty"`
+}
+
+type binding struct{ HostIP, HostPort string }
+
+type networkingConfig struct {
+	EndpointsConfig map[string]endpoint `json:",omitempty"`
+}
+
+type endpoint struct{ IPAMConfig ipamConfig }
+
+type ipamConfig struct{ IPv4Address string }
+
 // create makes a container that publishes ports. The server in it gets args.
 func (a api) create(t testing.TB, args []string, ports ...port) container {
 	t.Helper()
-	type binding struct{ HostIP, HostPort string }
-	exposed, bindings := map[string]struct{}{}, map[string][]binding{}
+	return a.createAs(t, settings{Cmd: args}, ports...)
+}
+
+// createAs makes a container of the server's image that publishes ports.
+func (a api) createAs(t testing.TB, s settings, ports ...port) container {
+	t.Helper()
+	s.Image, s.ExposedPorts, s.HostConfig.PortBindings = image, map[string]struct{}{}, map[string][]binding{}
 	for _, p := range ports {
 		inside := strconv.Itoa(p.container) + "/" + p.proto
-		exposed[inside] = struct{}{}
-		bindings[inside] = append(bindings[inside], binding{p.address, strconv.Itoa(p.host)})
+		s.ExposedPorts[inside] = struct{}{}
+		s.HostConfig.PortBindings[inside] = append(s.HostConfig.PortBindings[inside], binding{p.address, strconv.Itoa(p.host)})
 	}
 	var created struct{ ID string }
-	a.call(t, "POST", "/containers/create", map[string]any{
-		"Image":        image,
-		"Cmd":          args,
-		"ExposedPorts": exposed,
-		"HostConfig":   map[string]any{"PortBindings": bindings},
-	}, &created)
+	a.call(t, "POST", "/containers/create", s, &created)
 	return container{a, created.ID}
+}
+
+// createNetwork makes a bridge with a subnet, on which containers may choose their addresses. When the test ends none may be
+// on it, and it is removed: dockerd would leave the bridge behind.
+func (a api) createNetwork(t testing.TB, name, subnet string) {
+	t.Helper()
+	a.call(t, "POST", "/networks/create", map[string]any{
+		"Name": name,
+		"IPAM": map[string]any{"Config": []map[string]string{{"Subnet": subnet}}},
+	}, nil)
+	t.Cleanup(func() {
+		if err := a.do(context.WithoutCancel(t.Context()), "DELETE", "/networks/"+name, nil, nil); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // run creates a container, starts it and waits until its server answers.
 func (a api) run(t testing.TB, ports ...port) container {
 	t.Helper()
-	c := a.create(t, nil, ports...)
+	return a.runAs(t, settings{}, ports...)
+}
+
+func (a api) runAs(t testing.TB, s settings, ports ...port) container {
+	t.Helper()
+	c := a.createAs(t, s, ports...)
 	c.start(t)
 	c.awaitServer(t)
 	return c
@@ -134,10 +183,25 @@ func (c container) stop(t testing.TB) {
 	c.call(t, "POST", "/containers/"+c.id+"/stop", nil, nil)
 }
 
-// disconnect takes the container, which goes on running, off the default bridge.
-func (c container) disconnect(t testing.TB) {
+// cut stops the container without giving it time to end by itself.
+func (c container) cut(t testing.TB) {
 	t.Helper()
-	c.call(t, "POST", "/networks/bridge/disconnect", map[string]any{"Container": c.id}, nil)
+	c.call(t, "POST", "/containers/"+c.id+"/stop?t=0", nil, nil)
+}
+
+// disconnect takes the container, which goes on running, off a network.
+func (c container) disconnect(t testing.TB, network string) {
+	t.Helper()
+	c.call(t, "POST", "/networks/"+network+"/disconnect", map[string]any{"Container": c.id}, nil)
+}
+
+// connect gives the container an address on a network.
+func (c container) connect(t testing.TB, network, address string) {
+	t.Helper()
+	c.call(t, "POST", "/networks/"+network+"/connect", map[string]any{
+		"Container":      c.id,
+		"EndpointConfig": endpoint{ipamConfig{address}},
+	}, nil)
 }
 
 // ip returns the container's address on the bridge.
@@ -148,12 +212,18 @@ func (c container) ip(t testing.TB) string {
 	return inspected.NetworkSettings.IPAddress
 }
 
-// awaitServer waits until the server accepts on the port that it binds last. It connects over the bridge: the
-// proxies would accept before the server does.
+// awaitServer waits until the server accepts on the port that it binds last.
 func (c container) awaitServer(t testing.TB) {
 	t.Helper()
-	address := net.JoinHostPort(c.ip(t), strconv.Itoa(latePort))
-	eventually(t, "the server in the container accepts on "+address, func() bool {
+	c.awaitPort(t, latePort)
+}
+
+// awaitPort waits until somebody in the container accepts on a port. It connects over the bridge: the proxies would accept
+// before that.
+func (c container) awaitPort(t testing.TB, number int) {
+	t.Helper()
+	address := net.JoinHostPort(c.ip(t), strconv.Itoa(number))
+	eventually(t, "the container accepts on "+address, func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			return false

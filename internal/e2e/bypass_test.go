@@ -3,34 +3,35 @@
 package e2e
 
 import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/netlab"
+	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
 // TestLocalBypass: clients of the host reach the container over IPv4, and over IPv6, which it does not have, without the
 // proxy. A container that is stopped is nobody's, and one that is started again is reached again.
 func TestLocalBypass(t *testing.T) {
-	if filepath.Base(program) != "portsplice-shim" {
-		t.Skip("there is no worker, which the bypass takes")
-	}
-	t.Setenv("PORTSPLICE_LOCAL_BYPASS", "require")
-	d := startDaemon(t)
+	d := startBypassing(t)
 	c := d.run(t, tcp(httpPort))
 	for range 3 {
 		for _, host := range []string{"127.0.0.1", "::1", gateway} {
-			before := bypassed(t)
-			resp, err := visitor.Get(pageURL(host, httpPort))
-			if err != nil {
-				t.Fatal(err)
-			}
-			readPage(t, resp)
-			if n := bypassed(t) - before; n != 1 {
-				t.Errorf("%s: %d connections were bypassed, want 1", host, n)
-			}
+			expectBypassed(t, 1, func() { get(t, pageURL(host, httpPort)) }, httpPort)
 		}
 		c.stop(t)
 		for _, host := range []string{"127.0.0.1", "::1"} {
@@ -44,18 +45,249 @@ func TestLocalBypass(t *testing.T) {
 	}
 }
 
-// bypassed is how many connections were, to all ports that there are.
-func bypassed(t *testing.T) (n uint64) {
-	t.Helper()
-	workers, err := worker.Ask[worker.Totals]("stats")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range workers {
-		if w.Counters["accepted"] != 0 {
-			t.Errorf("the proxy has accepted %d connections", w.Counters["accepted"])
+// TestOthersAreNotBypassed: clients in a container and in another network namespace come to the port through the proxy,
+// and to what is at the same port of their own loopback.
+func TestOthersAreNotBypassed(t *testing.T) {
+	d := startBypassing(t)
+	d.runAs(t, settings{Hostname: "publisher"}, tcp(httpPort))
+	expectRelayed := func(t *testing.T, use func()) {
+		t.Helper()
+		before := countersOf(t, httpPort)
+		use()
+		after := countersOf(t, httpPort)
+		if accepted, bypassed := after.accepted-before.accepted, after.bypassed-before.bypassed; accepted != 1 || bypassed != 0 {
+			t.Errorf("the proxy has accepted %d connections and %d were bypassed, want 1 and 0", accepted, bypassed)
 		}
-		n += w.Counters["bypassed"]
 	}
-	return n
+	t.Run("container", func(t *testing.T) {
+		other := d.runAs(t, settings{Hostname: "other"})
+		expect := func(host, want string) {
+			t.Helper()
+			query := url.Values{"url": {pageURL(host, httpPort) + "hostname"}}
+			if got := get(t, pageURL(other.ip(t), httpPort)+"fetch?"+query.Encode()); got != want {
+				t.Errorf("at %s: got %q, want %q", host, got, want)
+			}
+		}
+		expectRelayed(t, func() { expect(gateway, "publisher") })
+		expectBypassed(t, 0, func() { expect("127.0.0.1", "other") }, httpPort)
+	})
+	t.Run("namespace", func(t *testing.T) {
+		const near, far = "198.18.9.1", "198.18.9.2"
+		here, err := netlab.Here()
+		rig.Must(t, err)
+		t.Cleanup(here.Close)
+		other := rig.Namespace(t)
+		rig.Must(t, netlab.Cable("cable", here, netip.MustParsePrefix(near+"/30"), other, netip.MustParsePrefix(far+"/30")))
+		var l *net.TCPListener
+		rig.Must(t, other.Do(func() (err error) {
+			l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: httpPort})
+			return err
+		}))
+		rig.Serve(t, l, func(conn *net.TCPConn) { // the client notices errors
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.0 200 OK\r\n\r\nother")
+		})
+		expect := func(host, want string) {
+			t.Helper()
+			var got string
+			rig.Must(t, other.Do(func() (err error) {
+				got, err = hostnameAt(t.Context(), host, httpPort)
+				return err
+			}))
+			if got != want {
+				t.Errorf("at %s: got %q, want %q", host, got, want)
+			}
+		}
+		expectRelayed(t, func() { expect(near, "publisher") })
+		expectBypassed(t, 0, func() { expect("127.0.0.1", "other") }, httpPort)
+	})
+}
+
+// startBypassing starts a daemon whose TCP ports local clients are to reach without the proxy, or not at all.
+func startBypassing(t *testing.T) *daemon {
+	t.Helper()
+	if filepath.Base(program) != "portsplice-shim" {
+		t.Skip("there is no worker, which the bypass takes")
+	}
+	t.Setenv("PORTSPLICE_LOCAL_BYPASS", "require")
+	return startDaemon(t)
+}
+
+// some is a number of connections that is the client's business, but not none.
+const some = -1
+
+// expectBypassed fails the test unless local clients reach the ports that they use without the proxy, by as many
+// connections.
+func expectBypassed(t testing.TB, connections int, use func(), ports ...int) {
+	t.Helper()
+	before := countersOf(t, ports...)
+	use()
+	after := countersOf(t, ports...)
+	if n := after.accepted - before.accepted; n != 0 {
+		t.Errorf("the proxy has accepted %d connections, want none", n)
+	}
+	switch n := after.bypassed - before.bypassed; {
+	case connections == some && n == 0:
+		t.Error("no connection was bypassed")
+	case connections != some && n != connections:
+		t.Errorf("%d connections were bypassed, want %d", n, connections)
+	}
+}
+
+// counters are what is counted of published ports.
+type counters struct {
+	accepted, bypassed int // connections by the proxy, and without it
+	worker             int // whose counters they are: its process, or 0 if there is none
+}
+
+// countersOf asks portsplicectl about TCP ports, each with the addresses that it is published on.
+func countersOf(t testing.TB, ports ...int) (sum counters) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(program), "portsplicectl"), "ps", "--json").Output()
+	if err != nil {
+		t.Fatalf("portsplicectl ps: %v", err)
+	}
+	var lists []worker.List
+	if err := json.Unmarshal(out, &lists); err != nil {
+		t.Fatalf("portsplicectl ps: %v:\n%s", err, out)
+	}
+	for _, list := range lists {
+		for _, p := range list.Ports {
+			for _, number := range ports {
+				if p.Protocol == "tcp" && strings.HasSuffix(p.Frontend, fmt.Sprintf(":%d", number)) {
+					sum.accepted += int(p.Counters["accepted"])
+					sum.bypassed += int(p.Counters["bypassed"])
+					sum.worker = list.Worker
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// TestReplacedContainers has one container take another's place at a port, and at an address of their network.
+func TestReplacedContainers(t *testing.T) {
+	d := startBypassing(t)
+	speakers := newSpeakers(t, d)
+	for _, s := range speakers {
+		s.start(t)
+		s.disconnect(t, speakersNetwork)
+	}
+	// A container that joins a network is published on IPv4 only (dockerd 20.10).
+	play{
+		rounds: 100,
+		hosts:  []string{"127.0.0.1"},
+		enter:  func(s speaker) { s.connect(t, speakersNetwork, s.address) },
+		leave:  func(s speaker) { s.disconnect(t, speakersNetwork) },
+		silent: true,
+	}.run(t, speakers)
+}
+
+// TestRestartedContainers does so with containers that end and start, which takes dockerd ten times as long.
+func TestRestartedContainers(t *testing.T) {
+	d := startBypassing(t)
+	play{
+		rounds: 12,
+		hosts:  []string{"127.0.0.1", "::1"},
+		enter:  func(s speaker) { s.start(t) },
+		leave:  func(s speaker) { s.cut(t) },
+	}.run(t, newSpeakers(t, d))
+}
+
+// speaker is a container that tells its name, with an address of its own and a port that it is published on.
+type speaker struct {
+	container
+	name, address string
+	port          int
+}
+
+const speakersNetwork = "speakers"
+
+// newSpeakers creates three: two may have the port, and two may have the address of the first.
+func newSpeakers(t *testing.T, d *daemon) (speakers []speaker) {
+	d.createNetwork(t, speakersNetwork, "198.19.200.0/24")
+	for _, s := range []speaker{
+		{name: "a", address: "198.19.200.10", port: 8080},
+		{name: "b", address: "198.19.200.10", port: 8081},
+		{name: "c", address: "198.19.200.11", port: 8080},
+	} {
+		s.container = d.createAs(t, settings{
+			Hostname:         s.name,
+			HostConfig:       hostConfig{NetworkMode: speakersNetwork},
+			NetworkingConfig: networkingConfig{map[string]endpoint{speakersNetwork: {ipamConfig{s.address}}}},
+		}, port{"tcp", s.port, httpPort, ""})
+		speakers = append(speakers, s)
+	}
+	return speakers
+}
+
+// play is how speakers take turns.
+type play struct {
+	rounds       int
+	hosts        []string // where the audience connects
+	enter, leave func(speaker)
+	silent       bool // a speaker that leaves does not end its connections
+}
+
+// run has one speaker at a time on stage, before local clients that ask all the time. What they reach at a port is the
+// container that has the port, and nobody when there is none: a port that was still sent to the address that it had a
+// moment ago would lead to the wrong one.
+func (p play) run(t *testing.T, speakers []speaker) {
+	a, b, c := speakers[0], speakers[1], speakers[2]
+	audiences := map[int]*audience{
+		a.port: gather(t, a.port, p.hosts, a.name, c.name),
+		b.port: gather(t, b.port, p.hosts, b.name),
+	}
+	turns := []speaker{a, a, b, c}
+	for round := range p.rounds {
+		now := turns[round%len(turns)]
+		p.enter(now)
+		for number, audience := range audiences {
+			if number == now.port {
+				audience.expect(now.name)
+			} else {
+				audience.expect("")
+			}
+		}
+		audiences[now.port].listen(20)
+		if n := countersOf(t, now.port); n.bypassed == 0 {
+			t.Errorf("round %d: no connection to port %d was bypassed", round, now.port)
+		}
+		for _, audience := range audiences {
+			audience.speaker.Store(nil)
+		}
+		p.leave(now)
+		if p.silent {
+			audiences[now.port].cutOff()
+		}
+		if t.Failed() {
+			return // what is wrong once is wrong each time
+		}
+	}
+}
+
+// TestKilledWorker: while there is no worker clients wait, and through the next one they reach the container without it
+// again. Connections that were bypassed notice nothing.
+func TestKilledWorker(t *testing.T) {
+	d := startBypassing(t)
+	d.runAs(t, settings{Hostname: "a"}, tcp(httpPort), tcp(echoPort))
+	audience := gather(t, httpPort, []string{"127.0.0.1", "::1"}, "a")
+	audience.expect("a")
+	conn := dial(t, "tcp", fmt.Sprintf("127.0.0.1:%d", echoPort))
+	for range 2 { // three within ten seconds have the ports served without a worker
+		audience.listen(100)
+		before := countersOf(t, httpPort)
+		if err := unix.Kill(before.worker, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		audience.listen(100)
+		eventually(t, "another worker bypasses the port", func() bool {
+			after := countersOf(t, httpPort)
+			return after.worker != 0 && after.worker != before.worker && after.bypassed > 0
+		})
+		echoStream(t, conn, 1000)
+	}
+	audience.dismiss()
+	expectBypassed(t, 1, func() { get(t, pageURL("127.0.0.1", httpPort)) }, httpPort)
+	expectBypassed(t, 1, func() { get(t, pageURL("::1", httpPort)) }, httpPort)
 }

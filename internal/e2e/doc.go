@@ -1,6 +1,6 @@
 // Package e2e holds the end-to-end tests: a real dockerd that starts the program under test for every published
-// port, a container behind it, and clients that use the port. They need root and Debian's packages docker.io, rootlesskit,
-// slirp4netns and uidmap, so they are built with a tag of their own:
+// port, a container behind it, and clients that use the port. They need root and the Debian packages that the Makefile
+// lists as E2E_PACKAGES, so they are built with a tag of their own:
 //
 //	go test -tags e2e -count=1 ./internal/e2e -args -proxy "$PWD/bin/portsplice"
 //

@@ -22,7 +22,11 @@ const (
 	latePort = 3007
 )
 
-// imageTar returns the root file system of the image: the server, statically linked, and nothing else.
+// withPrograms gives a container the programs of the host beside the server.
+var withPrograms = []string{"/usr:/usr:ro", "/etc/passwd:/etc/passwd:ro"}
+
+// imageTar returns the root file system of the image: the server, statically linked, and where programs of the host, which
+// are none of the image's, look for their libraries.
 var imageTar = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "image")
 	if err != nil {
@@ -47,6 +51,11 @@ var imageTar = sync.OnceValues(func() ([]byte, error) {
 	}
 	if _, err := w.Write(server); err != nil {
 		return nil, err
+	}
+	for _, name := range []string{"bin", "lib", "lib64"} { // as in any system whose /usr is merged
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: "usr/" + name, Mode: 0o777}); err != nil {
+			return nil, err
+		}
 	}
 	return buf.Bytes(), w.Close()
 })

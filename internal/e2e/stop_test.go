@@ -38,10 +38,10 @@ func TestStopEndsProxiesAndFreesPorts(t *testing.T) {
 func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		end  func(container, testing.TB)
+		end  func(container)
 	}{
-		{"docker stop", container.stop},                     // the backend ends first, then the proxy
-		{"docker network disconnect", container.disconnect}, // the backend lives on
+		{"docker stop", func(c container) { c.stop(t) }},                               // the backend ends first, then the proxy
+		{"docker network disconnect", func(c container) { c.disconnect(t, "bridge") }}, // the backend lives on
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := startDaemon(t)
@@ -55,7 +55,7 @@ func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 				streams = append(streams, conn)
 			}
 
-			promptly(t, test.name, func() { test.end(c, t) })
+			promptly(t, test.name, func() { test.end(c) })
 			expectNoProxy(t)
 			for _, conn := range streams {
 				n, err := conn.Read(make([]byte, 1))

@@ -40,6 +40,20 @@ func New() (*Namespace, error) {
 	return n, nil
 }
 
+// Here is the namespace of the calling thread.
+func Here() (*Namespace, error) {
+	handle, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("own network namespace: %w", err)
+	}
+	n := &Namespace{handle: handle}
+	if n.links, err = netlink.NewHandleAt(handle); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("own network namespace: %w", err)
+	}
+	return n, nil
+}
+
 // Close lets go of the namespace.
 func (n *Namespace) Close() {
 	if n.links != nil {

@@ -9,12 +9,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 )
 
 func handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", page)
+	mux.HandleFunc("GET /hostname", hostname)
 	mux.HandleFunc("GET /download", download)
 	mux.HandleFunc("POST /upload", upload)
 	mux.HandleFunc("GET /fetch", fetch)
@@ -25,6 +27,16 @@ func handler() http.Handler {
 func page(w http.ResponseWriter, r *http.Request) {
 	local := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	_, _ = fmt.Fprintf(w, "container port %d\n", local.Port)
+}
+
+// hostname names the container.
+func hostname(w http.ResponseWriter, _ *http.Request) {
+	name, err := os.Hostname()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = fmt.Fprint(w, name)
 }
 
 // download answers with as many random bytes as asked and their SHA-256 in a trailer.
