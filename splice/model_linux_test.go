@@ -158,6 +158,9 @@ func (s *script) shutdown(fd int) unix.Errno {
 // play runs one schedule to its end.
 func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 	content := make([]byte, decide(3)*200_000+decide(1000))
+	if decide(8) == 0 {
+		content = nil
+	}
 	for i := range content {
 		content[i] = byte(i * 7 >> 3)
 	}

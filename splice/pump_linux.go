@@ -130,18 +130,12 @@ func (p *pump) introduce(s *share, w way, header int) verdict {
 	if errno != 0 && errno != unix.EAGAIN {
 		return p.fail(l, sourceFailed, errno)
 	}
-	if v := p.send(s, w.dst, l.buffer[:header+n]); v != more {
-		return v // an end is told again
-	}
-	switch {
-	case errno == unix.EAGAIN:
-		return awaitSource
-	case n == 0:
-		return p.end(l, w)
-	}
 	p.observe(n)
+	if v := p.send(s, w.dst, l.buffer[:header+n]); v != more {
+		return v
+	}
 	if header+n < len(l.buffer) {
-		return drained
+		return drained // or it had nothing, or an end, which the next read is told, too
 	}
 	return more
 }

@@ -97,6 +97,7 @@ func Run(t *testing.T, e Engine) {
 		{"HeaderAccepted", headerAccepted},
 		{"HeaderPassedOn", headerPassedOn},
 		{"HeaderRefused", headerRefused},
+		{"HeaderKeepsNobodyWaiting", headerKeepsNobodyWaiting},
 		{"HeaderTooLate", waiting(headerTooLate)},
 		{"HeaderOfNobodyTrusted", headerOfNobodyTrusted},
 	}...) {
