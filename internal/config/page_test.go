@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,23 @@ func TestPage(t *testing.T) {
 	}
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExamplesOfHeaders: the files in docs/client-addresses.md are right, and are of PROXY headers.
+func TestExamplesOfHeaders(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "client-addresses.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile(`\{ "ports": .*proxy-protocol.* \} \}`).FindAllString(string(b), -1)
+	if len(examples) != 3 {
+		t.Errorf("the examples are %q, want 3", examples)
+	}
+	for _, example := range examples {
+		if errs := Check(write(t, example)); errs != nil {
+			t.Errorf("%s: %v", example, errs)
+		}
 	}
 }
 

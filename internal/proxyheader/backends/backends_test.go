@@ -149,7 +149,9 @@ master_process off;
 pid %s/pid;
 events {}
 http {
-	log_format told "from $proxy_protocol_addr port $proxy_protocol_port "
+	set_real_ip_from %s;
+	real_ip_header proxy_protocol;
+	log_format told "from $remote_addr port $proxy_protocol_port "
 		"at $proxy_protocol_server_addr port $proxy_protocol_server_port";
 	access_log /dev/stdout told;
 	server {
@@ -157,7 +159,7 @@ http {
 		return 200 "hello";
 	}
 }
-`, dir, nginxAt)))
+`, dir, gateway, nginxAt)))
 }
 
 func startHAProxy(t *testing.T, in *netlab.Namespace, at netip.AddrPort) *server {
