@@ -161,6 +161,7 @@ func TestFileErrors(t *testing.T) {
 		{"more behind it", "{}\n{}", []string{":2: invalid character '{' after top-level value"}, 1},
 		{"a list", "\n[]", []string{`:2: must be an object: { "key": value, ... }`}, 1},
 		{"unknown key", "{\n\"dial-timeot\": \"1s\" }", []string{`:2: "dial-timeot": no such option; "dial-timeout" is one`}, 1},
+		{"key on a line of its own", "{\n\"engin\"\n:\n1 }", []string{`:2: "engin": no such option; "engine" is one`}, 1},
 		{"unlike any key", "{ \"colour\": 1 }", []string{`:1: "colour": no such option ("portsplice -h" names them)`}, 1},
 		{"sections misspelt", "{ \"port\": {} }", []string{`:1: "port": no such option; "ports" is one`}, 1},
 		{"bad value", "{\n\n\"dial-timeout\": \"10\" }", []string{`:3: "dial-timeout": "10": the unit is missing: 10s, or ms, m, h`}, 1},
@@ -233,7 +234,7 @@ func TestFileErrors(t *testing.T) {
 
 // TestOverlapOfOtherPorts: ports that are in one of two sections that disagree are served.
 func TestOverlapOfOtherPorts(t *testing.T) {
-	path := write(t, `{ "ports": { "1-10/tcp": { "engine": "auto" }, "10-20/tcp": { "engine": "splice" },
+	path := write(t, `{ "ports": { "1-10/tcp": { "engine": "auto" }, "10-20/tcp": { "engine": "splice", "dial-timeout": "2s" },
 		"127.0.0.1:30/tcp": { "engine": "auto" }, "127.0.0.2:30/tcp": { "engine": "splice" }, "10/sctp": { "dial-timeout": "1s" } } }`)
 	if errs := Check(path); len(errs) != 1 {
 		t.Errorf("Check gives %v, want one error", errs)
