@@ -1,4 +1,5 @@
-// Command portsplicectl is for the people of a host: it shows what portsplice does there. dockerd never starts it.
+// Command portsplicectl is for the people of a host: it has dockerd start portsplice, and shows what that does there.
+// dockerd never starts it.
 package main
 
 import (
@@ -11,15 +12,20 @@ import (
 var version = "unknown"
 
 func main() {
+	if command().Execute() != nil {
+		os.Exit(1)
+	}
+}
+
+// command is the whole of the command line.
+func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "portsplicectl",
-		Short:         "Shows what portsplice does on this host",
+		Short:         "Has dockerd start portsplice, and shows what that does on this host",
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: false,
 	}
-	root.AddCommand(ps(), check(), showOptions(), reload())
-	if root.Execute() != nil {
-		os.Exit(1)
-	}
+	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand())
+	return root
 }

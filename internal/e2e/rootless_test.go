@@ -24,7 +24,7 @@ const rootlessUser, rootlessSubordinates = 3005, 200_000
 
 // TestRootlessBefore28: a dockerd before 28 has rootlesskit-docker-proxy expose a port to the host, and that starts the
 // docker-proxy that it finds in the PATH. A link of that name leads to the program. With userland-proxy-path the program
-// would take the place of rootlesskit-docker-proxy, and the host is refused. (README, "Rootless".)
+// would take the place of rootlesskit-docker-proxy, and the host is refused. (docs/migrating.md, "Rootless".)
 func TestRootlessBefore28(t *testing.T) {
 	t.Run("a link named docker-proxy", func(t *testing.T) {
 		d, proxy := startRootless(t)
@@ -61,7 +61,7 @@ func TestRootlessBefore28(t *testing.T) {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			conn, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(httpPort)))
 			if !errors.Is(err, unix.ECONNREFUSED) {
-				t.Errorf("the host's connection to %s: %v; README says that it is refused", host, err)
+				t.Errorf("the host's connection to %s: %v; docs/migrating.md says that it is refused", host, err)
 			}
 			if err == nil {
 				_ = conn.Close()
