@@ -1,7 +1,12 @@
 # What a user or contributor does, by name. Everything that the tests need is installed from here.
 
 GO       ?= go
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+# Of the commit, so that builds of it are the same whenever they are made.
+export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
 TOOLS    := $(CURDIR)/bin/tools
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -24,21 +29,26 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke compare profile \
-	bench-sctp bench-publish clean shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages
+.PHONY: build install uninstall docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke compare \
+	profile bench-sctp bench-publish clean shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
+GO_BUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X 'main.version=$(VERSION) (commit $(COMMIT))'"
 
 # What dockerd starts is paid for once per port: the shim. The program is static, without cgo and without symbols.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	$(GO_BUILD) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
 	@cmd/portsplice-shim/build bin/portsplice-shim || echo "left out: bin/portsplice-shim"
+	@internal/packaging/manual bin/share
 
-# Installs what make build has built. The shim finds the program beside itself.
+# Installs what make build has built, and takes it away again (after "portsplicectl uninstall").
 PREFIX ?= /usr/local
 install:
-	install -D -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(PROGRAMS)) $$(ls bin/portsplice-shim)
+	internal/packaging/stage bin bin/share "$(DESTDIR)" $(PREFIX)
+uninstall:
+	@tree=$$(mktemp -d) && internal/packaging/stage bin bin/share $$tree $(PREFIX) && \
+		(cd $$tree && find . ! -type d -printf '%P\0') | (cd $(DESTDIR)/ && xargs -0 rm -fv); rm -r $$tree
 
 # The table in docs/options.md, of the flags that there are. A test fails when it is stale.
 docs:
@@ -93,8 +103,8 @@ shim-packages e2e-packages sctp-packages udp-packages header-packages bench-pack
 
 check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e,sctp_kernel,header_backends ./...
-	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends ./...
+	$(GO) vet -tags e2e,sctp_kernel,header_backends,manual ./...
+	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends,manual ./...
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) mod tidy -diff
 	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...

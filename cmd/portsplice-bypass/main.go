@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/portsplice/portsplice/internal/bpf"
@@ -27,7 +28,7 @@ const workerFD = 3
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "-version" {
-		fmt.Println("portsplice-bypass version " + version)
+		fmt.Println("portsplice-bypass version " + version + ", " + runtime.Version())
 		return
 	}
 	if err := serve(); err != nil {

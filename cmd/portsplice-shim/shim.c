@@ -339,7 +339,7 @@ static int served(int again)
 {
 	unsigned long deadline = now_ms() + PATIENCE_MS;
 	for (started = 0; !stopping;) {
-		const char *why;
+		const char *why = NULL;
 		int s = reach(deadline, &why);
 		if (stopping && s < 0)
 			break;

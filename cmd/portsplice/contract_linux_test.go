@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,9 +185,9 @@ func TestFromAShell(t *testing.T) {
 
 func TestVersionAndUsage(t *testing.T) {
 	for _, test := range []struct{ flag, want string }{
-		{"-v", "portsplice version 1.2.3\n"},
-		{"-version", "portsplice version 1.2.3\n"},
-		{"--version", "portsplice version 1.2.3\n"},
+		{"-v", "portsplice version 1.2.3, " + runtime.Version() + "\n"},
+		{"-version", "portsplice version 1.2.3, " + runtime.Version() + "\n"},
+		{"--version", "portsplice version 1.2.3, " + runtime.Version() + "\n"},
 		{"-h", "usage: portsplice -proto tcp|udp|sctp"},
 	} {
 		t.Run(test.flag, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -51,7 +52,7 @@ func main() {
 	case err != nil:
 		fail(dockerd, err)
 	case c.Version:
-		fmt.Println("portsplice version " + version)
+		fmt.Println("portsplice version " + version + ", " + runtime.Version())
 		return
 	}
 	log.Port = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 )
@@ -17,15 +18,21 @@ func main() {
 	}
 }
 
+// extra are commands of some builds.
+var extra []*cobra.Command
+
 // command is the whole of the command line.
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "portsplicectl",
 		Short:         "Has dockerd start portsplice, and shows what that does on this host",
-		Version:       version,
+		Version:       version + ", " + runtime.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: false,
+		// Packages bring the completions; the command is for others.
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand())
+	root.AddCommand(extra...)
 	return root
 }
