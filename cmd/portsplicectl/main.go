@@ -32,7 +32,7 @@ func command() *cobra.Command {
 		// Packages bring the completions; the command is for others.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand())
+	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand(), doctorCommand())
 	root.AddCommand(extra...)
 	return root
 }

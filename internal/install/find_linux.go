@@ -7,11 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/portsplice/portsplice/internal/processes"
 )
 
 // patience bounds how long dockerd may take to tell its version.
@@ -102,38 +101,12 @@ func (h *Host) FindVersion(ctx context.Context) error {
 
 // Daemons finds the dockerds of this user in this PID namespace, so none of those that run in containers.
 func Daemons() (found []Daemon, err error) {
-	processes, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
+	all, err := processes.All()
+	for _, p := range all {
+		if filepath.Base(p.Args[0]) == "dockerd" && p.User() == os.Geteuid() && p.Shares("pid") {
+			exe, _ := p.Exe()
+			found = append(found, Daemon{p.PID, exe, p.Args[1:], os.Geteuid() != 0})
+		}
 	}
-	here, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return nil, err
-	}
-	for _, entry := range processes {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		in := filepath.Join("/proc", entry.Name())
-		line, err := os.ReadFile(filepath.Join(in, "cmdline"))
-		if err != nil { // it has ended
-			continue
-		}
-		args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-		if filepath.Base(args[0]) != "dockerd" {
-			continue
-		}
-		var owner unix.Stat_t
-		namespace, err := os.Readlink(filepath.Join(in, "ns/pid"))
-		if err != nil || namespace != here || unix.Stat(in, &owner) != nil || int(owner.Uid) != os.Geteuid() {
-			continue
-		}
-		exe, err := os.Readlink(filepath.Join(in, "exe"))
-		if err != nil {
-			continue
-		}
-		found = append(found, Daemon{pid, strings.TrimSuffix(exe, " (deleted)"), args[1:]})
-	}
-	return found, nil
+	return found, err
 }

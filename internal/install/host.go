@@ -8,6 +8,9 @@ const (
 	Program = "portsplice" // which the shim needs beside itself
 )
 
+// linkPath is where dockerd looks first.
+const linkPath = "/usr/local/libexec/docker/docker-proxy"
+
 // Host is a machine, or the tree of one, whose dockerd is to start portsplice.
 type Host struct {
 	Root     string // the tree; empty for the machine's own
@@ -46,6 +49,8 @@ type Daemon struct {
 	PID  int
 	Exe  string   // its program
 	Args []string // which it was started with, without its name
+
+	Rootless bool // it is one user's, in a user namespace
 }
 
 // Flag gives the value of an option on the command line, the last of several, and whether it is there. One of truth

@@ -11,9 +11,6 @@ import (
 	"syscall"
 )
 
-// linkPath is where dockerd looks first.
-const linkPath = "/usr/local/libexec/docker/docker-proxy"
-
 // Files that are ours, beside what we change.
 const (
 	backupSuffix = ".before-portsplice"
