@@ -11,12 +11,14 @@ TOOLS    := $(CURDIR)/bin/tools
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+NFPM          := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
 # as a process, and other users of it; a DNS server; servers that take PROXY headers; and what the benchmarks compare
 # with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
+CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
@@ -29,8 +31,9 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install uninstall docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke compare \
-	profile bench-sctp bench-publish clean shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages
+.PHONY: build install uninstall packages docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke \
+	compare profile bench-sctp bench-publish clean shim-packages cross-packages e2e-packages sctp-packages udp-packages header-packages \
+	bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -49,6 +52,30 @@ install:
 uninstall:
 	@tree=$$(mktemp -d) && internal/packaging/stage bin bin/share $$tree $(PREFIX) && \
 		(cd $$tree && find . ! -type d -printf '%P\0') | (cd $(DESTDIR)/ && xargs -0 rm -fv); rm -r $$tree
+
+# Packages of Debian's and Red Hat's kind, in bin/packages. A version of Debian's begins with a digit, and a release that is to come is
+# before it.
+PACKAGES_FOR    ?= amd64 arm64
+PACKAGE_VERSION := $(shell echo $(VERSION) | sed 's/^v//; s/-rc/~rc/; s/-\([0-9]*\)-g/+\1.g/; s/-dirty/.dirty/; /^[0-9]*\./!s/^/0.0.0+g/')
+packages: cross-packages $(TOOLS)/nfpm
+	internal/packaging/manual bin/share
+	rm -rf bin/packages && mkdir -p bin/packages
+	@set -e; for arch in $(PACKAGES_FOR); do \
+		$(MAKE) bin/linux/$$arch; \
+		rm -rf bin/stage; internal/packaging/stage bin/linux/$$arch bin/share bin/stage /usr; \
+		for kind in deb rpm; do \
+			ARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) $(TOOLS)/nfpm package -f internal/packaging/nfpm.yaml -p $$kind -t bin/packages; \
+		done; \
+	done
+
+# The programs for Linux on another architecture. The shim is left out where it has no compiler.
+bin/linux/%: .FORCE
+	rm -rf $@ && mkdir -p $@
+	GOOS=linux GOARCH=$* GOARM=7 $(GO_BUILD) -o $@/ $(addprefix ./cmd/,$(PROGRAMS))
+	@[ -d bin/musl/$* ] || cmd/portsplice-shim/musl $* bin/musl/$* || echo "no musl for $*"
+	@cmd/portsplice-shim/build $@/portsplice-shim $* bin/musl/$* || echo "left out: $@/portsplice-shim"
+.FORCE:
+.PRECIOUS: bin/linux/%
 
 # The table in docs/options.md, of the flags that there are. A test fails when it is stale.
 docs:
@@ -71,8 +98,8 @@ endif
 unit: $(if $(ROOT),shim-packages)
 	$(GO) test -race -count=1 -timeout 20m ./...
 
-# A real dockerd, in a network namespace of its own, with our program as its proxy.
-e2e: shim-packages build e2e-packages
+# A real dockerd, in a network namespace of its own, with our program as its proxy; and the package, installed over one.
+e2e: shim-packages build packages e2e-packages
 	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice-shim
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'WalkThrough|KilledDaemon' ./internal/e2e \
 		-args -proxy $(CURDIR)/bin/portsplice
@@ -91,12 +118,13 @@ test-sctp: shim-packages build sctp-packages
 	internal/sctp/uml/run bin/sctp.test -test.v -program $(CURDIR)/bin/portsplice
 
 shim-packages: PACKAGES = $(SHIM_PACKAGES)
+cross-packages: PACKAGES = $(CROSS_PACKAGES)
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
 header-packages: PACKAGES = $(HEADER_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-shim-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
+shim-packages cross-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
@@ -167,6 +195,9 @@ $(TOOLS)/staticcheck: Makefile
 	@touch $@
 $(TOOLS)/golangci-lint: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(GOLANGCI_LINT)
+	@touch $@
+$(TOOLS)/nfpm: Makefile
+	GOBIN=$(TOOLS) $(GO) install $(NFPM)
 	@touch $@
 $(TOOLS)/benchstat: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(BENCHSTAT)

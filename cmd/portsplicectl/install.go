@@ -31,7 +31,7 @@ what it was is beside it.
 What is not understood is refused, and nothing changes: a proxy that somebody else
 has chosen, "userland-proxy": false, a file that is not JSON. Installing twice does
 nothing. dockerd is not restarted.`
-	c.Flags().StringVar(&h.Program, "program", "", "`path` of what dockerd is to start (default: portsplice-shim as it came with portsplicectl)")
+	c.Flags().Lookup("program").Usage = "`path` of what dockerd is to start (default: portsplice-shim as it came with portsplicectl)"
 	c.Flags().StringVar(&h.Version, "docker", "", "`version` of Docker (default: what \"dockerd --version\" says)")
 	return c
 }
@@ -74,6 +74,7 @@ func planned(h *install.Host, plan func(*cobra.Command) (install.Plan, error)) *
 			return nil
 		},
 	}
+	c.Flags().StringVar(&h.Program, "program", "", "`path`: only where dockerd is to start this, or another program beside it")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done, and do nothing")
 	c.Flags().StringVar(&h.Root, "root", "", "work on the tree in this `directory`, as a packager does, and ask nothing of this machine")
 	c.Flags().StringVar(&h.Config, "config", "", "`path` of daemon.json (default /etc/docker/daemon.json, or the user's own of a rootless dockerd)")

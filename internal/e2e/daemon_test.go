@@ -70,7 +70,6 @@ func (d *daemon) importServer(t testing.TB) {
 func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(*dockerdFlag,
-		"--userland-proxy-path", program,
 		"--iptables=false", "--ip6tables=false",
 		"--bip", gateway+"/24",
 		"--default-address-pool", "base=198.19.0.0/16,size=24",
@@ -81,6 +80,9 @@ func (d *daemon) start(t testing.TB) {
 		"--storage-driver", "vfs", // the one that needs nothing of the file system below
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
 		"--cgroup-parent", os.Getenv(cgroupVariable))
+	if program != "" {
+		cmd.Args = append(cmd.Args, "--userland-proxy-path", program)
+	}
 	cmd.Env = d.environment()
 	d.launch(t, cmd)
 }

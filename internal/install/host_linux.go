@@ -63,16 +63,17 @@ func (h *Host) Install() (p Plan, err error) {
 }
 
 // Uninstall plans what makes dockerd start the proxy that it would start without us: from whatever is left of an
-// Install, one that was cut short and one by the other way as well. It needs no version of dockerd.
+// Install, one that was cut short and one by the other way as well. It needs no version of dockerd. With
+// h.Program it takes back only what starts a program of that directory.
 func (h *Host) Uninstall() (p Plan, err error) {
 	for _, d := range h.Daemons {
-		if path, _ := d.Flag(pathOption); Ours(path) {
+		if path, _ := d.Flag(pathOption); h.installed(path) {
 			return p, fmt.Errorf("dockerd (process %d) is started with --%s=%s: take the option out where it is written",
 				d.PID, pathOption, path)
 		}
 	}
 	link, err := h.link()
-	if err == nil && link != "" {
+	if err == nil && h.installed(link) {
 		p.Steps = append(p.Steps, h.remove(linkPath))
 	} else if err != nil && !errors.Is(err, errNotOurs) {
 		return p, err
@@ -88,12 +89,17 @@ func (h *Host) Uninstall() (p Plan, err error) {
 	switch {
 	case len(p.Steps) == 0:
 		p.Next = "dockerd is not set to start portsplice: nothing to do"
-	case link != "":
+	case h.installed(link):
 		p.Next = "A dockerd that runs can publish no more ports until it restarts:\n    " + h.restart()
 	default:
 		p.Next = "dockerd goes on with portsplice until it restarts:\n    " + h.restart()
 	}
 	return p, nil
+}
+
+// installed says whether a program is ours, and, if it is said which, of the same directory.
+func (h *Host) installed(program string) bool {
+	return Ours(program) && (h.Program == "" || filepath.Dir(h.Program) == filepath.Dir(program))
 }
 
 // in gives a path in the tree that is changed.
@@ -267,7 +273,10 @@ func (h *Host) restoreConfig() (steps []Step, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if Ours(is.path) {
+	if is.path != "" && !h.installed(is.path) {
+		return nil, nil
+	}
+	if is.path != "" {
 		before, err := withoutPath(file)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", h.Config, err)

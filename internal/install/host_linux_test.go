@@ -275,11 +275,27 @@ func TestHalfDone(t *testing.T) {
 			for path, target := range test.links {
 				must(t, os.MkdirAll(filepath.Dir(h.in(path)), 0o755), os.Symlink(target, h.in(path)))
 			}
+			h.Program = "" // wherever it lies
 			carry(t, h.Uninstall)
 			if diff := cmp.Diff(want, tree(t, h.Root)); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestAnothers: what starts another copy than the one that is said stays.
+func TestAnothers(t *testing.T) {
+	for version, here := range map[string]bool{"20.10.24": false, "28.0.0": false, "20.10.25": true, "28.0.1": true} {
+		h := machine(t, version)
+		put(t, h.in(h.Config), "{}", 0o644)
+		carry(t, h.Install)
+		if h.Program = "/usr/local/libexec/docker/portsplice-shim"; here {
+			h.Program = filepath.Join(filepath.Dir(ours), Program)
+		}
+		if said := carry(t, h.Uninstall); len(said) > 0 != here {
+			t.Errorf("%s: %s is said, and %q was done", version, h.Program, said)
+		}
 	}
 }
 
