@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -141,15 +143,24 @@ type counters struct {
 }
 
 // countersOf asks portsplicectl about TCP ports, each with the addresses that it is published on.
-func countersOf(t testing.TB, ports ...int) (sum counters) {
+func countersOf(t testing.TB, ports ...int) counters {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(program), "portsplicectl"), "ps", "--json").Output()
+	sum, err := askCounters(t.Context(), ports...)
 	if err != nil {
-		t.Fatalf("portsplicectl ps: %v", err)
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// askCounters may fail while a worker ends.
+func askCounters(ctx context.Context, ports ...int) (sum counters, err error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(filepath.Dir(program), "portsplicectl"), "ps", "--json").Output()
+	if err != nil {
+		return sum, fmt.Errorf("portsplicectl ps: %w", err)
 	}
 	var lists []worker.List
 	if err := json.Unmarshal(out, &lists); err != nil {
-		t.Fatalf("portsplicectl ps: %v:\n%s", err, out)
+		return sum, fmt.Errorf("portsplicectl ps: %w:\n%s", err, out)
 	}
 	for _, list := range lists {
 		for _, p := range list.Ports {
@@ -162,7 +173,7 @@ func countersOf(t testing.TB, ports ...int) (sum counters) {
 			}
 		}
 	}
-	return sum
+	return sum, nil
 }
 
 // TestReplacedContainers has one container take another's place at a port, and at an address of their network.
@@ -273,7 +284,8 @@ func TestKilledWorker(t *testing.T) {
 	d.runAs(t, settings{Hostname: "a"}, tcp(httpPort), tcp(echoPort))
 	audience := gather(t, httpPort, []string{"127.0.0.1", "::1"}, "a")
 	audience.expect("a")
-	conn := dial(t, "tcp", fmt.Sprintf("127.0.0.1:%d", echoPort))
+	var conn net.Conn
+	expectBypassed(t, 1, func() { conn = dial(t, "tcp", fmt.Sprintf("127.0.0.1:%d", echoPort)) }, echoPort)
 	for range 2 { // three within ten seconds have the ports served without a worker
 		audience.listen(100)
 		before := countersOf(t, httpPort)
@@ -282,9 +294,12 @@ func TestKilledWorker(t *testing.T) {
 		}
 		audience.listen(100)
 		eventually(t, "another worker bypasses the port", func() bool {
-			after := countersOf(t, httpPort)
-			return after.worker != 0 && after.worker != before.worker && after.bypassed > 0
+			after, err := askCounters(t.Context(), httpPort)
+			return err == nil && after.worker != 0 && after.worker != before.worker && after.bypassed > 0
 		})
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
 		echoStream(t, conn, 1000)
 	}
 	audience.dismiss()
