@@ -142,7 +142,7 @@ func parseAll(args, environment []string, usage io.Writer) (c Config, settings [
 	if err != nil {
 		return Config{}, nil, err
 	}
-	if err := c.checkHeaders(); err != nil {
+	if err := c.checkTogether(settings); err != nil {
 		return Config{}, nil, err
 	}
 	return c, settings, nil

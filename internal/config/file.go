@@ -56,6 +56,7 @@ type file struct {
 type section struct {
 	Ports
 	name    string
+	line    int
 	entries []entry
 }
 
@@ -85,6 +86,33 @@ func Check(path string) (errs []error) {
 	slices.SortStableFunc(faults, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
 	for _, wrong := range faults {
 		errs = append(errs, &FileError{f.path, wrong.line, wrong.err})
+	}
+	if errs == nil {
+		errs = f.together()
+	}
+	return errs
+}
+
+// together finds options that do not go together, where nobody but the file tells any: in the top level, or else in each
+// section.
+func (f *file) together() (errs []error) {
+	try := func(line int, p listener.Protocol, frontend netip.AddrPort) {
+		c := Config{Protocol: p, Frontend: frontend}
+		settings, err := f.settle(c.defaults(), p, frontend, nil, nil)
+		if err = errors.Join(err, c.checkTogether(settings)); err != nil {
+			errs = append(errs, &FileError{f.path, line, err})
+		}
+	}
+	try(0, listener.TCP, netip.AddrPort{}) // it is in no section; what does not go together is all of TCP
+	if errs != nil {
+		return errs
+	}
+	for _, s := range f.sections {
+		addr := s.Addr
+		if !addr.IsValid() {
+			addr = netip.IPv4Unspecified()
+		}
+		try(s.line, s.Protocol, netip.AddrPortFrom(addr, s.First))
 	}
 	return errs
 }
@@ -180,7 +208,7 @@ func (f *file) parse(data []byte) {
 				f.wrong(m, nil, err)
 				return
 			}
-			s := &section{Ports: ports, name: m.key}
+			s := &section{Ports: ports, name: m.key, line: m.line}
 			f.sections = append(f.sections, s)
 			f.object(m, s, func(m member) { s.entries = f.entry(s.entries, m, s) })
 		})

@@ -340,3 +340,33 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// TestTogether: options that do not go together are refused with where each comes from, and found by Check where it is the
+// file alone.
+func TestTogether(t *testing.T) {
+	const reason = "-local-bypass require: clients that go around the proxy have no part in -proxy-protocol"
+	path := write(t, "{ \"local-bypass\": \"require\", \"ports\": {\n\"443/tcp\": {\n\"proxy-protocol\": \"v2\" },\n\"444/tcp\": {},\n\"443/udp\": {} } }")
+	inFile := fmt.Sprintf("%s (local-bypass by %s:1, proxy-protocol by %[2]s:3)", reason, path)
+	if errs := Check(path); len(errs) != 1 || errs[0].Error() != path+":2: "+inFile {
+		t.Errorf("Check gives %v, want line 2 and %s", errs, inFile)
+	}
+	for _, test := range []struct{ args, variable, want string }{
+		{"-host-port 443", "", inFile},
+		{"-host-port 444", "v2", fmt.Sprintf("%s (local-bypass by %s:1, proxy-protocol by PORTSPLICE_PROXY_PROTOCOL)", reason, path)},
+		{"-host-port 444 -proxy-protocol v2", "", fmt.Sprintf("%s (local-bypass by %s:1)", reason, path)},
+		{"-host-port 444", "", ""},
+	} {
+		_, _, err := parse(test.args+" -container-port 1", map[string]string{"PORTSPLICE_CONFIG": path, "PORTSPLICE_PROXY_PROTOCOL": test.variable})
+		if test.want == "" && err != nil || test.want != "" && (err == nil || err.Error() != test.want) {
+			t.Errorf("%s: %v, want %q", test.args, err, test.want)
+		}
+	}
+	top := write(t, `{ "local-bypass": "require", "proxy-protocol": "v2", "ports": { "443/tcp": {} } }`)
+	if errs := Check(top); len(errs) != 1 || !strings.HasPrefix(errs[0].Error(), top+": "+reason) {
+		t.Errorf("Check gives %v, want one error of the top level", errs)
+	}
+	_, err := ExplainPort(listener.TCP, netip.MustParseAddrPort("[::]:1"), []string{"PORTSPLICE_CONFIG=" + top})
+	if err == nil || !strings.HasPrefix(err.Error(), reason) {
+		t.Errorf("ExplainPort: %v", err)
+	}
+}

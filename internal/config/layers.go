@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/portsplice/portsplice/internal/listener"
 )
@@ -19,6 +20,9 @@ type Setting struct {
 	Source string `json:"source"` // where it comes from: the flag, the variable, FILE:LINE, or "default"
 }
 
+// defaultSource is a Setting's Source if nobody has told it.
+const defaultSource = "default"
+
 // Explain is Parse, and tells of every option that the port has a use for.
 func Explain(args, environment []string) (Config, []Setting, error) {
 	return parseAll(args, environment, io.Discard)
@@ -26,8 +30,30 @@ func Explain(args, environment []string) (Config, []Setting, error) {
 
 // ExplainPort tells of every option of a port whose proxy has none on its command line.
 func ExplainPort(p listener.Protocol, frontend netip.AddrPort, environment []string) ([]Setting, error) {
-	settings, _, err := settle(new(Config).defaults(), p, frontend, nil, environment)
-	return settings, err
+	c := Config{Protocol: p, Frontend: frontend}
+	settings, _, err := settle(c.defaults(), p, frontend, nil, environment)
+	if err != nil {
+		return nil, err
+	}
+	return settings, c.checkTogether(settings)
+}
+
+// checkTogether checks what does not go together, and says where it comes from.
+func (c *Config) checkTogether(settings []Setting) error {
+	err := c.checkHeaders()
+	if err == nil {
+		return nil
+	}
+	var from []string
+	for _, s := range settings {
+		if s.Source != defaultSource && s.Source != "-"+s.Option {
+			from = append(from, fmt.Sprintf("%s by %s", s.Option, s.Source))
+		}
+	}
+	if from == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, strings.Join(from, ", "))
 }
 
 // settle sets the options that the command line did not set, and tells of those that the protocol has a use for. The
@@ -43,13 +69,20 @@ func settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.AddrPort, on
 	if err != nil {
 		return nil, warnings, err
 	}
+	settings, err = f.settle(ours, p, frontend, onCommandLine, variables)
+	return settings, warnings, err
+}
+
+// settle is settle with variables that have been read.
+func (f *file) settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.AddrPort, onCommandLine map[string]bool,
+	variables map[string]string) (settings []Setting, err error) {
 	entries, err := f.of(p, frontend)
 	errs := []error{err}
 	ours.VisitAll(func(option *flag.Flag) {
 		if !slices.Contains(uses[p], option.Name) {
 			return
 		}
-		source := "default"
+		source := defaultSource
 		name := variable(option.Name)
 		value, told := variables[name], entries[option.Name]
 		switch {
@@ -61,14 +94,14 @@ func settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.AddrPort, on
 				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", name, value, err))
 			}
 		case told.line != 0:
-			source = fmt.Sprintf("%s:%d", path, told.line)
+			source = fmt.Sprintf("%s:%d", f.path, told.line)
 			if told.value != option.DefValue { // which it has
 				errs = append(errs, option.Value.Set(told.value)) // which it took before
 			}
 		}
 		settings = append(settings, Setting{option.Name, option.Value.String(), source})
 	})
-	return settings, warnings, errors.Join(errs...)
+	return settings, errors.Join(errs...)
 }
 
 // fileOf is where the file is.
