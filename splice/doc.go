@@ -27,10 +27,10 @@
 //
 // # The life of a pair
 //
-//	          accept: from a proxy that is trusted     refused, too late, client gone
-//	listener ───────▶ expecting ──────────────────────────────────────────┐
-//	    │                │ its header is complete                         │
-//	    │ accept: others ▼       connected            both pumps are over   ▼
+//	          accept: from a proxy that is trusted      refused, too late, client gone
+//	listener ───────▶ expecting ──────────────────────────────────────────────┐
+//	    │                │ its header is complete                             │
+//	    │ accept: others ▼       connected            both pumps are over     ▼
 //	    └───────────▶ dialing ────────────▶ relaying ────────────────────▶ closed
 //	                     │                   │    │                           ▲
 //	                     │     a leg failed  │    │ a leg was reset after     │

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,6 +102,23 @@ func TestClientLeavesDuringItsHeader(t *testing.T) {
 				t.Errorf("%v, reported %v; want 1 aborted", s, told.all)
 			}
 		})
+	}
+}
+
+// TestWaitIsNotBegunAnew: the header and the dial have one bound: a pair that waits on keeps the time that it had.
+func TestWaitIsNotBegunAnew(t *testing.T) {
+	l, port := testLoop(t, Options{DialTimeout: time.Hour}, linux{})
+	client, fd := connection(t)
+	p := &pair{settings: port.settings.Load(), failed: neither}
+	p.legs[front].fd, p.legs[back].fd = int32(fd), -1
+	l.Do(func() {
+		l.share(port).add(p)
+		l.SetTimer(&p.timer, p, l.Now()) // the hour is over
+		p.await()
+	})
+	rig.Until(t, "the client is refused", func() bool { return port.Stats().HeadersRefused == 1 })
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client read %v, want a reset", err)
 	}
 }
 
