@@ -12,6 +12,7 @@ TOOLS    := $(CURDIR)/bin/tools
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 NFPM          := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
@@ -20,6 +21,8 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 SHIM_PACKAGES   := musl-tools
 CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql
+RELEASE_PACKAGES := $(CROSS_PACKAGES) gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-s390x-linux-gnu \
+	gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
 HEADER_PACKAGES := haproxy nginx-light postfix
@@ -31,9 +34,9 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install uninstall packages docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke \
-	compare profile bench-sctp bench-publish clean shim-packages cross-packages e2e-packages sctp-packages udp-packages header-packages \
-	bench-packages
+.PHONY: build install uninstall packages release test-release docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke \
+	compare profile bench-sctp bench-publish clean shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages \
+	header-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -67,6 +70,18 @@ packages: cross-packages $(TOOLS)/nfpm
 			ARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) $(TOOLS)/nfpm package -f internal/packaging/nfpm.yaml -p $$kind -t bin/packages; \
 		done; \
 	done
+
+# A release of the version that the tag names, in bin/release: tarballs, to be unpacked by
+# "tar -C /usr/local --strip-components 1 -xzf", checksums, and what the programs are made of (SBOM).
+RELEASE_FOR ?= amd64 arm64 arm ppc64le riscv64 s390x
+release: release-packages $(TOOLS)/cyclonedx-gomod
+	internal/packaging/manual bin/share
+	@set -e; for arch in $(RELEASE_FOR); do $(MAKE) bin/linux/$$arch; done
+	internal/packaging/release bin/release $(VERSION) "$(TOOLS)/cyclonedx-gomod" $(RELEASE_FOR)
+
+# Whether two builds are the same, in directories of different names.
+test-release:
+	internal/packaging/reproduce release packages RELEASE_FOR="$(RELEASE_FOR)" PACKAGES_FOR="$(PACKAGES_FOR)"
 
 # The programs for Linux on another architecture. The shim is left out where it has no compiler.
 bin/linux/%: .FORCE
@@ -119,12 +134,13 @@ test-sctp: shim-packages build sctp-packages
 
 shim-packages: PACKAGES = $(SHIM_PACKAGES)
 cross-packages: PACKAGES = $(CROSS_PACKAGES)
+release-packages: PACKAGES = $(RELEASE_PACKAGES)
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
 header-packages: PACKAGES = $(HEADER_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-shim-packages cross-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
+shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
@@ -198,6 +214,9 @@ $(TOOLS)/golangci-lint: Makefile
 	@touch $@
 $(TOOLS)/nfpm: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(NFPM)
+	@touch $@
+$(TOOLS)/cyclonedx-gomod: Makefile
+	GOBIN="$(TOOLS)" $(GO) install $(CYCLONEDX)
 	@touch $@
 $(TOOLS)/benchstat: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(BENCHSTAT)
