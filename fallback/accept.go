@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
@@ -107,7 +108,7 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	}
 	back, err := p.dial(c.Client, deadline, told)
 	if err != nil {
-		e.stats.dialErrors.Add(1)
+		e.stats.dialErrors[dialerror.KindOf(err)].Add(1)
 		e.options.Report("dial", c.Client, p.backend, err)
 		reset(front)
 		return

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
@@ -53,22 +54,37 @@ type Stats struct {
 	AcceptErrors uint64 // calls of accept that failed, or of socket for a backend while descriptors had run out
 	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
-	Copied       uint64 // bytes written to a destination
+	BytesIn      uint64 // bytes written to backends
+	BytesOut     uint64 // bytes written to clients
+	Copied       uint64 // both
+
+	// Why dials have failed: of DialErrors, those for which a reason is told apart.
+	DialRefused     uint64 // nobody listens at the backend
+	DialTimeouts    uint64 // it did not answer in time
+	DialUnreachable uint64 // there is no route to it, or its host does not answer
+	DialExhausted   uint64 // no descriptor, memory or source port was left
 
 	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=0 copied=%d headers-refused=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Copied, s.HeadersRefused)
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
+		"dial-unreachable=%d dial-exhausted=%d aborted=%d bytes-in=%d bytes-out=%d spliced=0 copied=%d headers-refused=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
+		s.DialUnreachable, s.DialExhausted, s.Aborted, s.BytesIn, s.BytesOut, s.Copied, s.HeadersRefused)
 }
 
 // Engine relays any number of ports. Its methods may be called from any goroutine.
 type Engine struct {
 	options Options      // but for what follows
 	timeout atomic.Int64 // DialTimeout
-	stats   struct{ accepted, active, acceptErrors, dialErrors, aborted, copied, headersRefused atomic.Uint64 }
+	stats   struct {
+		accepted, active, acceptErrors, aborted, headersRefused atomic.Uint64
+
+		dialErrors      [dialerror.Kinds]atomic.Uint64
+		toBack, toFront atomic.Uint64 // bytes
+	}
 	closing context.Context // done when the engine closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -158,16 +174,24 @@ func (p *Port) Close() error {
 
 // Stats reads the counters.
 func (e *Engine) Stats() Stats {
-	s := &e.stats
-	return Stats{
-		Accepted:       s.accepted.Load(),
-		Active:         s.active.Load(),
-		AcceptErrors:   s.acceptErrors.Load(),
-		DialErrors:     s.dialErrors.Load(),
-		Aborted:        s.aborted.Load(),
-		Copied:         s.copied.Load(),
-		HeadersRefused: s.headersRefused.Load(),
+	count := &e.stats
+	s := Stats{
+		Accepted:        count.accepted.Load(),
+		Active:          count.active.Load(),
+		AcceptErrors:    count.acceptErrors.Load(),
+		Aborted:         count.aborted.Load(),
+		BytesIn:         count.toBack.Load(),
+		BytesOut:        count.toFront.Load(),
+		DialRefused:     count.dialErrors[dialerror.Refused].Load(),
+		DialTimeouts:    count.dialErrors[dialerror.Timeout].Load(),
+		DialUnreachable: count.dialErrors[dialerror.Unreachable].Load(),
+		DialExhausted:   count.dialErrors[dialerror.Exhausted].Load(),
+		HeadersRefused:  count.headersRefused.Load(),
 	}
+	s.DialErrors = count.dialErrors[dialerror.Other].Load() +
+		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
+	s.Copied = s.BytesIn + s.BytesOut
+	return s
 }
 
 // Close closes all ports and connections and returns when their goroutines have ended. What was in flight is

@@ -50,9 +50,9 @@ func newPair(p *Port, front, back *net.TCPConn, c client) *pair {
 func (p *pair) relay() {
 	p.resetAtExit()
 	var up sync.WaitGroup
-	first := p.client.first(p.port.engine.options.ProxyProtocol)
-	up.Go(func() { p.pump(&p.front, &p.back, first) })
-	p.pump(&p.back, &p.front, nil)
+	stats, first := &p.port.engine.stats, p.client.first(p.port.engine.options.ProxyProtocol)
+	up.Go(func() { p.pump(&p.front, &p.back, first, &stats.toBack) })
+	p.pump(&p.back, &p.front, nil, &stats.toFront)
 	up.Wait()
 	switch {
 	case p.front.gaveUp():
@@ -66,11 +66,11 @@ func (p *pair) relay() {
 	_ = p.back.Close()
 }
 
-// pump moves the bytes of one direction, after some that come first, and then passes on how it ended.
-func (p *pair) pump(src, dst *leg, first []byte) {
+// pump moves the bytes of one direction, which it counts, after some that come first, and then passes on how it ended.
+func (p *pair) pump(src, dst *leg, first []byte, copied *atomic.Uint64) {
 	buf := buffers.Get().(*[32 << 10]byte)
 	from := source{leg: src, first: first, stir: p.stir}
-	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: &p.port.engine.stats.copied}, &from, buf[:])
+	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: copied}, &from, buf[:])
 	buffers.Put(buf)
 	p.complain(err)
 	switch {

@@ -33,6 +33,7 @@ func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.
 			return tcpsuite.Stats{
 				Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
 				Aborted: s.Aborted, Copied: s.Copied, HeadersRefused: s.HeadersRefused,
+				BytesIn: s.BytesIn, BytesOut: s.BytesOut, DialRefused: s.DialRefused,
 			}
 		},
 		Close: func() { rig.Check(t, engine.Close()) },

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/vanish"
 )
@@ -99,7 +100,8 @@ func (p *Port) place(l *loop, c accepted) {
 
 // dial makes a pair of an accepted connection and starts to connect its backend, or to read the header of its client.
 func (l *loop) dial(port *Port, c accepted) {
-	p := &pair{settings: c.settings, client: c.client, failed: neither}
+	p := &pair{settings: c.settings, client: c.client, failed: neither, began: l.Now()}
+	p.pumps[back].from = back
 	p.legs[front].fd, p.legs[back].fd = int32(c.front), int32(c.back)
 	l.share(port).add(p)
 	add(&p.share.count.accepted, 1)
@@ -293,7 +295,7 @@ func (p *pair) dialed() {
 
 // dialFailed resets the client: a clean end would tell it that somebody had listened.
 func (p *pair) dialFailed(err error) {
-	add(&p.share.count.dialErrors, 1)
+	add(&p.share.count.dialErrors[dialerror.KindOf(err)], 1)
 	p.settings.Report("dial", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
 	p.close()

@@ -61,3 +61,6 @@ func (*Port) Backend() netip.AddrPort { return netip.AddrPort{} }
 
 // Stats returns zero counters.
 func (*Port) Stats() Stats { return Stats{} }
+
+// Clients gives none.
+func (*Port) Clients(int) []Client { return nil }

@@ -48,6 +48,7 @@ func join(t *testing.T, l *loop, port *Port) (*pair, ends) {
 	t.Helper()
 	var e ends
 	p := &pair{settings: port.settings.Load(), state: relaying, failed: neither}
+	p.pumps[back].from = back
 	for s, peer := range []**net.TCPConn{&e.client, &e.backend} {
 		conn, fd := connection(t)
 		*peer, p.legs[s].fd = conn, int32(fd)

@@ -88,18 +88,29 @@ type Stats struct {
 	AcceptErrors uint64 // calls of accept that failed, and clients that were reset because descriptors had run out
 	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
-	Spliced      uint64 // bytes that reached a destination by splice(2)
-	Copied       uint64 // bytes that reached a destination by send(2)
+	BytesIn      uint64 // bytes that reached backends
+	BytesOut     uint64 // bytes that reached clients
+	Spliced      uint64 // of both, those that did by splice(2)
+	Copied       uint64 // of both, those that did by send(2)
 	Pipes        uint64 // pipes open now (of an Engine)
 	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
 	SourcePorts  uint64 // dials from a source port of our choice, because there were very many (moby#47537)
+
+	// Why dials have failed: of DialErrors, those for which a reason is told apart.
+	DialRefused     uint64 // nobody listens at the backend
+	DialTimeouts    uint64 // it did not answer in time
+	DialUnreachable uint64 // there is no route to it, or its host does not answer
+	DialExhausted   uint64 // no descriptor, memory or source port was left
 
 	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d spliced=%d copied=%d pipes=%d pipes-refused=%d source-ports=%d headers-refused=%d",
-		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Spliced, s.Copied, s.Pipes, s.PipesRefused, s.SourcePorts,
-		s.HeadersRefused)
+	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
+		"dial-unreachable=%d dial-exhausted=%d aborted=%d bytes-in=%d bytes-out=%d spliced=%d copied=%d pipes=%d "+
+		"pipes-refused=%d source-ports=%d headers-refused=%d",
+		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
+		s.DialUnreachable, s.DialExhausted, s.Aborted, s.BytesIn, s.BytesOut, s.Spliced, s.Copied, s.Pipes,
+		s.PipesRefused, s.SourcePorts, s.HeadersRefused)
 }

@@ -53,7 +53,8 @@ type pair struct {
 	settings *settings      // of the port, when the pair was made
 	client   netip.AddrPort // as its own header tells, if that does
 	legs     [2]leg
-	pumps    [2]pump // each reads the leg of its side and writes to the other
+	began    time.Duration // accepted, on the loops' clock
+	pumps    [2]pump       // each reads the leg of its side and writes to the other
 	state    pairState
 	failed   side // whose leg failed first
 	young    bool // it is watched for a vanishing backend only later

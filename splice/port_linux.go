@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/sourceport"
@@ -23,6 +24,8 @@ type Port struct {
 	ended    chan error   // receives why, if the listener ends by itself
 
 	descriptors budget.Share // of its pairs
+
+	listing sync.Mutex // one look at the pairs at a time
 
 	mu     sync.Mutex
 	closed bool
@@ -206,6 +209,7 @@ type share struct {
 	port  *Port
 	loop  *loop
 	first *pair
+	next  *pair // that Clients looks at, while it does
 	count counters
 }
 
@@ -246,6 +250,9 @@ func (s *share) remove(p *pair) {
 	if p.next != nil {
 		p.next.previous = p.previous
 	}
+	if s.next == p {
+		s.next = p.next
+	}
 	p.previous, p.next = nil, nil
 	add(&s.count.active, -1)
 	s.leave()
@@ -277,24 +284,35 @@ func (s *share) abort() {
 
 // counters are written by their loop alone and read from anywhere.
 type counters struct {
-	accepted, active, dialErrors, aborted, spliced, copied, pipesRefused, sourcePorts, headersRefused atomic.Uint64
+	accepted, active, aborted, pipesRefused, sourcePorts, headersRefused atomic.Uint64
+
+	dialErrors      [dialerror.Kinds]atomic.Uint64
+	spliced, copied [2]atomic.Uint64 // bytes, by the side that they came from
 }
 
 // add adds to a counter that nobody else writes to, without a locked instruction.
 func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) }
 
 func (c *counters) read() Stats {
-	return Stats{
-		Accepted:       c.accepted.Load(),
-		Active:         c.active.Load(),
-		DialErrors:     c.dialErrors.Load(),
-		Aborted:        c.aborted.Load(),
-		Spliced:        c.spliced.Load(),
-		Copied:         c.copied.Load(),
-		PipesRefused:   c.pipesRefused.Load(),
-		SourcePorts:    c.sourcePorts.Load(),
-		HeadersRefused: c.headersRefused.Load(),
+	s := Stats{
+		Accepted:        c.accepted.Load(),
+		Active:          c.active.Load(),
+		Aborted:         c.aborted.Load(),
+		PipesRefused:    c.pipesRefused.Load(),
+		SourcePorts:     c.sourcePorts.Load(),
+		DialRefused:     c.dialErrors[dialerror.Refused].Load(),
+		DialTimeouts:    c.dialErrors[dialerror.Timeout].Load(),
+		DialUnreachable: c.dialErrors[dialerror.Unreachable].Load(),
+		DialExhausted:   c.dialErrors[dialerror.Exhausted].Load(),
+		HeadersRefused:  c.headersRefused.Load(),
 	}
+	s.DialErrors = c.dialErrors[dialerror.Other].Load() +
+		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
+	spliced, copied := [...]uint64{c.spliced[front].Load(), c.spliced[back].Load()},
+		[...]uint64{c.copied[front].Load(), c.copied[back].Load()}
+	s.Spliced, s.Copied = spliced[front]+spliced[back], copied[front]+copied[back]
+	s.BytesIn, s.BytesOut = spliced[front]+copied[front], spliced[back]+copied[back]
+	return s
 }
 
 // plus adds the counters of two ports, or of two parts of one.
@@ -303,7 +321,13 @@ func (s Stats) plus(o Stats) Stats {
 	s.Active += o.Active
 	s.AcceptErrors += o.AcceptErrors
 	s.DialErrors += o.DialErrors
+	s.DialRefused += o.DialRefused
+	s.DialTimeouts += o.DialTimeouts
+	s.DialUnreachable += o.DialUnreachable
+	s.DialExhausted += o.DialExhausted
 	s.Aborted += o.Aborted
+	s.BytesIn += o.BytesIn
+	s.BytesOut += o.BytesOut
 	s.Spliced += o.Spliced
 	s.Copied += o.Copied
 	s.PipesRefused += o.PipesRefused

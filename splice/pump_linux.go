@@ -56,8 +56,9 @@ const (
 	destinationFailed                // what the pump held is lost
 )
 
-// pump moves the bytes of one direction. Its zero value is ready.
+// pump moves the bytes of one direction. Its zero value is ready, for what the client sends.
 type pump struct {
+	total uint64 // bytes that have reached the destination
 	pipe  *pipe  // while bytes are in it
 	rest  []byte // a chunk of the loop's with copied bytes that wait; while the backend is dialed, a header for it
 	sent  int32  // bytes of rest that wait no longer
@@ -66,6 +67,7 @@ type pump struct {
 	errno unix.Errno
 	state pumpState
 	mode  pumpMode
+	from  side
 	// streak is how many reads in a row speak for changing between copying and splicing.
 	streak uint8
 }
@@ -202,7 +204,8 @@ func (p *pump) drain(s *share, dst int) verdict {
 			return p.fail(l, destinationFailed, errno)
 		}
 		p.piped -= int32(n)
-		add(&s.count.spliced, n)
+		p.total += uint64(n)
+		add(&s.count.spliced[p.from], n)
 	}
 	l.pipes.put(p.pipe)
 	p.pipe = nil
@@ -212,7 +215,7 @@ func (p *pump) drain(s *share, dst int) verdict {
 // send writes what has just been read, and keeps what the destination does not take: the loop's buffer is overwritten by
 // the next pump.
 func (p *pump) send(s *share, dst int, b []byte) verdict {
-	sent, errno := write(s, dst, b)
+	sent, errno := p.write(s, dst, b)
 	switch errno {
 	case 0:
 		return more
@@ -225,7 +228,7 @@ func (p *pump) send(s *share, dst int, b []byte) verdict {
 
 // sendRest writes what send has kept.
 func (p *pump) sendRest(s *share, dst int) verdict {
-	sent, errno := write(s, dst, p.rest[p.sent:])
+	sent, errno := p.write(s, dst, p.rest[p.sent:])
 	p.sent += int32(sent)
 	switch errno {
 	case 0:
@@ -239,14 +242,15 @@ func (p *pump) sendRest(s *share, dst int) verdict {
 }
 
 // write sends all of b, unless it cannot.
-func write(s *share, dst int, b []byte) (sent int, errno unix.Errno) {
+func (p *pump) write(s *share, dst int, b []byte) (sent int, errno unix.Errno) {
 	for sent < len(b) {
 		n, errno := s.loop.kernel.send(dst, b[sent:])
 		if errno != 0 {
 			return sent, errno
 		}
 		sent += n
-		add(&s.count.copied, n)
+		p.total += uint64(n)
+		add(&s.count.copied[p.from], n)
 	}
 	return sent, 0
 }

@@ -54,6 +54,7 @@ func counters(e *splice.Engine) func() tcpsuite.Stats {
 		return tcpsuite.Stats{
 			Accepted: s.Accepted, Active: s.Active, AcceptErrors: s.AcceptErrors, DialErrors: s.DialErrors,
 			Aborted: s.Aborted, Spliced: s.Spliced, Copied: s.Copied, HeadersRefused: s.HeadersRefused,
+			BytesIn: s.BytesIn, BytesOut: s.BytesOut, DialRefused: s.DialRefused,
 		}
 	}
 }

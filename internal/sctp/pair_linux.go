@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -130,7 +131,7 @@ func (p *pair) dialReady() {
 // dialFailed ends a pair whose backend cannot be reached: the client is aborted.
 func (p *pair) dialFailed(cause error) {
 	p.cause = cause
-	p.port.count.dialErrors.Add(1)
+	p.port.count.dialErrors[dialerror.KindOf(cause)].Add(1)
 	p.port.forget()
 	p.end()
 	p.port.complain("dial", p.frontend.peer, p.backend.peer, cause)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -57,8 +58,10 @@ type settings struct {
 
 // counters are the Stats in the making: written by the loops and read from anywhere.
 type counters struct {
-	accepted, active, acceptErrors, dialErrors, aborted, undelivered, remapped atomic.Uint64
-	messagesIn, messagesOut, bytesIn, bytesOut                                 atomic.Uint64
+	accepted, active, acceptErrors, aborted, undelivered, remapped atomic.Uint64
+	messagesIn, messagesOut, bytesIn, bytesOut                     atomic.Uint64
+
+	dialErrors [dialerror.Kinds]atomic.Uint64
 }
 
 // New serves fd, a bound and listening one-to-one SCTP socket of either family, with associations to backend, on the loops
@@ -343,19 +346,25 @@ func (p *Port) byLoop() map[loop][]*pair {
 
 // Stats returns the counters as they are now, one by one.
 func (p *Port) Stats() Stats {
-	return Stats{
-		Accepted:     p.count.accepted.Load(),
-		Active:       p.count.active.Load(),
-		AcceptErrors: p.count.acceptErrors.Load(),
-		DialErrors:   p.count.dialErrors.Load(),
-		Aborted:      p.count.aborted.Load(),
-		Undelivered:  p.count.undelivered.Load(),
-		Remapped:     p.count.remapped.Load(),
-		MessagesIn:   p.count.messagesIn.Load(),
-		MessagesOut:  p.count.messagesOut.Load(),
-		BytesIn:      p.count.bytesIn.Load(),
-		BytesOut:     p.count.bytesOut.Load(),
+	s := Stats{
+		Accepted:        p.count.accepted.Load(),
+		Active:          p.count.active.Load(),
+		AcceptErrors:    p.count.acceptErrors.Load(),
+		Aborted:         p.count.aborted.Load(),
+		Undelivered:     p.count.undelivered.Load(),
+		Remapped:        p.count.remapped.Load(),
+		MessagesIn:      p.count.messagesIn.Load(),
+		MessagesOut:     p.count.messagesOut.Load(),
+		BytesIn:         p.count.bytesIn.Load(),
+		BytesOut:        p.count.bytesOut.Load(),
+		DialRefused:     p.count.dialErrors[dialerror.Refused].Load(),
+		DialTimeouts:    p.count.dialErrors[dialerror.Timeout].Load(),
+		DialUnreachable: p.count.dialErrors[dialerror.Unreachable].Load(),
+		DialExhausted:   p.count.dialErrors[dialerror.Exhausted].Load(),
 	}
+	s.DialErrors = p.count.dialErrors[dialerror.Other].Load() +
+		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
+	return s
 }
 
 // complain reports a failure of one client.

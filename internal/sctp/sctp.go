@@ -86,12 +86,20 @@ type Stats struct {
 	MessagesOut  uint64
 	BytesIn      uint64
 	BytesOut     uint64
+
+	// Why dials have failed: of DialErrors, those for which a reason is told apart.
+	DialRefused     uint64 // nobody listens at the backend
+	DialTimeouts    uint64 // it did not answer in time
+	DialUnreachable uint64 // there is no route to it, or its host does not answer
+	DialExhausted   uint64 // no descriptor, memory or source port was left
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d aborted=%d undelivered=%d remapped=%d "+
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
+		"dial-unreachable=%d dial-exhausted=%d aborted=%d undelivered=%d remapped=%d "+
 		"messages-in=%d messages-out=%d bytes-in=%d bytes-out=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.Aborted, s.Undelivered, s.Remapped,
+		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
+		s.DialUnreachable, s.DialExhausted, s.Aborted, s.Undelivered, s.Remapped,
 		s.MessagesIn, s.MessagesOut, s.BytesIn, s.BytesOut)
 }

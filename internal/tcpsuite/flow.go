@@ -68,6 +68,26 @@ func counted(t *testing.T, p Proxy, size uint64) (s Stats) {
 	return s
 }
 
+// bytesAreCountedEachWay: what clients send apart from what backends do.
+func bytesAreCountedEachWay(t *testing.T, e Engine) {
+	const up, down = 1000, 300_000
+	p := start(t, e, func(conn *net.TCPConn) {
+		_, err := io.ReadFull(conn, make([]byte, up))
+		rig.Check(t, err)
+		_, err = conn.Write(make([]byte, down))
+		rig.Check(t, err)
+	})
+	conn := dial(t, p)
+	_, err := conn.Write(make([]byte, up))
+	rig.Must(t, err)
+	_, err = io.ReadFull(conn, make([]byte, down))
+	rig.Must(t, err)
+	rig.Until(t, "all bytes are counted", func() bool { s := p.Stats(); return s.BytesIn >= up && s.BytesOut >= down })
+	if s := p.Stats(); s.BytesIn != up || s.BytesOut != down || s.Spliced+s.Copied != up+down {
+		t.Errorf("counted %+v", s)
+	}
+}
+
 // pathOfSmallMessages shows by the counters which path moved small messages.
 func pathOfSmallMessages(t *testing.T, e Engine) {
 	const rounds, size = 200, 64

@@ -45,8 +45,8 @@ func backendRefuses(t *testing.T, e Engine) {
 		t.Errorf("the client read %d bytes and %v, want a reset", n, err)
 	}
 	rig.Until(t, "the pair ends", func() bool { s := p.Stats(); return s.Accepted == 1 && s.Active == 0 })
-	if s := p.Stats(); s.DialErrors != 1 {
-		t.Errorf("%d dial errors are counted, want 1", s.DialErrors)
+	if s := p.Stats(); s.DialErrors != 1 || s.DialRefused != 1 {
+		t.Errorf("%d dial errors are counted, and %d refusals, want 1", s.DialErrors, s.DialRefused)
 	}
 	all := reported.get()
 	if len(all) != 1 {

@@ -22,6 +22,8 @@ type Proxy struct {
 // Stats are the counters that the suite looks at.
 type Stats struct {
 	Accepted, Active, AcceptErrors, DialErrors, Aborted, Spliced, Copied, HeadersRefused uint64
+
+	BytesIn, BytesOut, DialRefused uint64
 }
 
 // Options are what a test asks of the engine.
@@ -72,6 +74,7 @@ func waiting(run func(*testing.T, Engine)) func(*testing.T, Engine) {
 func Run(t *testing.T, e Engine) {
 	for _, b := range append(systemTests, []behaviour{
 		{"BytesIntactBothWays", bytesIntactBothWays},
+		{"BytesAreCountedEachWay", bytesAreCountedEachWay},
 		{"PathOfSmallMessages", pathOfSmallMessages},
 		{"PathOfStreams", pathOfStreams},
 		{"HalfCloseByClient_moby27539", halfCloseByClient},
