@@ -33,6 +33,10 @@ type Relay struct {
 	// Set has the port go on with other options, which differ from those it has only in what can change while connections
 	// live (config.Config.Adopt). An error says why it cannot; then nothing has changed.
 	Set func(config.Config) error
+
+	// Clients tells of the connections that have moved the most bytes, most of them at the most. Nil: the engine does not
+	// tell them apart.
+	Clients func(most int) []splice.Client
 }
 
 // Line is what SIGUSR1 asks for.
@@ -143,6 +147,8 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report)
 		Abort:  func() { _ = port.Abort() },
 		Active: func() uint64 { return port.Stats().Active },
 		Set:    func(c config.Config) error { return port.SetOptions(options(c)) },
+
+		Clients: port.Clients,
 	}, nil
 }
 

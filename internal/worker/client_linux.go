@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ask sends a question ("list", "stats", "options" or "reload", by the answer's type) to every worker of this thread's network namespace that answers this
-// process's user, and gives the answers. Workers that have ended meanwhile, or belong to others, are left out. The
-// error is of those that do not answer; the answers of others come along.
-func Ask[T List | Totals | Reload | Options](question string) (answers []T, err error) {
+// Ask sends a question, of those that the package documentation has, to every worker of this thread's network namespace
+// that answers this process's user, and gives the answers. Workers that have ended meanwhile, or belong to others, are left
+// out. The error is of those that do not answer; the answers of others come along.
+func Ask[T Answer](question string) (answers []T, err error) {
 	names, err := rendezvousNames()
 	if err != nil {
 		return nil, err
@@ -82,8 +82,8 @@ func ask(name, question string, answer any) error {
 	if reason, refused := strings.CutPrefix(string(line), decline); refused {
 		return fmt.Errorf("%w: %s", os.ErrPermission, reason)
 	}
-	if reason, unknown := strings.CutPrefix(string(line), fail); unknown {
-		return fmt.Errorf("it does not know the question, as one of an older build: %s", strings.TrimSpace(reason))
+	if reason, failed := strings.CutPrefix(string(line), fail); failed {
+		return fmt.Errorf("it does not know the question, as one of an older build, or refuses it: %s", strings.TrimSpace(reason))
 	}
 	if !bytes.HasSuffix(line, []byte("\n")) {
 		return io.ErrUnexpectedEOF

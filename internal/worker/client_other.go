@@ -3,4 +3,4 @@
 package worker
 
 // Ask finds no workers: dockerd starts proxies on Linux only.
-func Ask[T List | Totals | Reload | Options](string) ([]T, error) { return nil, nil }
+func Ask[T Answer](string) ([]T, error) { return nil, nil }

@@ -10,6 +10,17 @@ import (
 // control is the version of the answers.
 const control = 1
 
+// Answer is what a question is answered with.
+type Answer interface {
+	List | Totals | Clients | Options | Reload
+}
+
+// The states of a port.
+const (
+	Serving  = "serving"
+	Draining = "draining" // its address is free; connections that it had live on
+)
+
 // Port is a port as List tells of it.
 type Port struct {
 	Protocol string            `json:"protocol"`
@@ -17,9 +28,22 @@ type Port struct {
 	Backend  string            `json:"backend"`
 	Shim     int               `json:"shim"`   // its process
 	Since    time.Time         `json:"since"`  // this worker serves it
+	State    string            `json:"state"`  // serving or draining; empty: of a worker that is older than this
 	Engine   string            `json:"engine"` // what moves the bytes
 	Bypass   string            `json:"bypass"` // of local clients: off, on, or why it cannot be
 	Counters map[string]uint64 `json:"counters"`
+
+	Histograms map[string]Histogram `json:"histograms,omitempty"`
+}
+
+// Histogram is the sparse form of Prometheus' native histograms, of durations in seconds: bucket i counts those above
+// 2^((i-1)/2^Schema), up to 2^(i/2^Schema).
+type Histogram struct {
+	Schema  int            `json:"schema"`
+	Zero    uint64         `json:"zero"` // too short for a bucket
+	Count   uint64         `json:"count"`
+	Sum     float64        `json:"sum"`
+	Buckets map[int]uint64 `json:"buckets"`
 }
 
 // List is the answer to "list".
@@ -96,4 +120,29 @@ type PortOptions struct {
 type Option struct {
 	config.Setting
 	InForce *string `json:"in_force,omitempty"` // the value that the port goes on with, if it is another
+}
+
+// MaxClients is how many clients of a port a worker tells of at the most.
+const MaxClients = 100
+
+// Clients is the answer to "clients MOST PROTOCOL FRONTEND": the clients of the port with the most bytes, MOST of them at
+// the most. The address may be that of several ports, of which one serves and others drain, or of none.
+type Clients struct {
+	Version int           `json:"version"`
+	Worker  int           `json:"worker"` // its process
+	Ports   []PortClients `json:"ports"`
+}
+
+// PortClients are the clients of a port, the busiest first.
+type PortClients struct {
+	Shim    int      `json:"shim"`    // the port's
+	Clients []Client `json:"clients"` // null: the port's engine does not tell them apart
+}
+
+// Client is a connection through a port.
+type Client struct {
+	Address  string  `json:"client"`
+	Age      float64 `json:"age"` // seconds since it was accepted
+	BytesIn  uint64  `json:"bytes-in"`
+	BytesOut uint64  `json:"bytes-out"`
 }

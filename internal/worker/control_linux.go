@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -21,6 +22,7 @@ func (w *Worker) List() List {
 			Backend:  p.config.Backend.String(),
 			Shim:     p.pid,
 			Since:    p.since,
+			State:    p.state(),
 			Engine:   p.relay.Engine,
 			Bypass:   p.bypassState(),
 			Counters: p.counters(),
@@ -39,6 +41,33 @@ func (w *Worker) Totals() Totals {
 		}
 	}
 	return t
+}
+
+// Clients tells who talks most by a port: the answer to what follows "clients " in a question.
+func (w *Worker) Clients(which string) (Clients, error) {
+	var most int
+	var protocol, frontend string
+	if _, err := fmt.Sscanf(which, "%d %s %s", &most, &protocol, &frontend); err != nil || most < 0 || most > MaxClients {
+		return Clients{}, fmt.Errorf("clients %q: want a number up to %d, a protocol and a frontend", which, MaxClients)
+	}
+	answer := Clients{Version: control, Worker: os.Getpid(), Ports: []PortClients{}}
+	for _, p := range w.all() {
+		if string(p.config.Protocol) == protocol && p.config.Frontend.String() == frontend {
+			answer.Ports = append(answer.Ports, PortClients{p.pid, p.clients(most)})
+		}
+	}
+	return answer, nil
+}
+
+func (p *port) clients(most int) []Client {
+	if p.relay.Clients == nil {
+		return nil
+	}
+	all := []Client{}
+	for _, c := range p.relay.Clients(most) {
+		all = append(all, Client{c.Address.String(), c.Age.Seconds(), c.BytesIn, c.BytesOut})
+	}
+	return all
 }
 
 func (w *Worker) all() []*port {

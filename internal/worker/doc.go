@@ -32,8 +32,8 @@
 // and the worker answers by closing the connection when that is done. If the shim closes it, that is "close". A worker
 // that says 1 later on tells that the port has ended by itself.
 //
-// Whoever else connects says "list", "stats", "options" or "reload" and is answered with one line of JSON (List, Totals,
-// Options and Reload), in as many messages as it takes. SIGHUP is a reload, too.
+// Whoever else connects says "list", "stats", "clients MOST PROTOCOL FRONTEND", "options" or "reload" and is answered with
+// one line of JSON (List, Totals, Clients, Options and Reload), in as many messages as it takes. SIGHUP is a reload, too.
 //
 // # Descriptors
 //

@@ -31,6 +31,7 @@ type port struct {
 	arguments, environment []string       // that the shim has sent
 	reloaded               *config.Config // with the options that Reload has applied since; nil: none. w.reloading is held
 
+	draining atomic.Bool // its address is free; connections live on
 	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
 
@@ -143,6 +144,7 @@ func (p *port) listen() {
 			}
 			continue
 		}
+		p.draining.Store(true)
 		p.endBypass()                                    // first: nobody is sent to a container that may be gone
 		stop := err == nil && string(word[:n]) == "stop" // and else "close", or the shim was killed
 		// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
@@ -171,4 +173,12 @@ func (p *port) watch(closed <-chan struct{}) {
 func (p *port) printCounters() {
 	p.log.Print(journal.Info, p.relay.Line())
 	p.printing.Store(false)
+}
+
+// state tells what the port does, for people.
+func (p *port) state() string {
+	if p.draining.Load() {
+		return Draining
+	}
+	return Serving
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -147,19 +148,27 @@ func (w *Worker) meet(conn *net.UnixConn) {
 		return
 	}
 	message, fds, err := receive(conn)
-	switch string(message) {
-	case "list":
+	which, clients := strings.CutPrefix(string(message), "clients ")
+	switch {
+	case string(message) == "list":
 		closeAll(fds) // nobody has a reason to send any
 		w.reply(conn, w.List())
-	case "stats":
+	case string(message) == "stats":
 		closeAll(fds)
 		w.reply(conn, w.Totals())
-	case "options":
+	case string(message) == "options":
 		closeAll(fds)
 		w.reply(conn, w.Options())
-	case "reload":
+	case string(message) == "reload":
 		closeAll(fds)
 		w.reply(conn, w.Reload())
+	case clients:
+		closeAll(fds)
+		if told, err := w.Clients(which); err != nil {
+			_ = answer(conn, fail, err)
+		} else {
+			w.reply(conn, told)
+		}
 	default:
 		if err == nil {
 			err = w.serve(conn, peer, message, fds)

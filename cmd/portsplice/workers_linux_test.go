@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/portsplice/portsplice/internal/needroot"
+	"github.com/portsplice/portsplice/internal/rig"
+	"github.com/portsplice/portsplice/internal/worker"
+	"github.com/portsplice/portsplice/internal/workers"
+)
+
+// TestWorkersOfTheHost: root is told of the ports of this network namespace, of another one, and of one in a user
+// namespace, as a rootless dockerd has it, each with where it is. Another user is told of none of them.
+func TestWorkersOfTheHost(t *testing.T) {
+	l, other := newLab(t), rig.Namespace(t)
+	must(t, os.Chmod(filepath.Dir(l.dir), 0o755)) // for the user
+	backend := netip.MustParseAddrPort("127.0.0.1:2")
+	own := freePort(t, "tcp", ours())
+	l.run(run{args: arguments("tcp", own, backend)}).serve(t)
+	there := netip.MustParseAddrPort("127.0.0.1:1")
+	var name string
+	must(t, other.Do(func() (err error) {
+		l.run(run{args: arguments("tcp", there, backend)}).serve(t)
+		name, err = os.Readlink("/proc/thread-self/ns/net")
+		return err
+	}))
+	rootless := netip.MustParseAddrPort("0.0.0.0:1") // its loopback is down
+	rootlessName := l.rootless(t, arguments("tcp", rootless, backend))
+
+	want := []string{own.String() + " ", there.String() + " " + name, rootless.String() + " " + rootlessName}
+	slices.Sort(want)
+	if got := l.told(t); !slices.Equal(got, want) {
+		t.Errorf("root is told of\n%q, want\n%q", got, want)
+	}
+	as(t, another, func() {
+		if got := l.told(t); len(got) > 0 {
+			t.Errorf("another user is told of %q", got)
+		}
+	})
+}
+
+// told are the ports of the lab's workers that are found, each with its namespace.
+func (l *lab) told(t *testing.T) (ports []string) {
+	t.Helper()
+	answers, _ := workers.Ask[worker.List]("list") // whatever workers of other tests say
+	ours := l.workers(t)
+	for _, a := range answers {
+		for _, p := range a.Told.Ports {
+			if slices.Contains(ours, a.Told.Worker) { // and not another test's
+				ports = append(ports, p.Frontend+" "+a.Namespace)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// rootless has a port served in a user namespace of somebody's, and gives the name of its network namespace.
+func (l *lab) rootless(t *testing.T, args []string) (namespace string) {
+	t.Helper()
+	needroot.Check(t)
+	shim := exec.Command("unshare", append([]string{"--user", "--map-root-user", "--net", "--",
+		filepath.Join(l.dir, "portsplice-shim")}, args...)...)
+	shim.Env = []string{"PATH=" + os.Getenv("PATH"), "PORTSPLICE_WORKER=require"}
+	shim.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
+	status, report, err := os.Pipe()
+	must(t, err)
+	defer func() { must(t, status.Close()) }()
+	shim.ExtraFiles = []*os.File{report}
+	must(t, shim.Start())
+	t.Cleanup(func() {
+		_ = shim.Process.Kill() // it runs until then
+		_ = shim.Wait()
+	})
+	must(t, report.Close())
+	answer := make([]byte, 100)
+	n, err := status.Read(answer)
+	if err != nil || string(answer[:n]) != "0\n" {
+		t.Fatalf("the shim in a user namespace answers %q, %v", answer[:n], err)
+	}
+	namespace, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/net", shim.Process.Pid))
+	must(t, err)
+	return namespace
+}
+
+// TestClients: a worker tells who talks most by a port, and what is wrong with a question.
+func TestClients(t *testing.T) {
+	l := newLab(t)
+	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	for i := range 3 {
+		exchange(t, dial(t, "tcp", frontend), strings.Repeat("x", 10*(i+1)))
+	}
+	ask := func(question string) []worker.PortClients {
+		answers, _ := worker.Ask[worker.Clients](question) // whatever workers of other tests say
+		for _, a := range answers {
+			if a.Worker == l.worker(t) {
+				return a.Ports
+			}
+		}
+		return nil
+	}
+	until(t, "the two that have said most are told of", func() bool {
+		ports := ask(fmt.Sprintf("clients 2 tcp %v", frontend))
+		return len(ports) == 1 && ports[0].Shim == p.Process.Pid && len(ports[0].Clients) == 2 &&
+			ports[0].Clients[0].BytesIn == 30 && ports[0].Clients[1].BytesOut == 20 && ports[0].Clients[0].Age > 0
+	})
+	if ports := ask(fmt.Sprintf("clients 2 udp %v", frontend)); len(ports) != 0 {
+		t.Errorf("of a port that there is not the worker tells %v", ports)
+	}
+	for _, question := range []string{"clients 101 tcp 127.0.0.1:1", "clients x", "clients -1 tcp 127.0.0.1:1"} {
+		if _, err := worker.Ask[worker.Clients](question); err == nil || !strings.Contains(err.Error(), "want a number up to 100") {
+			t.Errorf("%q is answered %v", question, err)
+		}
+	}
+}
+
+// TestDraining: a port whose dockerd has ended drains until its last connection has ended.
+func TestDraining(t *testing.T) {
+	l := newLab(t)
+	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
+	conn := dial(t, "tcp", frontend)
+	exchange(t, conn, "hello")
+	state := func() string {
+		lists, _ := worker.Ask[worker.List]("list") // as above
+		for _, list := range lists {
+			for _, port := range list.Ports {
+				if port.Frontend == frontend.String() {
+					return port.State
+				}
+			}
+		}
+		return "gone"
+	}
+	if got := state(); got != worker.Serving {
+		t.Errorf("the port is %s", got)
+	}
+	kill(t, p, syscall.SIGTERM)
+	until(t, "the port drains", func() bool { return state() == worker.Draining })
+	exchange(t, conn, "hello")
+	must(t, conn.Close())
+	until(t, "the port is gone", func() bool { return state() == "gone" })
+}

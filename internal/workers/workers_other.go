@@ -1,0 +1,10 @@
+//go:build !linux
+
+package workers
+
+import "github.com/portsplice/portsplice/internal/worker"
+
+// Ask finds no workers: dockerd starts proxies on Linux only.
+func Ask[T worker.Answer](string) ([]Answer[T], error) {
+	return nil, nil
+}
