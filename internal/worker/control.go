@@ -146,3 +146,20 @@ type Client struct {
 	BytesIn  uint64  `json:"bytes-in"`
 	BytesOut uint64  `json:"bytes-out"`
 }
+
+// DialErrors are how often the backend could not be reached, by reason: refused, timeout, unreachable, exhausted or other.
+func (p Port) DialErrors() map[string]uint64 {
+	c := p.Counters
+	known := map[string]uint64{
+		"refused":     c["dial-refused"],
+		"timeout":     c["dial-timeouts"],
+		"unreachable": c["dial-unreachable"],
+		"exhausted":   c["dial-exhausted"],
+	}
+	rest := c["dial-errors"]
+	for _, n := range known {
+		rest -= min(n, rest) // counters are read one after the other
+	}
+	known["other"] = rest
+	return known
+}
