@@ -16,7 +16,7 @@ CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
-# as a process, and other users of it; a DNS server; servers that take PROXY headers; and what the benchmarks compare
+# as a process, and other users of it; a DNS server; servers that take PROXY headers; Prometheus; and what the benchmarks compare
 # with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
 CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -26,6 +26,7 @@ RELEASE_PACKAGES := $(CROSS_PACKAGES) gcc-arm-linux-gnueabihf gcc-powerpc64le-li
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
 HEADER_PACKAGES := haproxy nginx-light postfix
+PROMETHEUS_PACKAGES := prometheus
 BENCH_PACKAGES  := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3 \
 	systemd
 
@@ -34,9 +35,9 @@ UDP_CLIENTS := internal/udp/clients
 
 ROOT := $(filter 0,$(shell id -u))
 
-.PHONY: build install uninstall packages release test-release docs run test unit e2e test-sctp test-udp test-headers check cross bench bench-report bench-smoke \
-	compare profile bench-sctp bench-publish clean shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages \
-	header-packages bench-packages
+.PHONY: build install uninstall packages release test-release docs run test unit e2e test-sctp test-udp test-headers test-prometheus check cross \
+	bench bench-report bench-smoke bench-seen compare profile bench-sctp bench-publish clean shim-packages cross-packages release-packages \
+	e2e-packages sctp-packages udp-packages header-packages prometheus-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -101,12 +102,12 @@ run: build
 	$(GO) run ./internal/demo -proxy bin/portsplice
 
 ifneq ($(ROOT),)
-test: unit test-udp test-headers test-sctp e2e
+test: unit test-udp test-headers test-prometheus test-sctp e2e
 else
 test: unit
 	@echo "left out, because they need root: the tests of internal/udp that make network namespaces,"
 	@echo "make test-udp (installs a DNS server), make test-headers (installs web and mail servers),"
-	@echo "make test-sctp (installs a kernel),"
+	@echo "make test-prometheus (installs it), make test-sctp (installs a kernel),"
 	@echo "make e2e (installs and starts dockerd)"
 endif
 
@@ -127,6 +128,14 @@ test-udp: build udp-packages
 test-headers: build header-packages
 	$(GO) test -race -tags header_backends -count=1 ./internal/proxyheader/backends -args -proxy $(CURDIR)/bin/portsplice
 
+# The metrics, alert rules and dashboard, with Debian's Prometheus.
+test-prometheus: shim-packages build prometheus-packages
+	$(GO) test -tags prometheus -count=1 -run 'TestRules|TestPrometheus' ./internal/exporter -args -programs $(CURDIR)/bin
+
+# What a look at a thousand ports takes: portsplicectl ps, and a scrape of its exporter.
+bench-seen: shim-packages build
+	$(GO) test -tags prometheus -run '^$$' -bench Ports -benchtime 20x ./internal/exporter -args -programs $(CURDIR)/bin
+
 # SCTP, on a kernel that has it, by the program and by the shim.
 test-sctp: shim-packages build sctp-packages
 	CGO_ENABLED=0 $(GO) test -c -tags sctp_kernel -o bin/sctp.test ./internal/sctp
@@ -139,16 +148,18 @@ e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
 header-packages: PACKAGES = $(HEADER_PACKAGES)
+prometheus-packages: PACKAGES = $(PROMETHEUS_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
-shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages header-packages bench-packages:
+shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages header-packages prometheus-packages \
+	bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
 
 check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e,sctp_kernel,header_backends,manual ./...
-	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends,manual ./...
+	$(GO) vet -tags e2e,sctp_kernel,header_backends,manual,prometheus ./...
+	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends,manual,prometheus ./...
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) mod tidy -diff
 	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...

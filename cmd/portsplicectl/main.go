@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
@@ -13,6 +14,7 @@ import (
 var version = "unknown"
 
 func main() {
+	debug.SetGCPercent(400) // most commands have printed a thousand ports before a collection pays
 	if command().Execute() != nil {
 		os.Exit(1)
 	}
@@ -33,6 +35,7 @@ func command() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand(), doctorCommand())
+	root.AddCommand(exporterCommand())
 	root.AddCommand(extra...)
 	return root
 }

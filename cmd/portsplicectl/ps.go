@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -141,7 +142,12 @@ func (o *psOptions) run(c *cobra.Command, args []string) (err error) {
 	if l.rows == nil {
 		return err
 	}
-	return errors.Join(o.print(c.OutOrStdout(), l.rows), err)
+	var text bytes.Buffer // a table is written in thousands of parts
+	if err := o.print(&text, l.rows); err != nil {
+		return err
+	}
+	_, failed := text.WriteTo(c.OutOrStdout())
+	return errors.Join(failed, err)
 }
 
 // nobody says that there is no worker.
