@@ -29,8 +29,8 @@ func psOn(h host) *cobra.Command {
 in every network namespace, such as those of rootless dockerds; others see those
 of their own workers in this one.
 
-With ports, such as 443, 443/tcp, 127.0.0.1:443 or [::1]:53/udp, it shows each of
-them in detail, with its busiest clients.
+With ports, such as 443, 443/tcp, 127.0.0.1:443 or [::]:5000-5099/udp, it shows
+each of them in detail, with its busiest clients.
 
 A port that is served without a worker, as with PORTSPLICE_WORKER=off, is not
 listed: "ss -lnp" shows it. BYPASSED counts connections of local clients that went

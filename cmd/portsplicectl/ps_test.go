@@ -110,7 +110,7 @@ PORT              CONTAINER        NAME  NAMESPACE  STATE     AGE  CONNECTIONS  
   192.0.2.1:50000  1m   1.00 kB   2.00 MB
   192.0.2.2:1      5s   3 B       0 B
 `},
-		{"detail of a flow's port, and of one elsewhere", []string{"53/udp", "3868"}, `
+		{"detail of a flow's port, and of one elsewhere", []string{"50-53/udp", "3868"}, `
 127.0.0.1:53/udp
   container  172.17.0.3:53
   state      serving for 1m, engine udp, worker 4242, shim 102
@@ -208,9 +208,9 @@ func TestPsMistakes(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"80", `port "80": no worker serves it`},
 		{"443/udp", `port "443/udp": no worker serves it`},
-		{"443/xyz", `port "443/xyz": the protocol is tcp, udp or sctp`},
-		{"web", `port "web": want one such as`},
-		{"0", `port "0": want one such as`},
+		{"443/xyz", `port "443/xyz": unknown protocol "xyz"`},
+		{"web", `port "web": "web" is not a port (1 to 65535)`},
+		{"0", `port "0": "0" is not a port (1 to 65535)`},
 		{"--format {{.Nothing}}", "can't evaluate field Nothing"},
 		{"--format {{.Port", "--format: "},
 		{"--format table{{.Counters.active}}", "--format: a table has plain fields"},

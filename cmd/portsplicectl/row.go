@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/worker"
 	"github.com/portsplice/portsplice/internal/workers"
 )
@@ -113,7 +114,7 @@ type errorCounts map[string]uint64
 func errorsOf(p worker.Port) errorCounts {
 	e := errorCounts{}
 	all := p.DialErrors()
-	all["accept"] = p.Counters["accept-errors"]
+	all["accept"], all["header"] = p.Counters["accept-errors"], p.Counters["headers-refused"]
 	if p.Protocol == "udp" {
 		all["refused"] = p.Counters["refused"]
 	}
@@ -163,35 +164,32 @@ func (b bypassed) MarshalJSON() ([]byte, error) {
 	return known{float64(b.count), b.state == "on"}.MarshalJSON()
 }
 
-// pattern is what names ports on the command line.
+// pattern is what names ports on the command line: as in the file of options, or without a protocol, for all of them.
 type pattern struct {
-	text     string
-	protocol string         // empty: any
-	port     uint16         // if there is no address
-	address  netip.AddrPort // otherwise
+	text string
+	any  []config.Ports
 }
 
-func parsePattern(text string) (p pattern, err error) {
-	p.text = text
-	rest, protocol, some := strings.Cut(text, "/")
-	if some && protocol != "tcp" && protocol != "udp" && protocol != "sctp" {
-		return p, fmt.Errorf("port %q: the protocol is tcp, udp or sctp", text)
+func parsePattern(text string) (pattern, error) {
+	names := []string{text}
+	if !strings.Contains(text, "/") {
+		names = []string{text + "/tcp", text + "/udp", text + "/sctp"}
 	}
-	p.protocol = protocol
-	if n, err := strconv.ParseUint(rest, 10, 16); err == nil && n > 0 {
-		p.port = uint16(n)
-		return p, nil
-	}
-	if p.address, err = netip.ParseAddrPort(rest); err != nil {
-		return p, fmt.Errorf("port %q: want one such as 443, 443/tcp, 127.0.0.1:443 or [::1]:53/udp", text)
+	p := pattern{text: text}
+	for _, name := range names {
+		ports, err := config.ParsePorts(name)
+		if err != nil {
+			return p, fmt.Errorf("port %q: %w", text, err)
+		}
+		p.any = append(p.any, ports)
 	}
 	return p, nil
 }
 
 func (p pattern) matches(r *row) bool {
-	address := addressOf(r.Published)
-	return (p.protocol == "" || p.protocol == r.Protocol) &&
-		(p.port != 0 && p.port == address.Port() || p.port == 0 && p.address == address)
+	return slices.ContainsFunc(p.any, func(ports config.Ports) bool {
+		return ports.Contain(listener.Protocol(r.Protocol), addressOf(r.Published))
+	})
 }
 
 // selected are the rows that one of the patterns names; all of them if there is none. A pattern that names none is an

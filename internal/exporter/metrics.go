@@ -63,6 +63,8 @@ var ofPorts = slices.Concat([]metric{
 	counter("ts", "connections_aborted_total", "Connections that a reset or a failure has ended.", "aborted"),
 	counter("ts", "accept_failures_total", "Failures to accept a client, and clients reset for want of descriptors.",
 		"accept-errors"),
+	counter("t", "proxy_headers_refused_total", "Clients that were reset because their PROXY header was missing or wrong.",
+		"headers-refused"),
 	counter("tsu", "received_bytes_total", "Bytes from clients that have reached the backend.", "bytes-in"),
 	counter("tsu", "sent_bytes_total", "Bytes from the backend that have reached clients.", "bytes-out"),
 	counter("t", "spliced_bytes_total", "Bytes, of both ways, that were moved by splice(2).", "spliced"),
