@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,9 +23,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/portsplice/portsplice/internal/netlab"
 	"github.com/portsplice/portsplice/internal/rig"
+	"github.com/portsplice/portsplice/internal/worker"
 )
 
 // These tests run the built programs, and Debian's prometheus and promtool, as make test-prometheus does.
@@ -136,7 +139,7 @@ func TestRules(t *testing.T) {
 	promtool(t, nil, "test", "rules", contrib+"prometheus/portsplice.rules.test.yml")
 }
 
-// frontends are free in a namespace of its own.
+// frontend is free in a namespace of its own.
 func frontend(port int) netip.AddrPort { return netip.AddrPortFrom(rig.Loopback, uint16(port)) }
 
 // traffic has a host with a port of each kind: tcp and udp that echo, and one behind which nobody listens.
@@ -179,6 +182,40 @@ func traffic(t *testing.T, h *host) (once func()) {
 			return nil
 		}))
 	}
+}
+
+// standIn answers as a worker does that has an SCTP port, which the kernel may not have, and durations to tell.
+func standIn(t *testing.T, h *host) {
+	t.Helper()
+	var l *net.UnixListener
+	rig.Must(t, h.Do(func() (err error) {
+		l, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: "@portsplice/1/0/stand-in", Net: "unixpacket"})
+		return err
+	}))
+	began, ended := time.Now(), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := uint64(1); ; n++ {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			durations := worker.Histogram{Schema: 2, Count: 3 * n, Sum: float64(n), Buckets: map[int]uint64{-8: 2 * n, 3: n}}
+			answer, err := json.Marshal(worker.List{Worker: 1 << 30, Program: "stand-in", Ports: []worker.Port{{
+				Protocol: "sctp", Frontend: "127.0.0.1:3868", Backend: "127.0.0.1:1", State: worker.Serving, Since: began,
+				Counters:   map[string]uint64{"accepted": n, "active": 1, "messages-in": n},
+				Histograms: map[string]worker.Histogram{"connect-duration": durations, "connection-duration": durations},
+			}}})
+			rig.Check(t, err)
+			_, _ = conn.Read(make([]byte, 100)) // whatever it is
+			_, err = conn.Write(append(answer, '\n'))
+			rig.Check(t, errors.Join(err, conn.Close()))
+		}
+	}()
+	t.Cleanup(func() {
+		rig.Must(t, l.Close())
+		<-ended
+	})
 }
 
 // prometheus runs one that scrapes the host and has our rules, and gives its URL.
@@ -245,6 +282,7 @@ func dashboard(t *testing.T) (all []query) {
 func TestPrometheus(t *testing.T) {
 	h := newHost(t)
 	talk := traffic(t, h)
+	standIn(t, h)
 	h.export(t)
 	talk()
 	promtool(t, h.get(t, h.metrics), "check", "metrics")
@@ -286,6 +324,9 @@ func TestPrometheus(t *testing.T) {
 	}
 	if n := ask(`portsplice_backend_connect_failures_total{host_port="81",reason="refused"} > 0`); len(n) != 1 {
 		t.Errorf("the ports that are refused have %q, want one", n)
+	}
+	if n := ask(`histogram_quantile(0.5, rate(portsplice_connect_duration_seconds{protocol="sctp"}[1m])) < 0.25`); len(n) != 1 {
+		t.Errorf("half of the dials took %q, want less than 250 ms", n)
 	}
 	if n := ask(`portsplice_worker_resident_memory_bytes > 1e6 and portsplice_worker_open_fds > 5`); len(n) == 0 {
 		t.Error("no worker tells of its memory and descriptors")
