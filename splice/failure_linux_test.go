@@ -41,8 +41,8 @@ func TestFailureAmidASplice(t *testing.T) {
 			l := newLoop(&Engine{kernel: &brokenPipe{source: source, takes: test.takes}}, group(t).First())
 			defer func() { l.pipes.trim(len(l.pipes.free)) }()
 			var p pump
-			if v := p.step(&share{loop: l}, way{src: source, dst: destination, policy: Always}, sliceBytes); v != destinationFailed || p.errno != test.want {
-				t.Errorf("verdict %d and %v, want %d and %v", v, p.errno, destinationFailed, test.want)
+			if v := p.step(&share{loop: l}, way{src: source, dst: destination, policy: Always}, sliceBytes); v != destinationFailed || l.errno != test.want {
+				t.Errorf("verdict %d and %v, want %d and %v", v, l.errno, destinationFailed, test.want)
 			}
 		})
 	}

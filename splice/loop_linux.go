@@ -14,7 +14,8 @@ type loop struct {
 	pipes  pipePool
 	chunks chunkPool
 	shares map[*Port]*share
-	talked *pair // whose event was the only one of its turn, the last time that there was one
+	talked *pair      // whose event was the only one of its turn, the last time that there was one
+	errno  unix.Errno // of the step that failed last, for whoever has called it
 	taken  [acceptBatch]accepted
 	youth  eventloop.Timer // is set while there are young pairs
 

@@ -242,9 +242,9 @@ func (p *pair) took(s side, v verdict) {
 		pm.state = holding
 		p.awaitRoom(s.other())
 	case sourceFailed:
-		p.fail(s, pm.errno)
+		p.fail(s, p.share.loop.errno)
 	case destinationFailed:
-		errno := pm.errno
+		errno := p.share.loop.errno
 		if errno == unix.ENOTCONN { // from shutdown, which does not say why
 			errno = p.share.loop.kernel.pendingError(int(p.legs[s.other()].fd))
 		}

@@ -58,13 +58,12 @@ const (
 
 // pump moves the bytes of one direction. Its zero value is ready, for what the client sends.
 type pump struct {
-	total uint64 // bytes that have reached the destination
 	pipe  *pipe  // while bytes are in it
 	rest  []byte // a chunk of the loop's with copied bytes that wait; while the backend is dialed, a header for it
+	total uint64 // bytes that have reached the destination
 	sent  int32  // bytes of rest that wait no longer
 	piped int32  // bytes in pipe
 	moved int32  // bytes of this turn
-	errno unix.Errno
 	state pumpState
 	mode  pumpMode
 	from  side
@@ -270,7 +269,7 @@ func (p *pump) end(l *loop, w way) verdict {
 }
 
 func (p *pump) fail(l *loop, v verdict, errno unix.Errno) verdict {
-	p.errno = errno
+	l.errno = errno
 	p.abandon(l)
 	return v
 }
