@@ -54,13 +54,13 @@ func manual() *cobra.Command {
 	}
 }
 
-// row is one of the table of options.
-var row = regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\| (.*) \\| (.*) \\| (.*) \\| (.*) \\|$\n")
+// optionRow is one of the table of options.
+var optionRow = regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\| (.*) \\| (.*) \\| (.*) \\| (.*) \\|$\n")
 
 // fileManual makes a man page's sections of the page: its table, which is wider than a terminal, becomes paragraphs.
 func fileManual(page []byte) []byte {
 	_, page, _ = bytes.Cut(page, []byte("\n")) // after its title
-	page = row.ReplaceAll(page, []byte("**$1** ($2)\n\n> $6. Default: $3. Of: $4. On reload: $5.\n\n"))
+	page = optionRow.ReplaceAll(page, []byte("**$1** ($2)\n\n> $6. Default: $3. Of: $4. On reload: $5.\n\n"))
 	page = regexp.MustCompile("(?m)^(\\||<!--).*\n").ReplaceAll(page, nil)
 	return slices.Concat([]byte("# portsplice.json 5 \"\" portsplice\n\n## NAME\n\nportsplice.json - options of portsplice\n\n## DESCRIPTION\n"),
 		page, []byte("\n## SEE ALSO\n\n**portsplice**(8), **portsplicectl**(1)\n"))
