@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
@@ -86,7 +87,10 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	e := p.engine
 	e.stats.active.Add(1)
 	defer e.stats.active.Add(^uint64(0))
+	life := begin(p, front)
+	stopped := connection.End{By: connection.Proxy, Reason: connection.Stopped}
 	if !e.own(front) {
+		life.end(stopped)
 		reset(front)
 		return
 	}
@@ -102,24 +106,36 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 		told(nil) // others are served meanwhile
 		if err := c.readHeader(front, deadline); err != nil {
 			p.refused(c.Client, err)
+			life.headerFailed(err)
 			reset(front)
 			return
 		}
+		life.Client = c.Client
 	}
 	back, err := p.dial(c.Client, deadline, told)
 	if err != nil {
 		e.stats.dialErrors[dialerror.KindOf(err)].Add(1)
 		e.options.Report("dial", c.Client, p.backend, err)
+		if e.closing.Err() != nil {
+			life.end(stopped)
+		} else {
+			life.end(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: err})
+		}
 		reset(front)
 		return
 	}
+	life.connected()
 	if !e.own(back) {
+		life.end(stopped)
 		reset(front)
 		reset(back)
 		return
 	}
 	defer e.disown(back)
-	newPair(p, front, back, c).relay()
+	pair := newPair(p, front, back, c)
+	why := pair.relay()
+	life.FromClient, life.FromBackend = pair.back.taken, pair.front.taken
+	life.end(why)
 }
 
 // dial connects to the backend; closing the engine ends it. While descriptors or memory have run out it is tried again, up

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
@@ -45,7 +46,14 @@ type Options struct {
 	// is one, the backend, and the cause. It may be called by several goroutines at once and must not block. Nil: failures
 	// are only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	// Observe is told of every connection when it is accepted, when its backend is connected and when it has ended: who
+	// ended it and why, and how many bytes it has carried. It is called as Report is. Nil: nobody is told.
+	Observe func(Connection)
 }
+
+// Connection is what Options.Observe is told of.
+type Connection = connection.Connection
 
 // Stats are the counters of an Engine since its start.
 type Stats struct {
@@ -117,6 +125,9 @@ type listener interface {
 func New(o Options) *Engine {
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	if o.Observe == nil {
+		o.Observe = func(Connection) {}
 	}
 	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
 	e := &Engine{

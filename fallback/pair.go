@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 // flushTimeout bounds the wait, when one leg has failed, for the other's peer to take what was delivered before:
@@ -27,27 +29,34 @@ type pair struct {
 	client client
 	front  leg
 	back   leg
-	ended  atomic.Int32 // directions that have passed on an end of file
-	failed sync.Once    // the first failure decides what the other leg sees
-	motion motion
+	ended  atomic.Int32        // directions that have passed on an end of file
+	failed sync.Once           // the first failure decides what the other leg sees
+	end    connection.End      // by that failure
+	first  atomic.Pointer[leg] // whose direction ended first
+	// trouble is the first write that failed, and whose leg that speaks of. What the other direction reads later says less.
+	trouble atomic.Pointer[connection.End]
+	motion  motion
 }
 
 // leg is one side of a pair.
 type leg struct {
 	*net.TCPConn
+	side connection.Side
 	shut atomic.Bool // its write side was shut down by us
 
 	writing sync.Mutex  // held during a write and until cut and refused say how it went
 	cut     atomic.Bool // a write failed: the connection is gone, whatever its read side says
 	refused atomic.Bool // a write failed after the peer had ended its own direction in order (EPIPE)
+	taken   uint64      // bytes that were written
 }
 
 func newPair(p *Port, front, back *net.TCPConn, c client) *pair {
-	return &pair{port: p, client: c, front: leg{TCPConn: front}, back: leg{TCPConn: back}}
+	return &pair{port: p, client: c, front: leg{TCPConn: front, side: connection.Client}, back: leg{TCPConn: back, side: connection.Backend}}
 }
 
-// relay moves bytes both ways until both directions have ended, and closes both connections.
-func (p *pair) relay() {
+// relay moves bytes both ways until both directions have ended, and closes both connections. It gives who ended them, and
+// why.
+func (p *pair) relay() connection.End {
 	p.resetAtExit()
 	var up sync.WaitGroup
 	stats, first := &p.port.engine.stats, p.client.first(p.port.engine.options.ProxyProtocol)
@@ -56,28 +65,33 @@ func (p *pair) relay() {
 	up.Wait()
 	switch {
 	case p.front.gaveUp():
-		p.fail(&p.front, &p.back)
+		p.fail(&p.front, &p.back, nil)
 	case p.back.gaveUp():
-		p.fail(&p.back, &p.front)
+		p.fail(&p.back, &p.front, nil)
 	}
 	// Both ends have been passed on, or both connections reset: a close has nothing more to say.
 	p.endInOrder()
 	_ = p.front.Close()
 	_ = p.back.Close()
+	if p.end.Reason == "" {
+		return connection.End{By: p.first.Load().side, Reason: connection.Closed}
+	}
+	return p.end
 }
 
 // pump moves the bytes of one direction, which it counts, after some that come first, and then passes on how it ended.
 func (p *pair) pump(src, dst *leg, first []byte, copied *atomic.Uint64) {
 	buf := buffers.Get().(*[32 << 10]byte)
 	from := source{leg: src, first: first, stir: p.stir}
-	_, err := io.CopyBuffer(destination{leg: dst, src: src, copied: copied}, &from, buf[:])
+	_, err := io.CopyBuffer(destination{leg: dst, src: src, pair: p, copied: copied}, &from, buf[:])
 	buffers.Put(buf)
 	p.complain(err)
 	switch {
 	case from.failed:
-		p.fail(src, dst)
+		p.fail(src, dst, err)
 		return
 	case err == nil:
+		p.first.CompareAndSwap(nil, src) // before the other side can answer
 		dst.shut.Store(true)
 		err = dst.CloseWrite()
 	}
@@ -90,6 +104,7 @@ func (p *pair) pump(src, dst *leg, first []byte, copied *atomic.Uint64) {
 		// The other direction goes on to its end.
 	default:
 		// What dst sent before it failed is still to be read, by the other direction.
+		p.note(dst, err)
 		dst.cut.Store(true)
 		bound := time.Now().Add(flushTimeout)
 		_ = src.SetWriteDeadline(bound) // these fail on closed connections, which need none
@@ -106,7 +121,7 @@ func (p *pair) watch(lg, other *leg) {
 	}
 	err = raw.Read(func(uintptr) bool { return gone(lg.TCPConn) })
 	if err == nil && lg.wasReset() {
-		p.fail(lg, other)
+		p.fail(lg, other, nil)
 	}
 }
 
@@ -117,14 +132,29 @@ func (lg *leg) wasReset() bool { return gone(lg.TCPConn) && !lg.shut.Load() }
 // gaveUp says whether bytes for the leg were lost.
 func (lg *leg) gaveUp() bool { return lg.cut.Load() || lg.refused.Load() }
 
-// fail passes the failure of one leg on to the other.
-func (p *pair) fail(failed, other *leg) {
+// fail passes the failure of one leg on to the other. A nil error stands for a reset.
+func (p *pair) fail(failed, other *leg, err error) {
 	p.failed.Do(func() {
+		trouble := p.trouble.Load()
+		switch {
+		case p.port.engine.closing.Err() != nil:
+			p.end = connection.End{By: connection.Proxy, Reason: connection.Stopped}
+		case trouble != nil:
+			p.end = *trouble
+		default:
+			p.end = connection.Failure(failed.side, err)
+		}
 		p.port.engine.stats.aborted.Add(1)
 		reset(failed.TCPConn)
 		p.flush(other)
 		reset(other.TCPConn)
 	})
+}
+
+// note remembers why a write failed: that the leg did. A nil error stands for a reset.
+func (p *pair) note(failed *leg, err error) {
+	why := connection.Failure(failed.side, err)
+	p.trouble.CompareAndSwap(nil, &why)
 }
 
 // complain reports why a leg failed, unless that is what peers do, or what the pair has done to itself.
@@ -201,8 +231,10 @@ func (lg *leg) wasCut() bool {
 
 // destination is a leg as io.Copy writes to it: without ReadFrom, and counting.
 type destination struct {
-	leg    *leg
-	src    *leg // where the bytes come from
+	leg  *leg
+	src  *leg // where the bytes come from
+	pair *pair
+
 	copied *atomic.Uint64
 }
 
@@ -217,13 +249,19 @@ func (d destination) Write(b []byte) (n int, err error) {
 		}
 		written, err := d.leg.Write(b[n:])
 		n += written
+		d.leg.taken += uint64(written)
 		d.copied.Add(uint64(written))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !d.src.wasReset():
 			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			d.pair.note(d.src, nil)
+			d.leg.cut.Store(true)
 		case errors.Is(err, syscall.EPIPE):
+			d.pair.note(d.leg, err)
 			d.leg.refused.Store(true)
 		case err != nil:
+			d.pair.note(d.leg, err)
 			d.leg.cut.Store(true)
 		}
 		return n, err

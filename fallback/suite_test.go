@@ -20,7 +20,7 @@ func TestSuite(t *testing.T) {
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
 	engine := fallback.New(fallback.Options{
-		DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report,
+		DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe,
 		ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
 	})
 	engine.FailSockets(o.SocketErrors)

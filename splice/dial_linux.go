@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/vanish"
@@ -100,11 +101,12 @@ func (p *Port) place(l *loop, c accepted) {
 
 // dial makes a pair of an accepted connection and starts to connect its backend, or to read the header of its client.
 func (l *loop) dial(port *Port, c accepted) {
-	p := &pair{settings: c.settings, client: c.client, failed: neither, began: l.Now()}
+	p := &pair{settings: c.settings, client: c.client, failed: neither, first: neither, began: l.Now()}
 	p.pumps[back].from = back
 	p.legs[front].fd, p.legs[back].fd = int32(c.front), int32(c.back)
 	l.share(port).add(p)
 	add(&p.share.count.accepted, 1)
+	p.accepted()
 	if port.aborted.Load() {
 		p.reset()
 		return
@@ -261,6 +263,7 @@ func (p *pair) dialReady(s side, events uint32) {
 	}
 	// It was connected, and has reset already; what it sent before is still to be had.
 	p.state = relaying
+	p.connected()
 	p.fail(back, errno)
 	p.read(back, true)
 	p.settle()
@@ -269,7 +272,7 @@ func (p *pair) dialReady(s side, events uint32) {
 // clientReset ends a pair whose client has gone before its backend was connected.
 func (p *pair) clientReset() {
 	add(&p.share.count.aborted, 1)
-	p.close()
+	p.closeFor(connection.End{By: connection.Client, Reason: connection.Reset})
 }
 
 // dialed begins to relay.
@@ -279,6 +282,7 @@ func (p *pair) dialed() {
 		return
 	}
 	p.state = relaying
+	p.connected()
 	exhaust := p.legs[front].handle.Registered()
 	if p.settings.ProxyProtocol != 0 {
 		p.introduce(exhaust)
@@ -298,7 +302,7 @@ func (p *pair) dialFailed(err error) {
 	add(&p.share.count.dialErrors[dialerror.KindOf(err)], 1)
 	p.settings.Report("dial", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
-	p.close()
+	p.closeFor(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: err})
 }
 
 // connectedToItself is asked where it can happen: when the backend's address is one of this host's own.

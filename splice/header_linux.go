@@ -3,6 +3,7 @@ package splice
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
@@ -60,7 +61,7 @@ func (p *pair) refuse(err error) {
 	add(&p.share.count.headersRefused, 1)
 	p.settings.Report("proxy header", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
-	p.close()
+	p.closeFor(connection.End{By: connection.Client, Reason: connection.HeaderRefused, Err: err})
 }
 
 // introduce tells the backend who the client is, and what that has sent by now.

@@ -108,7 +108,7 @@ func TestClientLeavesDuringItsHeader(t *testing.T) {
 // TestWaitIsNotBegunAnew: the header and the dial have one bound: a pair that waits on keeps the time that it had.
 func TestWaitIsNotBegunAnew(t *testing.T) {
 	l, port := testLoop(t, Options{DialTimeout: time.Hour}, linux{})
-	client, fd := connection(t)
+	client, fd := socketPair(t)
 	p := &pair{settings: port.settings.Load(), failed: neither}
 	p.legs[front].fd, p.legs[back].fd = int32(fd), -1
 	l.Do(func() {

@@ -50,7 +50,7 @@ func join(t *testing.T, l *loop, port *Port) (*pair, ends) {
 	p := &pair{settings: port.settings.Load(), state: relaying, failed: neither}
 	p.pumps[back].from = back
 	for s, peer := range []**net.TCPConn{&e.client, &e.backend} {
-		conn, fd := connection(t)
+		conn, fd := socketPair(t)
 		*peer, p.legs[s].fd = conn, int32(fd)
 	}
 	l.Do(func() {
@@ -60,8 +60,8 @@ func join(t *testing.T, l *loop, port *Port) (*pair, ends) {
 	return p, e
 }
 
-// connection gives both ends of a connection; the second is the loop's to close.
-func connection(t *testing.T) (*net.TCPConn, int) {
+// socketPair gives both ends of a connection; the second is the loop's to close.
+func socketPair(t *testing.T) (*net.TCPConn, int) {
 	t.Helper()
 	l := rig.Listen(t, rig.Loopback)
 	peer := rig.Dial(t, "tcp", rig.Address(l)).(*net.TCPConn)

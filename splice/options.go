@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 // DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
@@ -60,7 +62,16 @@ type Options struct {
 	// several at once, and must not block. No lock is held: it may ask for Stats, and may close ports. Nil: failures are
 	// only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	// Observe is told of every connection when it is accepted, when its backend is connected and when it has ended: who
+	// ended it and why, and how many bytes it has carried. It is called as Report is, and what holds there holds here.
+	// Times are of the event loop's clock, which is read once a turn: what begins and ends within one took no time. Nil:
+	// nobody is told, and no clock is read.
+	Observe func(Connection)
 }
+
+// Connection is what Options.Observe is told of.
+type Connection = connection.Connection
 
 func (o Options) withDefaults() Options {
 	o.DialTimeout = orDefault(o.DialTimeout, DefaultDialTimeout)

@@ -34,7 +34,7 @@ func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.Addr
 	return func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 		t.Helper()
 		engine := newEngine(t, splice.Options{
-			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Policy: policy,
+			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe, Policy: policy,
 			ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
 		})
 		if o.AcceptErrors != nil || o.SocketErrors != nil {

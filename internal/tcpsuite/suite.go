@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -36,6 +37,7 @@ type Options struct {
 
 	ProxyProtocol       uint8          // version of the header for the backend; 0: none
 	AcceptProxyProtocol []netip.Prefix // clients that begin with a header
+	Observe             func(connection.Connection)
 }
 
 // Engine starts an engine that relays from a listener, which it owns from then on, to a backend.
@@ -103,6 +105,7 @@ func Run(t *testing.T, e Engine) {
 		{"HeaderKeepsNobodyWaiting", headerKeepsNobodyWaiting},
 		{"HeaderTooLate", waiting(headerTooLate)},
 		{"HeaderOfNobodyTrusted", headerOfNobodyTrusted},
+		{"WhoEndedAndWhy", whoEndedAndWhy},
 	}...) {
 		t.Run(b.name, func(t *testing.T) { b.run(t, e) })
 	}

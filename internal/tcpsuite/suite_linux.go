@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -248,7 +249,9 @@ func headerInOneSend(t *testing.T, e Engine) {
 // queue is full drops connection requests on Linux.
 func backendSilent(t *testing.T, e Engine) {
 	var reported reports
-	p := startWith(t, e, Options{DialTimeout: 200 * time.Millisecond, Report: reported.add}, rig.Silent(t, rig.Loopback))
+	var told watcher
+	backend := rig.Silent(t, rig.Loopback)
+	p := startWith(t, e, Options{DialTimeout: 200 * time.Millisecond, Report: reported.add, Observe: told.add}, backend)
 	conn := dial(t, p)
 	if n, err := conn.Read(make([]byte, 1)); n != 0 || !isReset(err) {
 		t.Errorf("the client read %d bytes and %v, want a reset", n, err)
@@ -257,5 +260,9 @@ func backendSilent(t *testing.T, e Engine) {
 	var timeout interface{ Timeout() bool }
 	if err := reported.get()[0].err; !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("reported %v, want a timeout", err)
+	}
+	end := told.one(t, backend)
+	if end.Reason != connection.DialFailed || !errors.As(end.Err, &timeout) || !timeout.Timeout() || end.Lasted < 200*time.Millisecond {
+		t.Errorf("the end is %+v; want a dial that was given up after 200 ms", end)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/netlab"
 	"github.com/portsplice/portsplice/internal/rig"
 )
@@ -20,7 +21,9 @@ import (
 func clientVanishes(t *testing.T, e Engine) {
 	ended := make(chan error, 1)
 	reports := make(chan error, 1)
+	var told watcher
 	soon := Options{
+		Observe:   told.add,
 		KeepAlive: net.KeepAliveConfig{Idle: time.Second, Interval: time.Second, Count: 2},
 		Report:    func(op string, _, _ netip.AddrPort, err error) { reports <- fmt.Errorf("%s: %w", op, err) },
 	}
@@ -39,6 +42,9 @@ func clientVanishes(t *testing.T, e Engine) {
 	pairsEnd(t, p)
 	if s := p.Stats(); s.Aborted != 1 {
 		t.Errorf("%d pairs were aborted, want 1", s.Aborted)
+	}
+	if end := told.ended(t); end.By != connection.Client || end.Reason != connection.Timeout || !errors.Is(end.Err, syscall.ETIMEDOUT) {
+		t.Errorf("the end is %+v; want that the client timed out", end)
 	}
 }
 
