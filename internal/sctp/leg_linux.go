@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -51,6 +52,14 @@ func (l *leg) Ready(events uint32) { l.pair.ready(l, events) }
 
 // Move has the pair go to another loop.
 func (l *leg) Move(to *eventloop.Loop) bool { return l.pair.move(to) }
+
+// side is whose leg it is.
+func (l *leg) side() connection.Side {
+	if l == &l.pair.frontend {
+		return connection.Client
+	}
+	return connection.Backend
+}
 
 func (l *leg) kernel() kernel { return l.pair.port.kernel }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
@@ -51,9 +52,13 @@ type pair struct {
 	port              *Port
 	loop              loop // changed on that loop's goroutine, with port.mu held
 	state             pairState
-	frontend, backend leg   // to the client, to the container
-	in, out           pump  // from the client to the container, and back
-	cause             error // of the failure; nil while there is none
+	frontend, backend leg             // to the client, to the container
+	in, out           pump            // from the client to the container, and back
+	cause             error           // of the failure; nil while there is none
+	failed            connection.Side // whose leg that was
+	first             connection.Side // who has shut down first
+
+	began, answered time.Duration // when the client was accepted and the backend's association stood, on the loop's clock
 
 	timer    eventloop.Timer
 	wake     time.Duration // what the timer is set to; zero while it is not
@@ -78,7 +83,9 @@ func newPair(port *Port, on loop, fd int, client netip.AddrPort) *pair {
 // start begins to dial the backend. Of the client nothing is wanted meanwhile, not even whether it is still there: its
 // messages are.
 func (p *pair) start() {
-	p.deadline = p.loop.Now() + p.port.settings.Load().DialTimeout
+	p.began = p.loop.Now()
+	p.tell(connection.Accepted, connection.End{})
+	p.deadline = p.began + p.port.settings.Load().DialTimeout
 	p.pause = minPause
 	// The backend is offered what the client has, in both directions.
 	in, out, err := p.frontend.learnStreams()
@@ -117,7 +124,8 @@ func (p *pair) dialReady() {
 		p.dialFailed(err)
 	case stands:
 		p.stopTimer()
-		p.state = relaying
+		p.state, p.answered = relaying, p.loop.Now()
+		p.tell(connection.Connected, connection.End{})
 		if in, out, err := p.backend.learnStreams(); err == nil {
 			p.port.learn(p.offered, offer{out: out, in: in})
 		}
@@ -133,7 +141,7 @@ func (p *pair) dialFailed(cause error) {
 	p.cause = cause
 	p.port.count.dialErrors[dialerror.KindOf(cause)].Add(1)
 	p.port.forget()
-	p.end()
+	p.end(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: cause})
 	p.port.complain("dial", p.frontend.peer, p.backend.peer, cause)
 }
 
@@ -180,7 +188,7 @@ func (p *pair) settle() {
 		err = p.backend.watchFor(interest(&p.out, &p.in))
 	}
 	if err != nil { // no memory, or no watches left, for epoll
-		p.fail(err)
+		p.fail(connection.Proxy, err)
 		p.close()
 	}
 }
@@ -196,13 +204,14 @@ func interest(from, to *pump) (events uint32) {
 	return events
 }
 
-// fail stops the forwarding. The pumps read on until their legs are flushed. Only the first cause counts.
-func (p *pair) fail(cause error) {
+// fail stops the forwarding because of a side's leg. The pumps read on until their legs are flushed. Only the first cause
+// counts.
+func (p *pair) fail(side connection.Side, cause error) {
 	if p.state != relaying {
 		return
 	}
 	p.state = failing
-	p.cause = cause
+	p.cause, p.failed = cause, side
 	p.frontend.flush()
 	p.backend.flush()
 	p.in.push()
@@ -222,7 +231,7 @@ func (p *pair) restart() {
 	p.port.adopt(p.loop, p.frontend.give(), p.frontend.peer, p.in.rest)
 	p.in.rest = nil
 	p.out.closed = true // what it holds, or reads from now on, is for a client that is gone
-	p.fail(errRestart)
+	p.fail(connection.Client, errRestart)
 }
 
 // Ring is told when the pair's time has come.
@@ -282,8 +291,10 @@ func (p *pair) close() {
 	failed := p.state == failing
 	if failed {
 		p.port.count.aborted.Add(1)
+		p.end(connection.Failure(p.failed, p.cause))
+	} else {
+		p.end(connection.End{By: p.first, Reason: connection.Closed})
 	}
-	p.end()
 	if failed && !errors.Is(p.cause, unix.ECONNRESET) { // a peer may change its mind
 		p.port.complain("relay", p.frontend.peer, p.backend.peer, p.cause)
 	}
@@ -294,13 +305,18 @@ func (p *pair) abort() {
 	if p.state == ended {
 		return
 	}
+	why := connection.End{By: connection.Proxy, Reason: connection.Stopped}
+	if p.state == failing {
+		why = connection.Failure(p.failed, p.cause)
+	}
 	p.cause = errAborted
 	p.frontend.shut, p.backend.shut = false, false
-	p.end()
+	p.end(why)
 }
 
 // end closes the legs and gives back what the pumps hold.
-func (p *pair) end() {
+func (p *pair) end(why connection.End) {
+	p.tell(connection.Ended, why) // while it is counted
 	p.state = ended
 	p.stopTimer()
 	for _, u := range []*pump{&p.in, &p.out} {
@@ -310,4 +326,16 @@ func (p *pair) end() {
 	p.frontend.end(p.cause != nil)
 	p.backend.end(p.cause != nil)
 	p.port.remove(p)
+}
+
+// tell tells Options.Observe where the pair has come to.
+func (p *pair) tell(phase connection.Phase, why connection.End) {
+	c := connection.Connection{
+		Phase: phase, Client: p.frontend.peer, Backend: p.backend.peer, End: why,
+		Lasted: p.loop.Now() - p.began, FromClient: p.in.total, FromBackend: p.out.total,
+	}
+	if p.state != dialing {
+		c.Dial = p.answered - p.began
+	}
+	p.port.settings.Load().Observe(c)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 // expectNothingHeld is for the end of a test.
@@ -68,7 +70,7 @@ func TestBegunToShare(t *testing.T) {
 	}
 	w.quiet()
 	w.expectSent(backend, "1:10", "1:10")
-	p.fail(unix.EIO)
+	p.fail(connection.Backend, unix.EIO)
 	p.settle()
 	w.quiet()
 	backend.room = -1

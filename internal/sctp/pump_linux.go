@@ -31,6 +31,7 @@ type pump struct {
 	pair            *pair
 	from, to        *leg
 	messages, bytes *atomic.Uint64
+	total           uint64 // bytes of this pump
 
 	state  pumpState
 	queued bool     // it is in the loop's queue: there is more to be read
@@ -113,6 +114,9 @@ func (u *pump) push() (moved bool) {
 		u.state = blocked
 	case u.end != nil:
 		u.state = over
+		if u.pair.first == "" {
+			u.pair.first = u.from.side()
+		}
 		u.finish()
 	case u.large == nil:
 		u.state = reading
@@ -131,7 +135,7 @@ func (u *pump) finish() {
 	case errors.Is(u.end, errRestart) && p.mayRestart(u):
 		p.restart()
 	case !errors.Is(u.end, errShutdown):
-		p.fail(u.end)
+		p.fail(u.from.side(), u.end)
 	case p.state == relaying: // in a pair that fails, a shutdown would look like an orderly end
 		u.to.shutdown()
 	}
@@ -151,9 +155,9 @@ func (u *pump) look(now time.Duration) {
 			u.stalled = now
 		case now-u.stalled < patience.stall:
 		case u.from.gone():
-			u.pair.fail(fmt.Errorf("the sender has gone and the receiver takes no more: %w", os.ErrDeadlineExceeded))
+			u.pair.fail(u.to.side(), fmt.Errorf("the sender has gone and the receiver takes no more: %w", os.ErrDeadlineExceeded))
 		case u.large.grown() > 0 && now-time.Duration(memory.starved.Load()) < patience.stall:
-			u.pair.fail(fmt.Errorf("the receiver takes no more, and others wait for the memory: %w", unix.ENOBUFS))
+			u.pair.fail(u.to.side(), fmt.Errorf("the receiver takes no more, and others wait for the memory: %w", unix.ENOBUFS))
 		}
 	case starved:
 		memory.starved.Store(int64(now))
@@ -163,7 +167,7 @@ func (u *pump) look(now time.Duration) {
 		}
 	case collecting:
 		if len(u.large.data) > 0 && now-u.large.since >= patience.message {
-			u.pair.fail(fmt.Errorf("of a message %d bytes have come within %v, and not its end: %w",
+			u.pair.fail(u.from.side(), fmt.Errorf("of a message %d bytes have come within %v, and not its end: %w",
 				len(u.large.data), patience.message, os.ErrDeadlineExceeded))
 		}
 	}
@@ -205,7 +209,7 @@ func (u *pump) advance(n int) {
 	u.stalled = 0
 	u.messages.Add(uint64(n))
 	if u.batch == nil {
-		u.bytes.Add(uint64(len(u.large.data)))
+		u.countBytes(len(u.large.data))
 		u.large.release()
 		u.large = nil
 		return
@@ -214,7 +218,7 @@ func (u *pump) advance(n int) {
 	for _, h := range u.batch.waiting()[:n] {
 		sum += int(h.Len)
 	}
-	u.bytes.Add(uint64(sum))
+	u.countBytes(sum)
 	u.batch.sent += n
 	if len(u.batch.waiting()) == 0 {
 		u.batch.release()
@@ -222,12 +226,17 @@ func (u *pump) advance(n int) {
 	}
 }
 
+func (u *pump) countBytes(n int) {
+	u.total += uint64(n)
+	u.bytes.Add(uint64(n))
+}
+
 // refused takes the failure of a send. If the association is what failed, its reader will come to the reason. Anything
 // else is about the message, or about this system.
 func (u *pump) refused(err error) {
 	u.closed = true
 	if !finished(err) {
-		u.pair.fail(err)
+		u.pair.fail(u.to.side(), err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 const (
@@ -35,6 +36,10 @@ type Options struct {
 	// zero AddrPort when op is "accept". A peer that aborts its association is not a failure: it is counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 
+	// Observe, if not nil, is told of every association of a client when it is accepted, when the backend's stands and when
+	// both have ended: by whom and why, and how many bytes of messages they have carried. It is called as Report is.
+	Observe func(connection.Connection)
+
 	// Budget bounds the descriptors of ports that share a process. May be nil.
 	Budget *budget.Descriptors
 
@@ -50,6 +55,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	if o.Observe == nil {
+		o.Observe = func(connection.Connection) {}
 	}
 	if o.patience == (patience{}) {
 		o.patience = defaultPatience

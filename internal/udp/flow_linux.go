@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
@@ -22,6 +23,8 @@ type flow struct {
 	port *Port
 	at   atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
 	mu   sync.Mutex           // guards fd, handle and at of a flow that is not at home
+
+	tally *tally // nil: nobody follows it
 
 	fd     int32  // -1 once it is closed
 	number uint16 // its source port, if it is of the pool
@@ -74,6 +77,7 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 		p.evict()
 	}
 	p.flows.Add(f, now)
+	f.tally = o.follow(key.client.addrPort(), p.backend, now)
 	p.descriptors.Add(1)
 	p.refs.Add(1)
 	p.count.flows.Store(uint64(p.flows.Len()))
@@ -111,7 +115,7 @@ func (p *Port) evict() bool {
 		return false
 	}
 	p.count.evicted.Add(1)
-	p.closeFlow(f)
+	p.closeFlow(f, connection.Evicted)
 	return true
 }
 
@@ -119,14 +123,21 @@ func (p *Port) evict() bool {
 func (p *Port) abandon(f *flow) {
 	if p.flows.Remove(f) {
 		p.count.abandoned.Add(1)
-		p.closeFlow(f)
+		p.closeFlow(f, connection.Failed)
 	}
 }
 
 // closeFlow closes the socket of a flow that has left the table, once what waits there was read. What a loop other than
 // the home knows of it goes later.
-func (p *Port) closeFlow(f *flow) {
+func (p *Port) closeFlow(f *flow, why connection.Reason) {
 	p.count.flows.Store(uint64(p.flows.Len()))
+	p.closeSocket(f)
+	if f.tally != nil {
+		p.options.Load().end(f.tally, f.Key.client.addrPort(), p.backend, p.now(p.home.Load().loop), why)
+	}
+}
+
+func (p *Port) closeSocket(f *flow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at, handle := f.at.Load(), f.handle

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 const (
@@ -43,6 +44,11 @@ type Options struct {
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.
 	Report func(op string, client, backend netip.AddrPort, err error)
+
+	// Observe is told of flows: when one begins, if Follows says then that somebody wants to know, and in that case when it
+	// has ended, and why. Bytes are those of payloads that have left. It is called as Report is. May be nil.
+	Observe func(connection.Connection)
+	Follows func() bool // may be nil if Observe is
 
 	// Budget bounds the descriptors of ports that share a process. May be nil.
 	Budget *budget.Descriptors

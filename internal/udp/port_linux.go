@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/sourceport"
 	"github.com/portsplice/portsplice/internal/udp/flows"
@@ -242,7 +243,7 @@ func (p *Port) sweep() {
 			continue
 		}
 		p.count.expired.Add(1)
-		p.closeFlow(f)
+		p.closeFlow(f, connection.Idle)
 	}
 	if at, some := p.flows.Due(now, timeout); some {
 		p.sweepAt(at)
@@ -285,7 +286,7 @@ func (p *Port) shut(watched bool) {
 		loop.StopTimer(&p.resuming)
 	}
 	for _, f := range p.flows.Drain() {
-		p.closeFlow(f)
+		p.closeFlow(f, connection.Stopped)
 	}
 	p.release()
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/sourceport"
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
@@ -108,7 +109,7 @@ func (r *Portable) shutdown() error {
 	flows := r.flows.Drain()
 	r.mu.Unlock()
 	for _, f := range flows {
-		r.closeFlow(f)
+		r.closeFlow(f, connection.Stopped)
 	}
 	r.readers.Wait()
 	return err
@@ -171,11 +172,12 @@ func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 		return nil, err
 	}
 	f.number = number
+	f.tally = r.options.follow(key.client, r.backend, r.now())
 	if f.stray = r.prober.stray(r.backend.Addr(), r.now(), func() netip.Addr { return sourceOf(conn) }); f.stray {
 		r.fail("open a flow to the backend", key.client, errStray)
 	}
 	if !r.admit(f) {
-		r.closeFlow(f)
+		r.closeFlow(f, connection.Stopped)
 		return nil, net.ErrClosed
 	}
 	return f, nil
@@ -223,7 +225,7 @@ func (r *Portable) evict() bool {
 		return false
 	}
 	r.count.evicted.Add(1)
-	r.closeFlow(f)
+	r.closeFlow(f, connection.Evicted)
 	return true
 }
 
@@ -296,7 +298,7 @@ func (r *Portable) sweep(then time.Duration) {
 	r.mu.Unlock()
 	r.count.expired.Add(uint64(len(idle)))
 	for _, f := range idle {
-		r.closeFlow(f)
+		r.closeFlow(f, connection.Idle)
 	}
 }
 
@@ -308,12 +310,12 @@ func (r *Portable) abandon(f *portableFlow) {
 	if had {
 		r.count.abandoned.Add(1)
 	}
-	r.closeFlow(f)
+	r.closeFlow(f, connection.Failed)
 }
 
 // closeFlow closes the socket of a flow that has left the table. What waits there, because the flow's goroutine has not
 // run yet, is dropped.
-func (r *Portable) closeFlow(f *portableFlow) {
+func (r *Portable) closeFlow(f *portableFlow, why connection.Reason) {
 	if n := f.inbox.discardUnread(); n > 0 {
 		r.count.countDrop(n, errUnread)
 		r.fail(toClients.op(), f.Key.client, errUnread)
@@ -321,5 +323,6 @@ func (r *Portable) closeFlow(f *portableFlow) {
 	r.countLostBy(f.conn, &f.lost)
 	if f.close() {
 		r.numbers.Return(f.number)
+		r.options.end(f.tally, f.Key.client, r.backend, r.now(), why)
 	}
 }

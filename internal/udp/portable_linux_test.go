@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/connection"
 )
 
 // An inbox holds a letter while there are datagrams, and none while it waits.
@@ -122,7 +124,7 @@ func TestPortableKernelDropsOfAFlowAreCounted(t *testing.T) {
 		t.Errorf("room for %d bytes after a burst, want %d", got, want)
 	}
 	for range 2 {
-		r.closeFlow(f)
+		r.closeFlow(f, connection.Stopped)
 		if lost := int(r.Stats().KernelDropped); lost == 0 || received+lost != datagrams {
 			t.Errorf("%d received and %d lost, want %d in all", received, lost, datagrams)
 		}
@@ -200,7 +202,7 @@ func TestPortableUnreadIsCounted(t *testing.T) {
 	must(t, err)
 	answerAll(t, backend, addressOf(conn), answers)
 	for range 2 { // the second time there is no socket
-		r.closeFlow(f)
+		r.closeFlow(f, connection.Stopped)
 		if s := r.Stats(); s.Dropped != answers || told.count(errUnread) != 1 {
 			t.Errorf("%v, %d reports; want %d dropped, and one report", s, told.count(errUnread), answers)
 		}
