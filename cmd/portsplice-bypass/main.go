@@ -9,6 +9,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -47,7 +48,7 @@ func serve() error {
 	if !ok {
 		return fmt.Errorf("descriptor %d is not a unix socket (the worker starts this program)", workerFD)
 	}
-	if stream, err := journal.Stream(journal.Error); err == nil { // standard error is /dev/null
+	if stream, err := journal.Stream(slog.LevelError); err == nil { // standard error is /dev/null
 		_ = debug.SetCrashOutput(stream, debug.CrashOptions{})
 		_ = stream.Close() // the runtime has its own
 	}

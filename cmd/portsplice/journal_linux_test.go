@@ -1,11 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,58 +15,67 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/needroot"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// TestJournal starts the program as dockerd does, with /dev/null for its standard error: lines and the answer to SIGUSR1
-// go to the journal. (The mount namespace has one of the test's own.)
-func TestJournal(t *testing.T) {
-	needroot.Check(t)
+// fakeJournal has programs started as dockerd does, with /dev/null for their standard error, and gives the entries of a
+// journal of the test's own, which their mount namespace has.
+func fakeJournal(t *testing.T) (start func(args []string, env ...string) *process, read func(*testing.T) map[string]string) {
+	t.Helper()
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "systemd/journal"), 0o755))
 	socket := net.UnixAddr{Name: filepath.Join(dir, "systemd/journal/socket"), Net: "unixgram"}
 	journal, err := net.ListenUnixgram("unixgram", &socket)
 	must(t, err)
-	defer func() { must(t, journal.Close()) }()
+	t.Cleanup(func() { must(t, journal.Close()) })
 	must(t, journal.SetReadDeadline(time.Now().Add(timeout)))
-	read, write, err := os.Pipe()
-	must(t, err)
-	defer func() { must(t, read.Close()) }()
-
-	frontend := freePort(t, "tcp", ours())
-	args := arguments("tcp", frontend, netip.AddrPortFrom(ours(), 1))
-	cmd := exec.Command("sh", append([]string{"-c", `mount --bind "$0" /run && exec "$@"`, dir, program}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	cmd.ExtraFiles = []*os.File{write}
-	cmd.Env = append(os.Environ(), "PORTSPLICE_ENGIN=fallback")
-	must(t, cmd.Start()) // standard error is /dev/null
-	defer func() { _ = cmd.Process.Kill() }()
-	must(t, write.Close())
-	must(t, read.SetReadDeadline(time.Now().Add(timeout)))
-	if answer, err := io.ReadAll(read); string(answer) != "0\n" || err != nil {
-		t.Fatalf("the status is %q, %v", answer, err)
+	start = func(args []string, env ...string) *process {
+		args = append([]string{"-m", "sh", "-c", `mount --bind "$0" /run && exec "$@" 2>/dev/null`, dir, program}, args...)
+		return run{program: "unshare", args: args, env: env}.serve(t)
 	}
-	next := func(want ...string) {
+	return start, func(t *testing.T) map[string]string {
 		t.Helper()
 		b := make([]byte, 1<<16)
 		n, err := journal.Read(b)
 		must(t, err)
-		for _, part := range append(want, fmt.Sprintf("\nPORTSPLICE_PORT=%v/tcp\n", frontend)) {
-			if !strings.Contains(string(b[:n]), part) {
-				t.Errorf("the journal got %q, want %q in it", b[:n], part)
+		fields := map[string]string{}
+		for message := string(b[:n]); message != ""; {
+			line, rest, _ := strings.Cut(message, "\n")
+			name, value, plain := strings.Cut(line, "=")
+			if !plain { // its length comes first
+				size := binary.LittleEndian.Uint64([]byte(rest)[:8])
+				value, rest = rest[8:8+size], rest[8+size+1:]
+			}
+			fields[name], message = value, rest
+		}
+		return fields
+	}
+}
+
+// TestJournal: where standard error is /dev/null, lines and the answer to SIGUSR1 go to the journal.
+func TestJournal(t *testing.T) {
+	needroot.Check(t)
+	start, read := fakeJournal(t)
+	frontend := freePort(t, "tcp", ours())
+	p := start(arguments("tcp", frontend, rig.Refusing(t)), "PORTSPLICE_ENGIN=fallback")
+	next := func(priority string, want ...string) {
+		t.Helper()
+		fields := read(t)
+		if fields["PRIORITY"] != priority || fields["PORTSPLICE_PORT"] != frontend.String()+"/tcp" {
+			t.Errorf("the journal got %q, want priority %s and the port", fields, priority)
+		}
+		for _, part := range want {
+			if !strings.Contains(fields["MESSAGE"], part) {
+				t.Errorf("the journal got %q, want %q in it", fields, part)
 			}
 		}
 	}
-	next("PRIORITY=4\n", "PORTSPLICE_ENGIN is not a variable of portsplice; PORTSPLICE_ENGINE is")
-	if conn, err := net.Dial("tcp", frontend.String()); err == nil {
-		must(t, conn.Close())
-	} else if !errors.Is(err, syscall.ECONNRESET) {
-		t.Fatal(err)
-	}
-	next("PRIORITY=4\n", "dial: client ")
-	must(t, cmd.Process.Signal(syscall.SIGUSR1))
-	next("PRIORITY=6\n", "stats engine=splice ", " accepted=1 ")
-	must(t, cmd.Process.Signal(syscall.SIGINT))
-	must(t, cmd.Wait())
+	next("4", "PORTSPLICE_ENGIN is not a variable of portsplice; PORTSPLICE_ENGINE is")
+	rig.WantReset(t, frontend)
+	next("4", "dial: client ")
+	must(t, p.Process.Signal(syscall.SIGUSR1))
+	next("6", "stats engine=splice ", " accepted=1 ")
+	p.signalled(t, syscall.SIGINT)
 }
 
 // TestFailureWithALogThatIsNotRead_systemd16456: dockerd hears the reason, and the program ends.

@@ -13,11 +13,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/accesslog"
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/failurelog"
 	"github.com/portsplice/portsplice/internal/journal"
@@ -30,8 +32,8 @@ import (
 // version is set by the Makefile.
 var version = "unknown"
 
-// log takes the lines for people.
-var log = journal.New()
+// lines takes the lines for people.
+var lines = journal.New()
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "worker" {
@@ -55,7 +57,8 @@ func main() {
 		fmt.Println("portsplice version " + version + ", " + runtime.Version())
 		return
 	}
-	log.Port = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol)
+	lines.Port, lines.JSON = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol), c.LogFormat == config.JSON
+	log := slog.New(lines)
 	if err := relayAll(&c); err != nil {
 		fail(dockerd, err)
 	}
@@ -74,14 +77,14 @@ func main() {
 		c.Warnings = append(c.Warnings, "the port is served without a worker: "+reason)
 	}
 	for _, warning := range c.Warnings {
-		log.Print(journal.Warning, "portsplice: "+warning+"\n")
+		log.Warn(warning)
 	}
 	for deaf == nil {
 		if deaf = nextQuestion(); deaf == nil {
-			log.Print(journal.Info, r.Line())
+			log.Info(r.Line())
 		}
 	}
-	log.Print(journal.Warning, fmt.Sprintf("portsplice: the counters cannot be asked for: %v\n", deaf))
+	log.Warn(fmt.Sprintf("the counters cannot be asked for: %v", deaf))
 	select {} // the port is served all the same
 }
 
@@ -97,7 +100,7 @@ func options(dockerd *status.Pipe) (config.Config, error) {
 		}
 		if err.Error() != said {
 			said = err.Error()
-			log.Print(journal.Error, fmt.Sprintf("portsplice: clients wait until the file is right: %s\n", said))
+			slog.New(lines).Error("clients wait until the file is right: " + said)
 		}
 	}
 }
@@ -105,7 +108,7 @@ func options(dockerd *status.Pipe) (config.Config, error) {
 // work serves the ports of all shims that come. Its standard error is /dev/null, so the trace of a crash goes to the
 // journal; where there is none it is lost.
 func work() {
-	if stream, err := journal.Stream(journal.Error); err == nil {
+	if stream, err := journal.Stream(slog.LevelError); err == nil {
 		_ = debug.SetCrashOutput(stream, debug.CrashOptions{}) // out of descriptors, perhaps
 		_ = stream.Close()                                     // the runtime has its own
 	}
@@ -141,7 +144,17 @@ func start(c config.Config) (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return new(relay.Host).Start(c, socket, failurelog.New(log).Report)
+	told := relay.Audience{Report: failurelog.New(lines).Report}
+	if c.AccessLog != config.On {
+		return new(relay.Host).Start(c, socket, told)
+	}
+	access := accesslog.New(lines.Port, lines)
+	told.Observe, told.Follows = access.Observe, func() bool { return true }
+	r, err := new(relay.Host).Start(c, socket, told)
+	if err == nil {
+		r.Count("access-log-dropped", access.Dropped)
+	}
+	return r, err
 }
 
 // fail tells dockerd, and whoever reads standard error, why the port is not served, and ends the program.
@@ -149,6 +162,6 @@ func fail(dockerd *status.Pipe, reason error) {
 	if err := dockerd.Failed(reason); err != nil {
 		reason = errors.Join(reason, err)
 	}
-	log.PrintLast(fmt.Sprintf("portsplice: %v\n", reason))
+	lines.PrintLast(reason.Error())
 	os.Exit(1)
 }

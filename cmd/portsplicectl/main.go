@@ -34,7 +34,7 @@ func command() *cobra.Command {
 		// Packages bring the completions; the command is for others.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(ps(), check(), showOptions(), reload(), installCommand(), uninstallCommand(), doctorCommand())
+	root.AddCommand(ps(), trace(), check(), showOptions(), reload(), installCommand(), uninstallCommand(), doctorCommand())
 	root.AddCommand(exporterCommand())
 	root.AddCommand(extra...)
 	return root

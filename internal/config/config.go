@@ -76,6 +76,24 @@ const (
 	ProxyV2  ProxyProtocol = "v2"
 )
 
+// Format says how lines for people are written on standard error.
+type Format string
+
+// The formats. Text is a sentence a line, JSON an object.
+const (
+	Text Format = "text"
+	JSON Format = "json"
+)
+
+// Switch is off or on.
+type Switch string
+
+// The switch's positions.
+const (
+	Off Switch = "off"
+	On  Switch = "on"
+)
+
 // Config is everything that the program is told.
 type Config struct {
 	Protocol    listener.Protocol
@@ -91,6 +109,8 @@ type Config struct {
 	MaxFlows    int // of UDP; zero: as many as descriptors and source ports allow
 	UDPBlocks   Blocks
 	LocalBypass Bypass // of TCP
+	LogFormat   Format
+	AccessLog   Switch
 
 	ProxyProtocol       ProxyProtocol  // of TCP
 	AcceptProxyProtocol []netip.Prefix // of TCP: the clients that begin with a PROXY header
@@ -225,6 +245,11 @@ func (c *Config) declare(fs *flag.FlagSet) {
 		"version of the PROXY header that tells the container a TCP client's address: v1, v2, or empty for none")
 	fs.Var(prefixes{&c.AcceptProxyProtocol}, "accept-proxy-protocol",
 		"addresses and prefixes, by commas, of the proxies whose TCP connections begin with a PROXY header")
+	c.LogFormat = Text
+	fs.Var(oneOf[Format]{&c.LogFormat, []Format{Text, JSON}}, "log-format",
+		"lines on standard error: text (sentences) or json (objects); the journal has fields always")
+	c.AccessLog = Off
+	fs.Var(oneOf[Switch]{&c.AccessLog, []Switch{Off, On}}, "access-log", "a line for each connection at its end: off or on")
 }
 
 // dialTimeout outlasts three lost requests in a row, which Linux sends after 0, 1, 3 and 7 s, and a short pause of the

@@ -38,6 +38,8 @@ func TestParse(t *testing.T) {
 		UDPTimeout:  90 * time.Second,
 		UDPBlocks:   BlocksAuto,
 		LocalBypass: BypassOff,
+		LogFormat:   Text,
+		AccessLog:   Off,
 	}
 	with := func(change func(*Config)) Config {
 		c := base
@@ -61,10 +63,10 @@ func TestParse(t *testing.T) {
 		})},
 		{"mapped address", ports + "-container-ip ::ffff:172.17.0.2", nil, base},
 		{"listen descriptor", dockerd + "-use-listen-fd", nil, with(func(c *Config) { c.UseListenFD = true })},
-		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7 -udp-blocks off -local-bypass auto", nil, with(func(c *Config) {
+		{"our flags", dockerd + "-engine fallback -splice never -dial-timeout 2s -udp-timeout 5s -max-flows 7 -udp-blocks off -local-bypass auto -log-format json -access-log on", nil, with(func(c *Config) {
 			c.Policy = Never
 			c.Engine, c.DialTimeout, c.UDPTimeout, c.MaxFlows = Fallback, 2*time.Second, 5*time.Second, 7
-			c.UDPBlocks, c.LocalBypass = BlocksOff, BypassAuto
+			c.UDPBlocks, c.LocalBypass, c.LogFormat, c.AccessLog = BlocksOff, BypassAuto, JSON, On
 		})},
 		{
 			"our environment", dockerd,
@@ -79,8 +81,12 @@ func TestParse(t *testing.T) {
 		{
 			"our environment for udp", dockerd + "-proto udp",
 			map[string]string{"PORTSPLICE_UDP_TIMEOUT": "1m", "PORTSPLICE_MAX_FLOWS": "9", "PORTSPLICE_ENGINE": "",
-				"PORTSPLICE_LOCAL_BYPASS": "require"}, // which is TCP's
-			with(func(c *Config) { c.Protocol, c.UDPTimeout, c.MaxFlows = listener.UDP, time.Minute, 9 }),
+				"PORTSPLICE_LOCAL_BYPASS": "require", // which is TCP's
+				"PORTSPLICE_LOG_FORMAT":   "json", "PORTSPLICE_ACCESS_LOG": "on"},
+			with(func(c *Config) {
+				c.Protocol, c.UDPTimeout, c.MaxFlows, c.LogFormat = listener.UDP, time.Minute, 9, JSON
+				c.AccessLog = On
+			}),
 		},
 		{
 			"a bad environment that tcp does not use", dockerd,

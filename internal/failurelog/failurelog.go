@@ -3,20 +3,23 @@
 package failurelog
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // Interval is the least time between two lines.
 const Interval = time.Second
 
-// Log writes failures to w. It may be used by any goroutine, and never keeps one waiting: a journal that does not
+// Log writes failures to a handler of log/slog. It may be used by any goroutine, and never keeps one waiting: a journal that does not
 // read must not stop the traffic.
 type Log struct {
-	w io.Writer
+	to slog.Handler
 
 	mu      sync.Mutex
 	waiting bool    // a line is being written, or was less than Interval ago
@@ -30,12 +33,13 @@ type failure struct {
 	err             error
 }
 
-// New makes a log that writes to w. A write that fails is lost: there is nobody to tell.
-func New(w io.Writer) *Log {
+// New makes a log. A line that its handler does not take is lost: there is nobody to tell. One that it may take later
+// (syscall.EAGAIN) is among those that were left out.
+func New(to slog.Handler) *Log {
 	// The runtime opens two descriptors for the first timer of a process, and ends the process when it cannot
 	// (runtime.netpollinit). That must not happen at the first failure, which may be that there are none left.
 	time.AfterFunc(Interval, func() {}).Stop()
-	return &Log{w: w}
+	return &Log{to: to}
 }
 
 // Report logs that op failed, for a client where there is one.
@@ -49,19 +53,36 @@ func (l *Log) Report(op string, client, backend netip.AddrPort, err error) {
 		return
 	}
 	l.waiting = true
-	go l.write(f.String())
+	go l.write(f, 0)
 }
 
 func (f failure) String() string {
 	if f.client.IsValid() {
-		return fmt.Sprintf("portsplice: %s: client %v, backend %v: %v", f.op, f.client, f.backend, f.err)
+		return fmt.Sprintf("%s: client %v, backend %v: %v", f.op, f.client, f.backend, f.err)
 	}
-	return fmt.Sprintf("portsplice: %s: backend %v: %v", f.op, f.backend, f.err)
+	return fmt.Sprintf("%s: backend %v: %v", f.op, f.backend, f.err)
 }
 
-// write writes a line and begins an interval.
-func (l *Log) write(line string) {
-	_, _ = fmt.Fprintln(l.w, line)
+// write writes a line, with how many others were left out, and begins an interval.
+func (l *Log) write(f failure, others int) {
+	line := f.String()
+	if others > 0 {
+		line = fmt.Sprintf("%s (and %d more failures since the last line)", line, others)
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, line, 0)
+	r.AddAttrs(slog.String("operation", f.op))
+	if f.client.IsValid() {
+		r.AddAttrs(slog.Any("client", f.client))
+	}
+	r.AddAttrs(slog.Any("backend", f.backend), slog.Any("error", f.err), slog.Int("left_out", others))
+	if errors.Is(l.to.Handle(context.Background(), r), syscall.EAGAIN) {
+		l.mu.Lock()
+		if l.leftOut == 0 {
+			l.last = f
+		}
+		l.leftOut += 1 + others
+		l.mu.Unlock()
+	}
 	time.AfterFunc(Interval, l.intervalOver)
 }
 
@@ -69,14 +90,10 @@ func (l *Log) write(line string) {
 func (l *Log) intervalOver() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch l.leftOut {
-	case 0:
+	if l.leftOut == 0 {
 		l.waiting = false
 		return
-	case 1:
-		go l.write(l.last.String())
-	default:
-		go l.write(fmt.Sprintf("%v (and %d more failures since the last line)", l.last, l.leftOut-1))
 	}
+	go l.write(l.last, l.leftOut-1)
 	l.leftOut = 0
 }

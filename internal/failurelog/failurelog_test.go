@@ -1,6 +1,9 @@
 package failurelog
 
 import (
+	"context"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -14,8 +17,8 @@ func TestOneLinePerIntervalAndNothingUncounted_moby45152(t *testing.T) {
 		backend = netip.MustParseAddrPort("[2001:db8::1]:80")
 	)
 	const (
-		dial   = "portsplice: dial: client 192.0.2.1:1234, backend [2001:db8::1]:80: connection refused"
-		accept = "portsplice: accept: backend [2001:db8::1]:80: too many open files"
+		dial   = "dial: client 192.0.2.1:1234, backend [2001:db8::1]:80: connection refused"
+		accept = "accept: backend [2001:db8::1]:80: too many open files"
 	)
 	synctest.Test(t, func(t *testing.T) {
 		j := make(journal)
@@ -35,20 +38,23 @@ func TestOneLinePerIntervalAndNothingUncounted_moby45152(t *testing.T) {
 }
 
 // journal is what a log writes to: whoever writes waits until it reads. Its clock is the bubble's.
-type journal chan string
+type journal chan slog.Record
 
-func (j journal) Write(line []byte) (int, error) {
-	j <- string(line)
-	return len(line), nil
+func (j journal) Enabled(context.Context, slog.Level) bool { return true }
+func (j journal) WithAttrs([]slog.Attr) slog.Handler       { panic("unused") }
+func (j journal) WithGroup(string) slog.Handler            { panic("unused") }
+func (j journal) Handle(_ context.Context, r slog.Record) error {
+	j <- r
+	return nil
 }
 
 // reads waits for a line, which must come after that time.
 func (j journal) reads(t *testing.T, want string, after time.Duration) {
 	t.Helper()
 	begun := time.Now()
-	line := <-j
-	if took := time.Since(begun); line != want+"\n" || took != after {
-		t.Errorf("got %q after %v; want %q after %v", line, took, want, after)
+	r := <-j
+	if took := time.Since(begun); r.Message != want || r.Level != slog.LevelWarn || took != after {
+		t.Errorf("got %q after %v; want %q after %v", r.Message, took, want, after)
 	}
 }
 
@@ -56,8 +62,8 @@ func (j journal) reads(t *testing.T, want string, after time.Duration) {
 func (j journal) readsNothing(t *testing.T) {
 	t.Helper()
 	select {
-	case line := <-j:
-		t.Errorf("got %q, want no line", line)
+	case r := <-j:
+		t.Errorf("got %q, want no line", r.Message)
 	case <-time.After(2 * Interval):
 	}
 }
@@ -72,9 +78,44 @@ func TestJournalThatDoesNotRead(t *testing.T) {
 			l.Report("dial", netip.AddrPort{}, backend, syscall.ECONNREFUSED) // in the test's own goroutine
 		}
 		<-time.After(time.Hour) // for which it does not read
-		const line = "portsplice: dial: backend 192.0.2.1:80: connection refused"
+		const line = "dial: backend 192.0.2.1:80: connection refused"
 		j.reads(t, line, 0)
 		j.reads(t, line+" (and 998 more failures since the last line)", Interval)
+		j.readsNothing(t)
+	})
+}
+
+// busy is a handler that takes every other line.
+type busy struct {
+	journal
+	lines *int
+}
+
+func (b busy) Handle(ctx context.Context, r slog.Record) error {
+	if *b.lines++; *b.lines%2 == 1 {
+		return syscall.EAGAIN
+	}
+	return b.journal.Handle(ctx, r)
+}
+
+// TestJournalThatIsBusy: a line that it did not take is counted in the next.
+func TestJournalThatIsBusy(t *testing.T) {
+	client, backend := netip.MustParseAddrPort("192.0.2.1:1234"), netip.MustParseAddrPort("192.0.2.1:80")
+	synctest.Test(t, func(t *testing.T) {
+		j := make(journal)
+		l := New(busy{j, new(int)})
+		for range 3 {
+			l.Report("dial", client, backend, syscall.ECONNREFUSED)
+		}
+		r := <-j
+		got := map[string]string{}
+		r.Attrs(func(a slog.Attr) bool { got[a.Key] = a.Value.String(); return true })
+		want := map[string]string{
+			"operation": "dial", "client": client.String(), "backend": backend.String(), "error": "connection refused", "left_out": "2",
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("the attributes are %v, want %v", got, want)
+		}
 		j.readsNothing(t)
 	})
 }

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -12,13 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// name is what every line begins with on standard error; the journal and syslog have it as a field.
-const name = "portsplice"
-
 // Log writes lines. It may be used by any goroutine, from the first line on.
 type Log struct {
 	// Port is the published port, such as "0.0.0.0:80/tcp". It is set before any goroutine writes.
 	Port string
+	// JSON has lines on standard error be objects. It is set as Port is.
+	JSON bool
 
 	stderr          int
 	journal, syslog string // the sockets' paths
@@ -41,39 +42,29 @@ func For(stderr int) *Log {
 	return &Log{stderr: stderr, journal: "/run/systemd/journal/socket", syslog: "/dev/log", socket: -1}
 }
 
-// Write writes a failure, which is a line. It waits for a standard error that is not read.
-func (l *Log) Write(line []byte) (int, error) {
-	if l.unread() {
-		l.send(Warning, string(line))
-		return len(line), nil
-	}
+// write writes to standard error. It waits for one that is not read.
+func (l *Log) write(line []byte) error {
 	l.closing.RLock()
 	defer l.closing.RUnlock()
 	if l.closed {
-		return 0, os.ErrClosed
+		return os.ErrClosed
 	}
-	return unix.Write(l.stderr, line) // an os.File would take SIGPIPE for a reason to end
+	_, err := unix.Write(l.stderr, line) // an os.File would take SIGPIPE for a reason to end
+	return err
 }
 
-// Print writes a line, as Write does.
-func (l *Log) Print(p Priority, line string) {
-	if l.unread() {
-		l.send(p, line)
-		return
-	}
-	_, _ = l.Write([]byte(line)) // there is nobody to tell
-}
-
-// PrintLast writes the line of a process that is about to end. It waits for a standard error that is not read for a
+// PrintLast writes the error of a process that is about to end. It waits for a standard error that is not read for a
 // second in all: whoever wants the process to end matters more.
-func (l *Log) PrintLast(line string) {
+func (l *Log) PrintLast(message string) {
+	r := slog.NewRecord(time.Now(), slog.LevelError, message, 0)
 	if l.unread() {
-		l.send(Error, line)
+		_ = l.Handle(context.Background(), r) // there is nobody to tell
 		return
 	}
-	const atOnce = 4096 // a pipe that poll(2) calls writable has room for as much (PIPE_BUF, pipe(7))
+	line, _ := l.handler().line(context.Background(), r) // which has no attribute that could fail
+	const atOnce = 4096                                  // a pipe that poll(2) calls writable has room for as much (PIPE_BUF, pipe(7))
 	deadline := time.Now().Add(time.Second)
-	for rest := []byte(line); len(rest) > 0; {
+	for rest := line; len(rest) > 0; {
 		ready := []unix.PollFd{{Fd: int32(l.stderr), Events: unix.POLLOUT}}
 		n, err := unix.Poll(ready, int(max(0, time.Until(deadline).Milliseconds())))
 		if errors.Is(err, unix.EINTR) {
@@ -117,42 +108,45 @@ func (l *Log) unread() bool {
 	return l.null
 }
 
-// send gives a line to the journal or else to syslog. A line that neither takes is lost: there is nobody to tell.
-func (l *Log) send(p Priority, line string) {
+// send gives a line to the journal or else to syslog. The error is why neither takes it.
+func (l *Log) send(p priority, text string, fields []field) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return
+		return os.ErrClosed
 	}
 	if l.socket < 0 {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
-			return // out of descriptors, perhaps; the next line tries again
+			return err // out of descriptors, perhaps; the next line tries again
 		}
 		l.socket = fd
 	}
-	text := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), name+": ")
 	// The path is resolved for each line: a journal that was restarted has a new socket.
-	if unix.Sendto(l.socket, l.entry(p, text), 0, &unix.SockaddrUnix{Name: l.journal}) == nil {
-		return
+	err := unix.Sendto(l.socket, l.entry(p, text, fields), 0, &unix.SockaddrUnix{Name: l.journal})
+	if err == nil || errors.Is(err, unix.EAGAIN) { // the journal has /dev/log, too, and would lose the fields
+		return err
 	}
-	_ = unix.Sendto(l.socket, l.syslogLine(p, text), 0, &unix.SockaddrUnix{Name: l.syslog})
+	return unix.Sendto(l.socket, l.syslogLine(p, text), 0, &unix.SockaddrUnix{Name: l.syslog})
 }
 
 // entry is a line in the journal's protocol.
-func (l *Log) entry(p Priority, text string) (b []byte) {
+func (l *Log) entry(p priority, text string, fields []field) (b []byte) {
 	b = fmt.Appendf(b, "PRIORITY=%d\nSYSLOG_IDENTIFIER=%s\n", p, name)
 	if l.Port != "" {
 		b = fmt.Appendf(b, "PORTSPLICE_PORT=%s\n", l.Port)
 	}
-	// With its length before it, a value may have any bytes in it.
-	b = append(b, "MESSAGE\n"...)
-	b = binary.LittleEndian.AppendUint64(b, uint64(len(text)))
-	return append(append(b, text...), '\n')
+	for _, f := range append(fields, field{"MESSAGE", text}) {
+		// With its length before it, a value may have any bytes in it.
+		b = append(append(b, f.name...), '\n')
+		b = binary.LittleEndian.AppendUint64(b, uint64(len(f.value)))
+		b = append(append(b, f.value...), '\n')
+	}
+	return b
 }
 
 // syslogLine is a line as syslog(3) writes it, of a daemon.
-func (l *Log) syslogLine(p Priority, text string) []byte {
+func (l *Log) syslogLine(p priority, text string) []byte {
 	const daemon = 3 << 3 // LOG_DAEMON
 	if l.Port != "" {
 		text = l.Port + ": " + text
@@ -163,9 +157,11 @@ func (l *Log) syslogLine(p Priority, text string) []byte {
 
 // Stream opens a stream to the journal, for whoever writes lines without a Log, such as Go's runtime when it crashes. The
 // file is the caller's to close. Nothing waits for a journal that does not read: what its buffer has no room for is lost.
-func Stream(p Priority) (*os.File, error) { return stream("/run/systemd/journal/stdout", p) }
+func Stream(level slog.Level) (*os.File, error) {
+	return stream("/run/systemd/journal/stdout", priorityOf(level))
+}
 
-func stream(path string, p Priority) (*os.File, error) {
+func stream(path string, p priority) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)

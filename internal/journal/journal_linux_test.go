@@ -1,12 +1,19 @@
 package journal
 
 import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/slogtest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,20 +79,52 @@ func read(t *testing.T, conn *net.UnixConn) string {
 	return string(b[:n])
 }
 
+// entry takes a message of the journal's protocol apart.
+func entry(t *testing.T, message string) map[string]string {
+	t.Helper()
+	fields := map[string]string{}
+	for message != "" {
+		line, rest, _ := strings.Cut(message, "\n")
+		name, value, plain := strings.Cut(line, "=")
+		if !plain {
+			n := binary.LittleEndian.Uint64([]byte(rest)[:8])
+			value, rest = rest[8:8+n], rest[8+n+1:]
+		}
+		fields[name], message = value, rest
+	}
+	return fields
+}
+
 func TestJournal(t *testing.T) {
 	l := unread(t)
 	j := reader(t, l.journal)
-	_, _ = fmt.Fprintln(l, "portsplice: before the port is known")
+	slog.New(l).Warn("before the port is known")
 	want := "PRIORITY=4\nSYSLOG_IDENTIFIER=portsplice\nMESSAGE\n\x18\x00\x00\x00\x00\x00\x00\x00before the port is known\n"
 	if got := read(t, j); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	l.Port = "[::]:80/tcp"
-	l.Print(Info, "portsplice: two\nlines\n")
-	want = "PRIORITY=6\nSYSLOG_IDENTIFIER=portsplice\nPORTSPLICE_PORT=[::]:80/tcp\nMESSAGE\n\x09\x00\x00\x00\x00\x00\x00\x00two\nlines\n"
-	if got := read(t, j); got != want {
-		t.Errorf("got  %q\nwant %q", got, want)
+	l.Port, l.JSON = "[::]:80/tcp", true
+	log := slog.New(l).With("engine", "splice").WithGroup("a").With("x", 1)
+	log.Info("two\nlines", "client", netip.MustParseAddrPort("192.0.2.1:80"), "err-or", errors.New("bad\nthing"),
+		slog.Group("g", "duration", 1.5), slog.Group("", "inline", true), "PORTSPLICE"+strings.Repeat("x", 100), "")
+	log.Error("the same logger")
+	fields := map[string]string{
+		"PRIORITY": "6", "SYSLOG_IDENTIFIER": "portsplice", "PORTSPLICE_PORT": "[::]:80/tcp", "MESSAGE": "two\nlines",
+		"PORTSPLICE_ENGINE": "splice", "PORTSPLICE_A_X": "1", "PORTSPLICE_A_CLIENT": "192.0.2.1:80",
+		"PORTSPLICE_A_ERR_OR": "bad\nthing", "PORTSPLICE_A_G_DURATION": "1.5", "PORTSPLICE_A_INLINE": "true",
+		("PORTSPLICE_A_PORTSPLICE" + strings.Repeat("X", 100))[:64]: "",
 	}
+	if got := entry(t, read(t, j)); !maps.Equal(got, fields) {
+		t.Errorf("got  %q\nwant %q", got, fields)
+	}
+	fields = map[string]string{
+		"PRIORITY": "3", "SYSLOG_IDENTIFIER": "portsplice", "PORTSPLICE_PORT": "[::]:80/tcp", "MESSAGE": "the same logger",
+		"PORTSPLICE_ENGINE": "splice", "PORTSPLICE_A_X": "1",
+	}
+	if got := entry(t, read(t, j)); !maps.Equal(got, fields) {
+		t.Errorf("got  %q\nwant %q", got, fields)
+	}
+	slog.New(l).Debug("which nobody asked for")
 }
 
 // TestSyslog: where there is no journal, a line goes to syslog; to the journal again as soon as there is one.
@@ -93,7 +132,7 @@ func TestSyslog(t *testing.T) {
 	l := unread(t)
 	l.Port = "0.0.0.0:53/udp"
 	s := reader(t, l.syslog)
-	l.PrintLast("portsplice: one\ntwo\n")
+	l.PrintLast("one\ntwo")
 	got := read(t, s)
 	end := fmt.Sprintf(" portsplice[%d]: 0.0.0.0:53/udp: one; two", os.Getpid())
 	stamp, hasEnd := strings.CutSuffix(got, end)
@@ -102,7 +141,7 @@ func TestSyslog(t *testing.T) {
 		t.Errorf("got %q, want <27>, a time and %q", got, end)
 	}
 	j := reader(t, l.journal)
-	l.Print(Info, "hello\n")
+	slog.New(l).Info("hello")
 	if got := read(t, j); !strings.Contains(got, "hello") {
 		t.Errorf("the journal got %q", got)
 	}
@@ -112,12 +151,19 @@ func TestSyslog(t *testing.T) {
 // waits.
 func TestNobodyReads(t *testing.T) {
 	l := unread(t)
-	l.Print(Info, "nobody is there\n")
+	handle := func() error {
+		return l.Handle(t.Context(), slog.NewRecord(time.Now(), slog.LevelInfo, "nobody is there", 0))
+	}
+	if err := handle(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v; want %v", err, unix.ENOENT)
+	}
 	reader(t, l.journal)
+	var err error
 	for range 5000 { // more than a socket's queue holds (net.unix.max_dgram_qlen)
-		if n, err := l.Write([]byte("line\n")); n != 5 || err != nil {
-			t.Fatalf("%d, %v", n, err)
-		}
+		err = handle()
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%v; want %v", err, unix.EAGAIN)
 	}
 }
 
@@ -130,14 +176,49 @@ func TestStandardError(t *testing.T) {
 	}
 	defer func() { _ = file.Close() }()
 	l.stderr = int(file.Fd())
-	_, _ = l.Write([]byte("a\n"))
-	l.Print(Info, "b\n")
-	l.PrintLast("c\n")
-	if got, err := os.ReadFile(file.Name()); string(got) != "a\nb\nc\n" || err != nil {
-		t.Errorf("got %q, %v", got, err)
+	slog.New(l).Warn("a", "client", "x")
+	slog.New(l).With("y", 1).Info("b")
+	l.PrintLast("c")
+	const want = "portsplice: a\nportsplice: b\nportsplice: c\n"
+	if got, err := os.ReadFile(file.Name()); string(got) != want || err != nil {
+		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
 	if l.socket >= 0 {
 		t.Error("a socket was opened")
+	}
+}
+
+// TestJSON: the handler does what log/slog asks of one, and each line says which port it is of, the last one, too.
+func TestJSON(t *testing.T) {
+	l := unread(t)
+	l.JSON = true
+	var file *os.File
+	t.Cleanup(func() { _ = file.Close() })
+	slogtest.Run(t, func(t *testing.T) slog.Handler {
+		var err error
+		if file, err = os.CreateTemp(t.TempDir(), ""); err != nil {
+			t.Fatal(err)
+		}
+		l.stderr = int(file.Fd())
+		return l
+	}, func(t *testing.T) map[string]any {
+		line, err := os.ReadFile(file.Name())
+		fields := map[string]any{}
+		if err = errors.Join(err, json.Unmarshal(line, &fields)); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		return fields
+	})
+	l.Port = "0.0.0.0:80/tcp"
+	var err error
+	if file, err = os.CreateTemp(t.TempDir(), ""); err != nil {
+		t.Fatal(err)
+	}
+	l.stderr = int(file.Fd())
+	l.PrintLast("the end")
+	line, err := os.ReadFile(file.Name())
+	if want := `"level":"ERROR","msg":"the end","port":"0.0.0.0:80/tcp"}` + "\n"; !strings.HasSuffix(string(line), want) || err != nil {
+		t.Errorf("got %q, %v; want ...%q", line, err, want)
 	}
 }
 

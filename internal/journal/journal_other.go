@@ -3,27 +3,35 @@
 package journal
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"time"
 )
 
 // Log writes lines to standard error.
 type Log struct {
-	// Port is for the journal of other systems.
-	Port string
+	Port string // the published port
+	JSON bool   // lines are objects
 }
 
 // New makes a Log.
 func New() *Log { return &Log{} }
 
-// Write writes a failure, which is a line.
-func (l *Log) Write(line []byte) (int, error) { return os.Stderr.Write(line) }
+// PrintLast writes the error of a process that is about to end.
+func (l *Log) PrintLast(message string) {
+	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelError, message, 0)) // there is nobody to tell
+}
 
-// Print writes a line.
-func (l *Log) Print(_ Priority, line string) { _, _ = os.Stderr.WriteString(line) }
+func (l *Log) unread() bool { return false }
 
-// PrintLast writes the line of a process that is about to end.
-func (l *Log) PrintLast(line string) { l.Print(Error, line) }
+func (l *Log) send(priority, string, []field) error { return errors.ErrUnsupported }
+
+func (l *Log) write(line []byte) error {
+	_, err := os.Stderr.Write(line)
+	return err
+}
 
 // Stream finds no journal: that is of Linux.
-func Stream(Priority) (*os.File, error) { return nil, errors.ErrUnsupported }
+func Stream(slog.Level) (*os.File, error) { return nil, errors.ErrUnsupported }

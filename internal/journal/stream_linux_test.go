@@ -21,7 +21,7 @@ const (
 
 // crash has the runtime write a trace to the journal, and nowhere else.
 func crash(path string) {
-	f, err := stream(path, Error)
+	f, err := stream(path, 3)
 	if err == nil {
 		err = debug.SetCrashOutput(f, debug.CrashOptions{})
 	}
@@ -107,7 +107,7 @@ func TestStreamNobodyReads(t *testing.T) {
 // TestStreamWithoutJournal: the error says what is missing.
 func TestStreamWithoutJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stdout")
-	if f, err := stream(path, Error); f != nil || err == nil || err.Error() != "connect "+path+": no such file or directory" {
+	if f, err := stream(path, 3); f != nil || err == nil || err.Error() != "connect "+path+": no such file or directory" {
 		t.Errorf("%v, %v", f, err)
 	}
 }

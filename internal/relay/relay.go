@@ -11,6 +11,7 @@ import (
 	"github.com/portsplice/portsplice/fallback"
 	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/config"
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/sctp"
@@ -18,8 +19,12 @@ import (
 	"github.com/portsplice/portsplice/splice"
 )
 
-// Report is told of failures; see the Options of the engines.
-type Report = func(op string, client, backend netip.AddrPort, err error)
+// Audience is who is told of what happens at a port; see the Options of the engines.
+type Audience struct {
+	Report  func(op string, client, backend netip.AddrPort, err error)
+	Observe func(connection.Connection) // nil: nobody
+	Follows func() bool                 // whether Observe is to be told of a UDP flow that begins; nil if Observe is
+}
 
 // Relay is what serves a port.
 type Relay struct {
@@ -40,9 +45,21 @@ type Relay struct {
 }
 
 // Line is what SIGUSR1 asks for.
-func (r *Relay) Line() string {
-	return fmt.Sprintf("portsplice: stats engine=%s %v\n", r.Engine, r.Stats())
+func (r *Relay) Line() string { return fmt.Sprintf("stats engine=%s %v", r.Engine, r.Stats()) }
+
+// Count adds a counter to those that Stats gives.
+func (r *Relay) Count(name string, value func() uint64) {
+	stats := r.Stats
+	r.Stats = func() fmt.Stringer { return counted{stats(), name, value()} }
 }
+
+type counted struct {
+	others fmt.Stringer
+	name   string
+	value  uint64
+}
+
+func (c counted) String() string { return fmt.Sprintf("%v %s=%d", c.others, c.name, c.value) }
 
 // Host is what the ports of a process share: the event loops, and the engine for TCP that is on them. Its zero value is
 // ready; what no port needs is not made.
@@ -55,14 +72,14 @@ type Host struct {
 }
 
 // Start serves the port that socket stands for, and owns the socket from then on.
-func (h *Host) Start(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) Start(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	switch c.Protocol {
 	case listener.UDP:
-		return h.startUDP(c, socket, report)
+		return h.startUDP(c, socket, told)
 	case listener.SCTP:
-		return h.startSCTP(c, socket, report)
+		return h.startSCTP(c, socket, told)
 	default:
-		return h.startTCP(c, socket, report)
+		return h.startTCP(c, socket, told)
 	}
 }
 
@@ -113,22 +130,22 @@ var policies = map[config.Policy]splice.Policy{
 
 var versions = map[config.ProxyProtocol]uint8{config.ProxyOff: 0, config.ProxyV1: 1, config.ProxyV2: 2}
 
-func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	if c.Engine == config.Fallback {
-		return startFallback(c, socket, report)
+		return startFallback(c, socket, told)
 	}
 	engine, err := h.splice()
 	switch {
 	case err != nil && c.Engine == config.Auto: // whatever it is: no byte has moved
 		if !errors.Is(err, errors.ErrUnsupported) {
-			report("engine", netip.AddrPort{}, c.Backend, err)
+			told.Report("engine", netip.AddrPort{}, c.Backend, err)
 		}
-		return startFallback(c, socket, report)
+		return startFallback(c, socket, told)
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
 	options := func(c config.Config) splice.Options {
-		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: report,
+		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: told.Report, Observe: told.Observe,
 			ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
 	}
 	port, err := engine.AddWith(socket.Take(), c.Backend, options(c))
@@ -152,12 +169,12 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, report Report)
 	}, nil
 }
 
-func startFallback(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	l, err := socket.Listener()
 	if err != nil {
 		return nil, fmt.Errorf("engine fallback: %w", err)
 	}
-	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: report,
+	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: told.Report, Observe: told.Observe,
 		ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol})
 	port, err := engine.Add(l, c.Backend)
 	if err != nil {
@@ -180,10 +197,10 @@ var blocks = map[config.Blocks]udp.Blocks{
 	config.BlocksOff:  udp.BlocksOff,
 }
 
-func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	options := func(c config.Config) udp.Options {
-		return udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: report,
-			Budget: h.Budget}
+		return udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: told.Report,
+			Observe: told.Observe, Follows: told.Follows, Budget: h.Budget}
 	}
 	supported := udp.Supported()
 	switch {
@@ -195,7 +212,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, report Report)
 	group, err := h.loops()
 	switch {
 	case err != nil && c.Engine == config.Auto: // as for TCP
-		report("engine", netip.AddrPort{}, c.Backend, err)
+		told.Report("engine", netip.AddrPort{}, c.Backend, err)
 		return startPortableUDP(c, socket, options(c))
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
@@ -233,13 +250,13 @@ func ofFlows(engine string, stats func() fmt.Stringer, ended <-chan error, close
 		Active: func() uint64 { return 0 }}
 }
 
-func (h *Host) startSCTP(c config.Config, socket *listener.Socket, report Report) (*Relay, error) {
+func (h *Host) startSCTP(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	group, err := h.loops()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
 	}
 	options := func(c config.Config) sctp.Options {
-		return sctp.Options{DialTimeout: c.DialTimeout, Report: report, Budget: h.Budget}
+		return sctp.Options{DialTimeout: c.DialTimeout, Report: told.Report, Observe: told.Observe, Budget: h.Budget}
 	}
 	port, err := sctp.New(group, socket.Take(), c.Backend, options(c))
 	if err != nil {

@@ -28,7 +28,7 @@ func TestWithoutSplice(t *testing.T) {
 			}
 			socket, err := listener.Open(c.Protocol, c.Frontend)
 			rig.Must(t, err)
-			rig.Forbid(t, unix.SYS_SPLICE, errno, func() { _, err = new(Host).Start(c, socket, nil) })
+			rig.Forbid(t, unix.SYS_SPLICE, errno, func() { _, err = new(Host).Start(c, socket, Audience{}) })
 			if !errors.Is(err, errors.ErrUnsupported) || !errors.Is(err, errno) {
 				t.Errorf("got %v; want an error that wraps %v and %v", err, errors.ErrUnsupported, errno)
 			}
@@ -45,7 +45,7 @@ func TestBackendThatIsNone(t *testing.T) {
 	rig.Must(t, err)
 	h := new(Host)
 	defer h.Close()
-	if _, err := h.Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, nil); err == nil {
+	if _, err := h.Start(config.Config{Protocol: listener.TCP, Engine: config.Splice}, socket, Audience{}); err == nil {
 		t.Error("a port without a backend was started")
 	}
 }

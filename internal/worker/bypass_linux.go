@@ -3,13 +3,13 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/portsplice/portsplice/internal/bypass"
 	"github.com/portsplice/portsplice/internal/config"
-	"github.com/portsplice/portsplice/internal/journal"
 	"github.com/portsplice/portsplice/internal/listener"
 )
 
@@ -69,6 +69,9 @@ type portBypass struct {
 	ended bool         // the published port has
 }
 
+// errAccessLog: connections that nobody relays are in no log.
+var errAccessLog = errors.New("-access-log is on, and would not have the connections that go without the proxy")
+
 // startBypass puts the port into the table, if it is to be there. An error says why a port that requires it is not to be
 // served. One that a worker before this has served is: dockerd would not hear of its end.
 func (p *port) startBypass(served bool) error {
@@ -79,8 +82,12 @@ func (p *port) startBypass(served bool) error {
 	if p.config.Protocol != listener.TCP || how == config.BypassOff {
 		return nil
 	}
-	table, err := p.worker.table()
-	ofHost := err != nil
+	var table *bypass.Table
+	err, ofHost := errAccessLog, false
+	if p.access == nil {
+		table, err = p.worker.table()
+		ofHost = err != nil
+	}
 	if err == nil {
 		p.bypass.port, err = table.Add(p.config.Frontend, p.config.Backend)
 	}
@@ -121,17 +128,8 @@ func (p *port) lostBypass(t *bypass.Table, again bool) {
 	}
 	if err != nil {
 		p.bypass.state = err.Error()
-		go p.log.Print(journal.Error, fmt.Sprintf("portsplice: -local-bypass: not any more: %v\n", err))
+		go slog.New(p.log).Error("-local-bypass: not any more: " + err.Error())
 	}
-}
-
-// countBypassed adds a counter to those of the relay.
-func (p *port) countBypassed() {
-	if p.bypass.state != "on" {
-		return
-	}
-	stats := p.relay.Stats
-	p.relay.Stats = func() fmt.Stringer { return withBypassed{stats(), p.bypassed()} }
 }
 
 func (p *port) bypassed() uint64 {
@@ -142,13 +140,6 @@ func (p *port) bypassed() uint64 {
 	}
 	return p.bypass.gone + p.bypass.port.Bypassed()
 }
-
-type withBypassed struct {
-	relayed  fmt.Stringer
-	bypassed uint64
-}
-
-func (w withBypassed) String() string { return fmt.Sprintf("%v bypassed=%d", w.relayed, w.bypassed) }
 
 // bypassState is what List tells.
 func (p *port) bypassState() string {
@@ -169,6 +160,6 @@ func (p *port) endBypass() {
 		return
 	}
 	if err := p.bypass.port.Remove(); err != nil {
-		p.log.Print(journal.Error, fmt.Sprintf("portsplice: -local-bypass: %v\n", err))
+		slog.New(p.log).Error("-local-bypass: " + err.Error())
 	}
 }

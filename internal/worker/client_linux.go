@@ -38,6 +38,69 @@ func Ask[T Answer](question string) (answers []T, err error) {
 	return answers, err
 }
 
+// Stream is what a worker tells of events.
+type Stream struct {
+	Name   string // of the worker's socket
+	conn   *net.UnixConn
+	buffer [piece]byte
+}
+
+// Trace has the workers of this thread's network namespace, that answer this process's user and are not known yet, tell of
+// events at ports that a text for ParseSelector means. The error is of those that do not; the streams of others come along.
+// Their first event is "tracing", or an error if the worker does not know the question.
+func Trace(selector string, known func(name string) bool) (streams []*Stream, err error) {
+	names, err := rendezvousNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if known(name) {
+			continue
+		}
+		conn, failed := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
+		if failed == nil {
+			if _, failed = conn.Write([]byte(strings.TrimSpace("trace " + selector))); failed != nil {
+				_ = conn.Close() // nothing was heard
+			}
+		}
+		switch {
+		case hasEnded(failed):
+		case failed != nil:
+			err = errors.Join(err, fmt.Errorf("worker %s: %w", name, failed))
+		default:
+			streams = append(streams, &Stream{Name: name, conn: conn})
+		}
+	}
+	return streams, err
+}
+
+// Next waits for an event. The error is io.EOF if the worker has ended or Close was called, os.ErrPermission if it does not
+// answer this user, or what else it says.
+func (s *Stream) Next() (e Event, err error) {
+	n, err := s.conn.Read(s.buffer[:])
+	line := s.buffer[:n]
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), hasEnded(err), err == nil && n == 0:
+		return Event{}, io.EOF
+	case err != nil:
+		return Event{}, err
+	case line[0] == decline[0]:
+		return Event{}, fmt.Errorf("%w: %s", os.ErrPermission, line[1:])
+	case line[0] == fail[0]: // an older one says so of what it does not know
+		return Event{}, errors.New(strings.TrimSpace(string(line[len(fail):])))
+	}
+	err = json.Unmarshal(line, &e)
+	return e, err
+}
+
+// Close ends the stream.
+func (s *Stream) Close() error { return s.conn.Close() }
+
+// hasEnded says whether the error is of a worker that ends, or refused before it was asked.
+func hasEnded(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
+
 // rendezvousNames finds the names at which workers are asked (/proc/net/unix, see unix_seq_show in net/unix/af_unix.c).
 func rendezvousNames() (names []string, err error) {
 	file, err := os.Open("/proc/thread-self/net/unix")

@@ -33,14 +33,16 @@ type Port struct {
 	Bypass   string            `json:"bypass"` // of local clients: off, on, or why it cannot be
 	Counters map[string]uint64 `json:"counters"`
 
+	// Histograms are "connection-duration", from the accept to the end of what has ended, and "connect-duration", from the
+	// accept to the backend's answer. There are none before the first connection.
 	Histograms map[string]Histogram `json:"histograms,omitempty"`
 }
 
-// Histogram is the sparse form of Prometheus' native histograms, of durations in seconds: bucket i counts those above
-// 2^((i-1)/2^Schema), up to 2^(i/2^Schema).
+// Histogram counts seconds in exponential buckets, as Prometheus' native histograms do: Buckets[i] has what is more than
+// 2^((i-1)/2^Schema) and no more than 2^(i/2^Schema), and Zero what is no more than histogram.ZeroThreshold.
 type Histogram struct {
 	Schema  int            `json:"schema"`
-	Zero    uint64         `json:"zero"` // too short for a bucket
+	Zero    uint64         `json:"zero"`
 	Count   uint64         `json:"count"`
 	Sum     float64        `json:"sum"`
 	Buckets map[int]uint64 `json:"buckets"`

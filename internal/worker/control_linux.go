@@ -26,6 +26,8 @@ func (w *Worker) List() List {
 			Engine:   p.relay.Engine,
 			Bypass:   p.bypassState(),
 			Counters: p.counters(),
+
+			Histograms: p.durations.read(),
 		})
 	}
 	return list

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/accesslog"
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/failurelog"
 	"github.com/portsplice/portsplice/internal/journal"
@@ -32,6 +34,11 @@ type port struct {
 	reloaded               *config.Config // with the options that Reload has applied since; nil: none. w.reloading is held
 
 	draining atomic.Bool // its address is free; connections live on
+
+	durations durations
+	failures  *failurelog.Log
+	access    *accesslog.Log // nil unless it is asked for
+
 	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
 
@@ -49,7 +56,7 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 		return err
 	}
 	for _, warning := range p.config.Warnings {
-		go p.log.Print(journal.Warning, "portsplice: "+warning+"\n")
+		go slog.New(p.log).Warn(warning)
 	}
 	go p.follow() // on a stack that has not grown by all this
 	return nil
@@ -69,7 +76,7 @@ func (p *port) start(r *request) (err error) {
 		r.drop()
 		return err
 	}
-	p.log.Port = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol)
+	p.log.Port, p.log.JSON = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol), p.config.LogFormat == config.JSON
 	socket, err := open(p.config, r)
 	if err != nil {
 		return err
@@ -79,16 +86,26 @@ func (p *port) start(r *request) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	defer closeAll([]int{shared})
+	p.failures = failurelog.New(p.log)
+	if p.config.AccessLog == config.On {
+		p.access = accesslog.New(p.log.Port, p.log)
+	}
 	// First, so that no client is taken by the proxy that is to be bypassed.
 	if err = p.startBypass(r.origin == lost); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	p.relay, err = p.worker.host.Start(p.config, socket, failurelog.New(p.log).Report)
+	p.relay, err = p.worker.host.Start(p.config, socket,
+		relay.Audience{Report: p.report, Observe: p.observe, Follows: p.follows})
 	if err != nil {
 		p.endBypass()
 		return err
 	}
-	p.countBypassed()
+	if p.bypass.state == "on" {
+		p.relay.Count("bypassed", p.bypassed)
+	}
+	if p.access != nil {
+		p.relay.Count("access-log-dropped", p.access.Dropped)
+	}
 	var rights []byte
 	if r.origin == none {
 		rights = unix.UnixRights(shared)
@@ -131,6 +148,9 @@ func (p *port) follow() {
 		time.Sleep(pause)
 	}
 	p.worker.remove(p)
+	if p.access != nil {
+		p.access.Close()
+	}
 	p.log.Close()
 }
 
@@ -164,14 +184,14 @@ func (p *port) watch(closed <-chan struct{}) {
 	case why := <-p.relay.Ended:
 		p.endBypass()
 		why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
-		p.log.Print(journal.Error, fmt.Sprintf("portsplice: %v\n", why))
+		slog.New(p.log).Error(why.Error())
 		_ = answer(p.shim, fail, why)
 	}
 }
 
 // printCounters prints them on the shim's standard error.
 func (p *port) printCounters() {
-	p.log.Print(journal.Info, p.relay.Line())
+	slog.New(p.log).Info(p.relay.Line())
 	p.printing.Store(false)
 }
 

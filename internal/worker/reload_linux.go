@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -11,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/config"
-	"github.com/portsplice/portsplice/internal/journal"
 )
 
 // hangUps receives SIGHUP. The program may have set a handler for it without Go's runtime, which then takes the handler for
@@ -26,7 +26,7 @@ func hangUps() <-chan os.Signal {
 func (w *Worker) reloadOnHangUp(signals <-chan os.Signal) {
 	for range signals {
 		for _, wrong := range w.Reload().Errors {
-			w.log.Print(journal.Error, fmt.Sprintf("portsplice: reload: nothing has changed: %s\n", wrong))
+			slog.New(w.log).Error("reload: nothing has changed: " + wrong)
 		}
 	}
 }
@@ -45,7 +45,7 @@ func (w *Worker) Reload() Reload {
 	for i, c := range next {
 		if r := ports[i].reload(c); len(r.Changes) > 0 {
 			answer.Ports = append(answer.Ports, r)
-			go ports[i].log.Print(journal.Info, r.line())
+			go slog.New(ports[i].log).Info(r.line())
 		}
 	}
 	return answer
@@ -110,7 +110,7 @@ func (r *Reloaded) line() string {
 	for _, c := range r.Changes {
 		parts = append(parts, r.Tell(c))
 	}
-	return fmt.Sprintf("portsplice: reload: %s\n", strings.Join(parts, "; "))
+	return "reload: " + strings.Join(parts, "; ")
 }
 
 // Options tells what every port has been told, as it would be read now.

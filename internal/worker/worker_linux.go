@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +42,8 @@ type Worker struct {
 	bypass bypassed
 	log    *journal.Log // for what is of no port
 
-	reloading sync.Mutex // over Reload
+	reloading sync.Mutex                // over Reload
+	tracers   atomic.Pointer[[]*tracer] // nil: nobody is told of events; changed with mu held
 
 	mu      sync.Mutex
 	ports   map[*port]struct{} // that are served, or have connections
@@ -148,6 +151,11 @@ func (w *Worker) meet(conn *net.UnixConn) {
 		return
 	}
 	message, fds, err := receive(conn)
+	if which, asked := bytes.CutPrefix(message, []byte("trace")); asked {
+		closeAll(fds)
+		go w.trace(conn, string(bytes.TrimPrefix(which, []byte(" ")))) // the worker does not live on for it
+		return
+	}
 	which, clients := strings.CutPrefix(string(message), "clients ")
 	switch {
 	case string(message) == "list":
