@@ -74,8 +74,8 @@ func look(ctx context.Context, d install.Daemon) Daemon {
 	}
 	for _, pair := range says.FirewallBackend.Info {
 		if pair[0] == "UserlandProxyPath" {
-			if found.Stale = ""; pair[1] != found.Proxy && found.From != "" {
-				found.Stale = found.From
+			if found.Stale = ""; pair[1] != found.Proxy {
+				found.Stale = choice.Files[len(choice.Files)-1]
 			}
 			found.Proxy, found.From, found.Missing = pair[1], "docker info", nil
 		}

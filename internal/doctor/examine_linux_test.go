@@ -1,11 +1,19 @@
 package doctor
 
 import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/portsplice/portsplice/internal/install"
 )
 
 func TestPublished(t *testing.T) {
@@ -19,6 +27,67 @@ func TestPublished(t *testing.T) {
 		if got := published(strings.Fields(line)); got != want {
 			t.Errorf("%q is %q, want %q", line, got, want)
 		}
+	}
+}
+
+// TestLook: what a dockerd of 29.5 says of itself, and what follows of an older one from its file.
+func TestLook(t *testing.T) {
+	dir, err := os.MkdirTemp("", "look") // a short path, for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary directory
+	put := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	shim, other := put("portsplice-shim", ""), put("docker-proxy", "")
+	config := filepath.Join(dir, "daemon.json") // written after this process was started
+	socket := filepath.Join(dir, "docker.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := ""
+	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/info" || info == "" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = io.WriteString(w, info) // the client says what is missing
+	})}
+	served := make(chan error)
+	go func() { served <- server.Serve(listener) }()
+	defer func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+	}()
+	const says = `{"ServerVersion": "29.5.0", "FirewallBackend": {"Driver": "iptables", "Info": [["EnableUserlandProxy", "true"], ["UserlandProxyPath", %q]]}}`
+	for _, test := range []struct {
+		name, info, path string // of the file
+		want             Daemon
+	}{
+		{"it says", fmt.Sprintf(says, shim), shim, Daemon{Version: "29.5.0", Proxy: shim, From: "docker info", Ours: true}},
+		{"it says, and the file says another", fmt.Sprintf(says, other), shim, Daemon{Version: "29.5.0", Proxy: other, From: "docker info", Stale: config}},
+		{"it does not say", `{"ServerVersion": "20.10.24"}`, shim, Daemon{Version: "20.10.24", Proxy: shim, From: config, Ours: true, Stale: config}},
+		{"it does not answer", "", other, Daemon{Proxy: other, From: config, Stale: config}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			info = test.info
+			put("daemon.json", fmt.Sprintf(`{"userland-proxy-path": %q}`, test.path))
+			got := look(t.Context(), install.Daemon{PID: os.Getpid(), Args: []string{"--host", "unix://" + socket, "--config-file", config}})
+			if got.Descriptors.Limit == 0 {
+				t.Error("its descriptors are not known")
+			}
+			got.Descriptors, got.PID = Descriptors{}, 0
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
