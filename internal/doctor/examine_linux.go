@@ -20,6 +20,7 @@ import (
 	"github.com/portsplice/portsplice/internal/install"
 	"github.com/portsplice/portsplice/internal/processes"
 	"github.com/portsplice/portsplice/internal/worker"
+	"github.com/portsplice/portsplice/internal/workers"
 )
 
 // patience bounds each question to a dockerd.
@@ -140,7 +141,7 @@ func (f *Facts) lookAtPorts() error {
 			port.By = Alone
 			port.Why, _ = p.Variable("PORTSPLICE_NO_WORKER")
 		case install.Shim:
-			if port.By = ByWorker; p.Shares("net") { // of another network namespace no worker can be asked
+			if port.By = ByWorker; p.Shares("net") || os.Geteuid() == 0 { // only root may ask in other network namespaces
 				shims = append(shims, shim{p, len(f.Ports)})
 			}
 		case ".", "rootlesskit-docker-proxy": // nobody's that may be seen; one that has another start the proxy
@@ -148,9 +149,10 @@ func (f *Facts) lookAtPorts() error {
 		}
 		f.Ports = append(f.Ports, port)
 	}
-	lists, err := worker.Ask[worker.List]("list")
+	lists, err := workers.Ask[worker.List]("list")
 	known := map[int]bool{}
-	for _, list := range lists {
+	for _, answer := range lists {
+		list := answer.Told
 		w := Worker{PID: list.Worker, User: processes.Process{PID: list.Worker}.User()}
 		open, limit, failed := processes.Process{PID: list.Worker}.Descriptors()
 		if failed == nil {
