@@ -26,6 +26,10 @@ import (
 // patience bounds each question to a dockerd.
 const patience = 5 * time.Second
 
+// inexact is by how much a process's start and a file's change may seem to be in another order than they were: the kernel
+// tells the one to a hundredth of a second, and the other by a clock that ticks as often.
+const inexact = 100 * time.Millisecond
+
 // Examine looks at this host. The version is that of this program.
 func Examine(ctx context.Context, version string) []Finding {
 	f := Facts{Version: version}
@@ -68,7 +72,7 @@ func look(ctx context.Context, d install.Daemon) Daemon {
 	found.Off, found.Proxy, found.From, found.Missing = choice.Off, choice.Path, choice.From, err
 	if started, err := process.Started(); err == nil {
 		for _, file := range choice.Files {
-			if changed, there := changed(file); there && changed.After(started) {
+			if changed, there := changed(file); there && changed.After(started.Add(inexact)) {
 				found.Stale = file
 			}
 		}

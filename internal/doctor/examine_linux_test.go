@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,10 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/portsplice/portsplice/internal/install"
+	"github.com/portsplice/portsplice/internal/processes"
 )
 
 func TestPublished(t *testing.T) {
@@ -44,8 +47,13 @@ func TestLook(t *testing.T) {
 		}
 		return path
 	}
+	started, err := processes.Process{PID: os.Getpid()}.Started()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Until(started.Add(2 * inexact))) // what is written now was written after this process was started
 	shim, other := put("portsplice-shim", ""), put("docker-proxy", "")
-	config := filepath.Join(dir, "daemon.json") // written after this process was started
+	config := filepath.Join(dir, "daemon.json")
 	socket := filepath.Join(dir, "docker.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -64,7 +72,9 @@ func TestLook(t *testing.T) {
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 	const says = `{"ServerVersion": "29.5.0", "FirewallBackend": {"Driver": "iptables", "Info": [["EnableUserlandProxy", "true"], ["UserlandProxyPath", %q]]}}`
 	for _, test := range []struct {
