@@ -81,6 +81,6 @@ func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, l
 	bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := server.Shutdown(bounded)
-	_ = <-ended // that it was told to
+	<-ended // that it was told to
 	return err
 }
