@@ -81,6 +81,8 @@ func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, l
 	bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := server.Shutdown(bounded)
-	<-ended // that it was told to
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }
