@@ -45,7 +45,7 @@ func watchPeer(fd int, k net.KeepAliveConfig) {
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // youth is how long a connection is young, at most: its backend's vanishing is not watched for. That takes five system
-// calls, a tenth of what a short connection takes in all, and nothing comes of them for a second.
+// calls, at 1.3 us each where a short connection takes some 100 us of CPU, and nothing comes of them for a second.
 const youth = time.Second
 
 // grow is a loop whose pairs are to be young no longer.

@@ -6,20 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
-	"github.com/portsplice/portsplice/internal/proxyheader"
-)
-
-const (
-	// flushTimeout bounds the wait, when one leg has failed, for the other's peer to acknowledge what was delivered
-	// before: a reset throws away what is still in the socket.
-	flushTimeout = 5 * time.Second
-
-	// How often it is looked whether that has happened, at first and later: thousands of connections may be aborted at
-	// once, to a backend that does not read.
-	flushLook      = 10 * time.Millisecond
-	flushLookLater = 10 * flushLook
 )
 
 // side is one of the two sides of a pair.
@@ -276,146 +263,6 @@ func (p *pair) awaitRoom(s side) {
 	}
 }
 
-// fail begins to abort the pair: nothing more goes to the leg that failed, and what it delivered goes on to the
-// other.
-func (p *pair) fail(s side, errno unix.Errno) {
-	switch p.failed {
-	case s:
-		return
-	case s.other():
-		p.state = lost
-		return
-	}
-	p.failed, p.errno = s, uint16(errno)
-	p.pumps[s.other()].abandon(p.share.loop)
-	add(&p.share.count.aborted, 1)
-	if !ofPeer(errno) { // what peers do is not worth a line
-		p.settings.Report("relay", p.client, p.settings.backend, errno)
-	}
-	// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
-	// sent is complete.
-	if errno == unix.EPIPE {
-		p.state = parting
-		return
-	}
-	p.state = aborting
-	p.deadline = p.share.loop.Now() + flushTimeout
-	p.share.loop.SetTimer(&p.timer, p, p.deadline)
-}
-
-// ofPeer says whether errno is how a peer's reset is told. ENOTCONN: from an MPTCP socket.
-func ofPeer(errno unix.Errno) bool {
-	return errno == unix.ECONNRESET || errno == unix.EPIPE || errno == unix.ENOTCONN
-}
-
-// settle brings the pair in line with the state of its pumps.
-func (p *pair) settle() {
-	bothOver := p.pumps[front].state == over && p.pumps[back].state == over
-	switch {
-	case p.state == closed || p.state == dialing || p.state == expecting:
-	case p.state == lost: // nobody is left to deliver to
-		p.reset()
-	case !bothOver:
-		p.guard(front)
-		p.guard(back)
-	case p.failed == neither:
-		p.close()
-	case p.state != flushing:
-		p.flush()
-	}
-}
-
-// guard has the kernel reset a leg that is in the middle of something when the process ends: what it has got must not
-// look complete. A leg is, while bytes for it wait here, and while it is sent a stream.
-func (p *pair) guard(s side) {
-	in := &p.pumps[s.other()]
-	busy := in.state == holding || in.state != over && in.mode == splicing
-	if lg := &p.legs[s]; lg.abrupt != busy && lg.fd >= 0 {
-		lg.abrupt = busy
-		setLinger(int(lg.fd), busy)
-	}
-}
-
-// flush closes the failed leg, and resets the other once its peer has what was delivered.
-func (p *pair) flush() {
-	if p.state != aborting {
-		p.deadline = p.share.loop.Now() + flushTimeout
-	}
-	p.state = flushing
-	p.legs[p.failed].reset(p.share.loop)
-	p.Ring(p.share.loop.Now())
-}
-
-// Ring is called when a time is over: that of a dial, or of an abort.
-func (p *pair) Ring(now time.Duration) {
-	switch {
-	case p.state == expecting:
-		p.refuse(proxyheader.ErrTimeout)
-	case p.state == dialing:
-		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
-	case p.state != flushing || now >= p.deadline || unacknowledged(int(p.legs[p.failed.other()].fd)) == 0:
-		p.reset()
-	default:
-		look := flushLook
-		if now-(p.deadline-flushTimeout) >= flushLookLater {
-			look = flushLookLater
-		}
-		p.share.loop.SetTimer(&p.timer, p, min(now+look, p.deadline))
-	}
-}
-
-// reset ends the pair so that both peers see a reset.
-func (p *pair) reset() {
-	p.legs[front].reset(p.share.loop)
-	p.legs[back].reset(p.share.loop)
-	p.close()
-}
-
-// close ends the pair: its legs, unless they are closed already, and what its pumps hold.
-func (p *pair) close() { p.closeFor(p.cause()) }
-
-// closeFor is close for a reason that the pair's state does not tell.
-func (p *pair) closeFor(why connection.End) {
-	l := p.share.loop
-	p.ended(why)
-	p.state = closed
-	l.StopTimer(&p.timer)
-	for s := range p.legs {
-		p.pumps[s].abandon(l)
-		p.legs[s].close(l)
-	}
-	p.share.remove(p)
-	p.share.port.descriptors.Add(-2)
-}
-
-// close ends a leg in the ordinary way.
-func (lg *leg) close(l *loop) {
-	if lg.fd < 0 {
-		return
-	}
-	if lg.abrupt {
-		setLinger(int(lg.fd), false)
-	}
-	lg.end(l)
-}
-
-// reset ends a leg so that its peer sees a reset.
-func (lg *leg) reset(l *loop) {
-	if lg.fd < 0 {
-		return
-	}
-	if !lg.abrupt {
-		setLinger(int(lg.fd), true)
-	}
-	lg.end(l)
-}
-
-func (lg *leg) end(l *loop) {
-	l.Forget(lg.handle)
-	closeFD(int(lg.fd))
-	lg.fd, lg.handle = -1, eventloop.Handle{}
-}
-
 // Move hands the pair to another loop, with what its pumps hold, if it waits for no time to pass.
 func (f *frontLeg) Move(to *eventloop.Loop) bool {
 	p := (*pair)(f)
@@ -447,13 +294,4 @@ func (p *pair) arrive(l *loop) {
 	} else if err := p.watch(); err != nil {
 		p.unwatchable(err)
 	}
-}
-
-// unwatchable ends a pair that epoll has no memory or no watches left for.
-func (p *pair) unwatchable(err error) {
-	add(&p.share.count.aborted, 1)
-	p.settings.Report("relay", p.client, p.settings.backend, err)
-	p.legs[front].reset(p.share.loop)
-	p.legs[back].reset(p.share.loop)
-	p.closeFor(connection.End{By: connection.Proxy, Reason: connection.Failed, Err: err})
 }
