@@ -164,7 +164,7 @@ func TestTraceRefused(t *testing.T) {
 		t.Fatalf("%d workers are called %s", len(streams), name)
 	}
 	_, err := streams[0].Next()
-	if want := `"http": not a port, such as 443, 443/tcp or [::]:443/tcp`; err == nil || err.Error() != want {
+	if want := `port "http": "http" is not a port (1 to 65535)`; err == nil || err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}
 	must(t, streams[0].Close())

@@ -164,32 +164,19 @@ func (b bypassed) MarshalJSON() ([]byte, error) {
 	return known{float64(b.count), b.state == "on"}.MarshalJSON()
 }
 
-// pattern is what names ports on the command line: as in the file of options, or without a protocol, for all of them.
+// pattern is what names ports on the command line.
 type pattern struct {
-	text string
-	any  []config.Ports
+	text  string
+	ports config.Pattern
 }
 
 func parsePattern(text string) (pattern, error) {
-	names := []string{text}
-	if !strings.Contains(text, "/") {
-		names = []string{text + "/tcp", text + "/udp", text + "/sctp"}
-	}
-	p := pattern{text: text}
-	for _, name := range names {
-		ports, err := config.ParsePorts(name)
-		if err != nil {
-			return p, fmt.Errorf("port %q: %w", text, err)
-		}
-		p.any = append(p.any, ports)
-	}
-	return p, nil
+	ports, err := config.ParsePattern(text)
+	return pattern{text, ports}, err
 }
 
 func (p pattern) matches(r *row) bool {
-	return slices.ContainsFunc(p.any, func(ports config.Ports) bool {
-		return ports.Contain(listener.Protocol(r.Protocol), addressOf(r.Published))
-	})
+	return p.ports.Contain(listener.Protocol(r.Protocol), addressOf(r.Published))
 }
 
 // selected are the rows that one of the patterns names; all of them if there is none. A pattern that names none is an

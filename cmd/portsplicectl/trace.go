@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
@@ -21,9 +22,9 @@ import (
 func trace() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "trace [[ADDRESS:]PORT[/PROTOCOL]]",
+		Use:   "trace [[ADDRESS:]PORT[-PORT][/PROTOCOL]]",
 		Short: "Show connections and failures as they happen",
-		Long: `Show connections and failures as they happen, of all ports or of one, until it is
+		Long: `Show connections and failures as they happen, of all ports or of some, until it is
 interrupted. Workers and ports that come meanwhile are followed, too.
 
 Nothing is kept for it: what happened before is in the log (-access-log on), and
@@ -33,13 +34,15 @@ what comes faster than it can be shown is dropped and counted.`,
   portsplicectl trace --json 127.0.0.1:5432/tcp`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			selector := strings.Join(args, "")
-			if _, err := worker.ParseSelector(selector); err != nil {
-				return err
+			ports := strings.Join(args, "")
+			if ports != "" {
+				if _, err := config.ParsePattern(ports); err != nil {
+					return err
+				}
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt)
 			defer stop()
-			t := tracing{selector: selector, out: c.OutOrStdout(), err: c.ErrOrStderr(), show: sentence, open: map[string]*worker.Stream{}}
+			t := tracing{ports: ports, out: c.OutOrStdout(), err: c.ErrOrStderr(), show: sentence, open: map[string]*worker.Stream{}}
 			if asJSON {
 				t.show = func(w io.Writer, e worker.Event) error { return json.NewEncoder(w).Encode(e) }
 			}
@@ -52,7 +55,7 @@ what comes faster than it can be shown is dropped and counted.`,
 
 // tracing follows workers.
 type tracing struct {
-	selector string
+	ports    string // a pattern; empty: all
 	out, err io.Writer
 	show     func(io.Writer, worker.Event) error
 
@@ -73,7 +76,7 @@ func (t *tracing) run(ctx context.Context) error {
 	defer t.close()
 	defer stop()
 	for look := time.NewTicker(lookAgain); ; {
-		streams, err := worker.Trace(t.selector, t.known)
+		streams, err := worker.Trace(t.ports, t.known)
 		if err != nil {
 			return err
 		}

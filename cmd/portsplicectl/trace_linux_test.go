@@ -174,7 +174,7 @@ func TestTraceOfAnOlderWorker(t *testing.T) {
 func TestTraceOfNoPort(t *testing.T) {
 	for _, text := range []string{"http", "0", "65536", "443/icmp", "443/", "fd00::1:443", "127.0.0.1", "[::]", ":443"} {
 		_, _, stop := start(t, text)
-		if err := stop(); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%q: ", text)) {
+		if err := stop(); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("port %q: ", text)) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

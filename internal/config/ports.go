@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,4 +81,28 @@ func (p Ports) Contain(protocol listener.Protocol, frontend netip.AddrPort) bool
 func (p Ports) meet(o Ports) bool {
 	return p.Protocol == o.Protocol && p.First <= o.Last && o.First <= p.Last &&
 		(p.Addr == o.Addr || !p.Addr.IsValid() || !o.Addr.IsValid())
+}
+
+// Pattern is how people name ports: as a section of the file does, or without a protocol, for all of them.
+type Pattern []Ports
+
+// ParsePattern reads a pattern. Its errors name it.
+func ParsePattern(text string) (p Pattern, err error) {
+	names := []string{text}
+	if !strings.Contains(text, "/") {
+		names = []string{text + "/tcp", text + "/udp", text + "/sctp"}
+	}
+	for _, name := range names {
+		ports, err := ParsePorts(name)
+		if err != nil {
+			return nil, fmt.Errorf("port %q: %w", text, err)
+		}
+		p = append(p, ports)
+	}
+	return p, nil
+}
+
+// Contain says whether the port that is published on frontend is one of them.
+func (p Pattern) Contain(protocol listener.Protocol, frontend netip.AddrPort) bool {
+	return slices.ContainsFunc(p, func(ports Ports) bool { return ports.Contain(protocol, frontend) })
 }

@@ -46,9 +46,9 @@ type Stream struct {
 }
 
 // Trace has the workers of this thread's network namespace, that answer this process's user and are not known yet, tell of
-// events at ports that a text for ParseSelector means. The error is of those that do not; the streams of others come along.
+// events at the ports of a pattern (config.ParsePattern), or of all ports if it is empty. The error is of those that do not; the streams of others come along.
 // Their first event is "tracing", or an error if the worker does not know the question.
-func Trace(selector string, known func(name string) bool) (streams []*Stream, err error) {
+func Trace(pattern string, known func(name string) bool) (streams []*Stream, err error) {
 	names, err := rendezvousNames()
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func Trace(selector string, known func(name string) bool) (streams []*Stream, er
 		}
 		conn, failed := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
 		if failed == nil {
-			if _, failed = conn.Write([]byte(strings.TrimSpace("trace " + selector))); failed != nil {
+			if _, failed = conn.Write([]byte(strings.TrimSpace("trace " + pattern))); failed != nil {
 				_ = conn.Close() // nothing was heard
 			}
 		}

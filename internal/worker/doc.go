@@ -35,7 +35,7 @@
 // Whoever else connects says "list", "stats", "clients MOST PROTOCOL FRONTEND", "options" or "reload" and is answered with
 // one line of JSON (List, Totals, Clients, Options and Reload), in as many messages as it takes. SIGHUP is a reload, too.
 //
-// Whoever says "trace", or "trace" and the text of a Selector, is told of connections and failures as they happen: by a
+// Whoever says "trace", or "trace" and a pattern of ports (config.ParsePattern), is told of connections and failures as they happen: by a
 // line of JSON (Event) for each, which is a message, until one of the two closes the connection. Events that the other is
 // too slow for are dropped, and it is told how many.
 //

@@ -1,12 +1,6 @@
 package worker
 
-import (
-	"fmt"
-	"net/netip"
-	"strconv"
-	"strings"
-	"time"
-)
+import "time"
 
 // Event is a line of the answer to "trace".
 type Event struct {
@@ -33,36 +27,4 @@ type Event struct {
 	Dropped uint64   `json:"dropped,omitempty"` // events, since the last that came
 	Worker  int      `json:"worker,omitempty"`  // its process, of "tracing"
 	Ports   []string `json:"ports,omitempty"`   // that are traced; others may come
-}
-
-// Selector says which ports are meant. Its zero value means all.
-type Selector struct {
-	addr     netip.Addr // the zero value: any
-	port     uint16     // zero: any
-	protocol string     // empty: any
-}
-
-// ParseSelector reads [ADDRESS:]PORT[/PROTOCOL], of a port's host side. An empty text means all ports.
-func ParseSelector(text string) (s Selector, err error) {
-	if text == "" {
-		return Selector{}, nil
-	}
-	where, protocol, named := strings.Cut(text, "/")
-	if s.protocol = protocol; named && protocol != "tcp" && protocol != "udp" && protocol != "sctp" {
-		return Selector{}, fmt.Errorf("%q: unknown protocol %q (tcp, udp and sctp are known)", text, protocol)
-	}
-	if number, err := strconv.ParseUint(where, 10, 16); err == nil {
-		s.port = uint16(number)
-	} else if at, err := netip.ParseAddrPort(where); err == nil {
-		s.addr, s.port = at.Addr().Unmap(), at.Port()
-	}
-	if s.port == 0 {
-		return Selector{}, fmt.Errorf("%q: not a port, such as 443, 443/tcp or [::]:443/tcp", text)
-	}
-	return s, nil
-}
-
-func (s Selector) selects(protocol string, frontend netip.AddrPort) bool {
-	return (!s.addr.IsValid() || s.addr == frontend.Addr()) && (s.port == 0 || s.port == frontend.Port()) &&
-		(s.protocol == "" || s.protocol == protocol)
 }

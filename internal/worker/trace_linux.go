@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/connection"
 )
 
@@ -18,9 +19,13 @@ const traceRoom = 1024
 
 // tracer is somebody who is told of events. There are none, mostly, and then an event costs a look at a pointer.
 type tracer struct {
-	selector Selector
-	events   chan happening
-	dropped  atomic.Uint64 // since the last that was told
+	ports   config.Pattern // nil: all
+	events  chan happening
+	dropped atomic.Uint64 // since the last that was told
+}
+
+func (t *tracer) follows(p *port) bool {
+	return t.ports == nil || t.ports.Contain(p.config.Protocol, p.config.Frontend)
 }
 
 // happening is an event as the loops tell of it. Text is made of it elsewhere.
@@ -46,7 +51,7 @@ func (p *port) report(op string, client, backend netip.AddrPort, err error) {
 func (p *port) tell(tracers []*tracer, h happening) {
 	h.at, h.port = time.Now(), p
 	for _, t := range tracers {
-		if !t.selector.selects(string(p.config.Protocol), p.config.Frontend) {
+		if !t.follows(p) {
 			continue
 		}
 		select {
@@ -60,7 +65,11 @@ func (p *port) tell(tracers []*tracer, h happening) {
 // trace answers with events until whoever has asked goes away.
 func (w *Worker) trace(conn *net.UnixConn, which string) {
 	defer func() { _ = conn.Close() }() // nobody hears more
-	selector, err := ParseSelector(which)
+	t := &tracer{events: make(chan happening, traceRoom)}
+	var err error
+	if which != "" {
+		t.ports, err = config.ParsePattern(which)
+	}
 	if err == nil {
 		err = conn.SetReadDeadline(time.Time{})
 	}
@@ -68,7 +77,6 @@ func (w *Worker) trace(conn *net.UnixConn, which string) {
 		_ = answer(conn, fail, err)
 		return
 	}
-	t := &tracer{selector: selector, events: make(chan happening, traceRoom)}
 	w.changeTracers(func(all []*tracer) []*tracer { return append(all, t) })
 	defer w.changeTracers(func(all []*tracer) []*tracer {
 		return slices.DeleteFunc(all, func(other *tracer) bool { return other == t })
@@ -80,7 +88,7 @@ func (w *Worker) trace(conn *net.UnixConn, which string) {
 	}()
 	first := Event{Time: time.Now(), Event: "tracing", Worker: os.Getpid()}
 	for _, p := range w.all() {
-		if selector.selects(string(p.config.Protocol), p.config.Frontend) {
+		if t.follows(p) {
 			first.Ports = append(first.Ports, p.log.Port)
 		}
 	}
