@@ -154,7 +154,7 @@ shim-packages cross-packages release-packages e2e-packages sctp-packages udp-pac
 	bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES); }
+		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $(PACKAGES); }
 
 check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }

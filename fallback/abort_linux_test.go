@@ -91,16 +91,18 @@ func TestResetAtExit(t *testing.T) {
 // TestListenerThatIsGone: it ends the port with a reason, and no other port.
 func TestListenerThatIsGone(t *testing.T) {
 	var reported error
-	e := New(Options{Report: func(_ string, _, _ netip.AddrPort, err error) { reported = err }})
+	ended := make(chan error, 1)
+	e := New(Options{Report: func(_ string, _, _ netip.AddrPort, err error) { reported = err },
+		Ended: func(err error) { ended <- err }})
 	defer func() { rig.Must(t, e.Close()) }()
 	l := rig.Listen(t, rig.Loopback)
-	p, err := e.Add(l, netip.AddrPortFrom(rig.Loopback, 1))
+	_, err := e.Add(l, netip.AddrPortFrom(rig.Loopback, 1))
 	rig.Must(t, err)
 	raw, err := l.SyscallConn()
 	rig.Must(t, err)
 	rig.Must(t, raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RD) }))
 	rig.Must(t, err)
-	if err := <-p.Ended(); !useless(err) || reported == nil {
+	if err := <-ended; !useless(err) || reported == nil {
 		t.Errorf("the port ended with %v and reported %v", err, reported)
 	}
 }

@@ -49,7 +49,9 @@ func (p *Port) serve() {
 		}
 		switch overdue := time.Since(failing) >= e.dialTimeout(); {
 		case useless(err), overdue && forbidden(err):
-			p.ended <- err
+			if e.options.Ended != nil {
+				e.options.Ended(err)
+			}
 			return
 		case overdue && scarce(err):
 			p.shed(err)

@@ -47,6 +47,11 @@ type Options struct {
 	// are only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 
+	// Ended is told why, if a port ends by itself: its listener is of no more use, such as one that was shut down, or accept
+	// has been forbidden (EPERM, EACCES) for the dial timeout. Connections that exist go on. It is called as Report is. Nil:
+	// nobody is told.
+	Ended func(error)
+
 	// Observe is told of every connection when it is accepted, when its backend is connected and when it has ended: who
 	// ended it and why, and how many bytes it has carried. It is called as Report is. Nil: nobody is told.
 	Observe func(Connection)
@@ -111,7 +116,6 @@ type Port struct {
 	engine   *Engine
 	listener listener
 	backend  netip.AddrPort
-	ended    chan error
 }
 
 // listener is a *net.TCPListener; tests have one that fails.
@@ -156,7 +160,7 @@ func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, 
 }
 
 func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
-	p := &Port{engine: e, listener: listener, backend: backend, ended: make(chan error, 1)}
+	p := &Port{engine: e, listener: listener, backend: backend}
 	err := proxyheader.CheckVersion(e.options.ProxyProtocol)
 	if err == nil && !e.own(listener) {
 		err = net.ErrClosed
@@ -168,11 +172,6 @@ func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	e.running.Go(p.serve)
 	return p, nil
 }
-
-// Ended receives why, if the port ever ends by itself: its listener is of no more use, such as one that was shut down, or
-// accept has been forbidden (EPERM, EACCES) for the dial timeout.
-// Connections that exist go on.
-func (p *Port) Ended() <-chan error { return p.ended }
 
 // Close stops accepting on the port. Connections that exist go on.
 func (p *Port) Close() error {

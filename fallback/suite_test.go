@@ -19,15 +19,16 @@ func TestSuite(t *testing.T) {
 
 func start(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 	t.Helper()
+	ended := make(chan error, 1)
 	engine := fallback.New(fallback.Options{
-		DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe,
+		Ended: func(err error) { ended <- err }, DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe,
 		ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
 	})
 	engine.FailSockets(o.SocketErrors)
-	port, err := engine.AddFailing(l, backend, o.AcceptErrors)
+	_, err := engine.AddFailing(l, backend, o.AcceptErrors)
 	rig.Must(t, err)
 	return tcpsuite.Proxy{
-		Ended: port.Ended(),
+		Ended: ended,
 		Stats: func() tcpsuite.Stats {
 			s := engine.Stats()
 			return tcpsuite.Stats{

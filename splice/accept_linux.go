@@ -197,7 +197,9 @@ func (ln *listener) failed(err error) {
 // end stops accepting for good.
 func (ln *listener) end(err error) {
 	ln.unlisten()
-	ln.port.ended <- fmt.Errorf("splice: listener: %w", err)
+	if told := ln.port.settings.Load().Ended; told != nil {
+		told(fmt.Errorf("splice: listener: %w", err))
+	}
 }
 
 // rest leaves the listener alone for a while, so that what cannot be served now does not spin the loop. Clients wait in

@@ -101,7 +101,8 @@ func TestFailingAcceptDoesNotSpin(t *testing.T) {
 			e := scriptedEngine(t, test.kernel)
 			fd, addr := rig.Bind(t, rig.Loopback)
 			begin := time.Now()
-			p, err := e.Add(fd, rig.Address(rig.Listen(t, rig.Loopback)))
+			ended := make(chan error, 1)
+			_, err := e.AddWith(fd, rig.Address(rig.Listen(t, rig.Loopback)), Options{Ended: func(err error) { ended <- err }})
 			rig.Must(t, err)
 			rig.Dial(t, "tcp", addr)
 			rig.Until(t, "accept fails twice", func() bool { return e.Stats().AcceptErrors > 1 })
@@ -113,7 +114,7 @@ func TestFailingAcceptDoesNotSpin(t *testing.T) {
 				t.Errorf("%v; want %d accept errors at the most", s, most)
 			}
 			select {
-			case err := <-p.Ended():
+			case err := <-ended:
 				t.Errorf("the port ended: %v", err)
 			default:
 			}
@@ -159,10 +160,11 @@ func TestLastingFailures(t *testing.T) {
 func TestAcceptUnknown(t *testing.T) {
 	e := scriptedEngine(t, failing{acceptErrno: unix.ENOSYS})
 	fd, addr := rig.Bind(t, rig.Loopback)
-	p, err := e.Add(fd, addr)
+	ended := make(chan error, 1)
+	_, err := e.AddWith(fd, addr, Options{Ended: func(err error) { ended <- err }})
 	rig.Must(t, err)
 	rig.Dial(t, "tcp", addr)
-	if err := <-p.Ended(); !errors.Is(err, unix.ENOSYS) {
+	if err := <-ended; !errors.Is(err, unix.ENOSYS) {
 		t.Errorf("the port ended by %v, want %v", err, unix.ENOSYS)
 	}
 }
@@ -174,10 +176,11 @@ func TestListenerThatIsGone(t *testing.T) {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	rig.Must(t, err)
 	defer closeFD(own)
-	p, err := e.Add(fd, addr)
+	ended := make(chan error, 1)
+	p, err := e.AddWith(fd, addr, Options{Ended: func(err error) { ended <- err }})
 	rig.Must(t, err)
 	rig.Must(t, unix.Shutdown(own, unix.SHUT_RD)) // which ends listening
-	if err := <-p.Ended(); !errors.Is(err, unix.EINVAL) {
+	if err := <-ended; !errors.Is(err, unix.EINVAL) {
 		t.Errorf("the port ended by %v, want %v", err, unix.EINVAL)
 	}
 	errs := p.Stats().AcceptErrors

@@ -88,7 +88,7 @@ func (e *Engine) add(listener int, backend netip.AddrPort, o Options) (*Port, er
 	if err != nil {
 		return nil, fmt.Errorf("splice: backend: %w", err)
 	}
-	p := &Port{engine: e, ended: make(chan error, 1)}
+	p := &Port{engine: e}
 	p.settings.Store(s)
 	p.descriptors.Of(e.budget)
 	e.mu.Lock()

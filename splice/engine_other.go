@@ -47,9 +47,6 @@ func (*Port) Close() error { return nil }
 // Abort does nothing.
 func (*Port) Abort() error { return nil }
 
-// Ended gives a channel on which nothing is received.
-func (*Port) Ended() <-chan error { return nil }
-
 // SetBackend returns an error that wraps errors.ErrUnsupported.
 func (*Port) SetBackend(netip.AddrPort) error { return errNotLinux }
 

@@ -63,6 +63,11 @@ type Options struct {
 	// only counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 
+	// Ended is told why, once, if the port stops accepting by itself: its socket does not listen any more, or accept has been
+	// forbidden (EPERM, EACCES) for the dial timeout. Connections that exist go on. It is called as Report is. Nil: nobody is
+	// told.
+	Ended func(error)
+
 	// Observe is told of every connection when it is accepted, when its backend is connected and when it has ended: who
 	// ended it and why, and how many bytes it has carried. It is called as Report is, and what holds there holds here.
 	// Times are of the event loop's clock, which is read once a turn: what begins and ends within one took no time. Nil:

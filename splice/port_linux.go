@@ -21,7 +21,6 @@ type Port struct {
 	settings atomic.Pointer[settings]
 	aborted  atomic.Bool  // connections that are on their way to a loop end there
 	away     atomic.Int64 // connections that are on their way to a loop, or were accepted for one
-	ended    chan error   // receives why, if the listener ends by itself
 
 	descriptors budget.Share // of its pairs
 
@@ -94,10 +93,6 @@ func (p *Port) set(backend netip.AddrPort, o Options) error {
 
 // Backend is where new connections go.
 func (p *Port) Backend() netip.AddrPort { return p.settings.Load().backend }
-
-// Ended receives why, if the port has stopped accepting by itself: its socket does not listen any more, or accept has been
-// forbidden (EPERM, EACCES) for the dial timeout.
-func (p *Port) Ended() <-chan error { return p.ended }
 
 func (p *Port) report(op string, client netip.AddrPort, err error) {
 	s := p.settings.Load()

@@ -33,17 +33,18 @@ func TestSuite(t *testing.T) {
 func starter(policy splice.Policy) func(*testing.T, *net.TCPListener, netip.AddrPort, tcpsuite.Options) tcpsuite.Proxy {
 	return func(t *testing.T, l *net.TCPListener, backend netip.AddrPort, o tcpsuite.Options) tcpsuite.Proxy {
 		t.Helper()
+		ended := make(chan error, 1)
 		engine := newEngine(t, splice.Options{
-			DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe, Policy: policy,
+			Ended: func(err error) { ended <- err }, DialTimeout: o.DialTimeout, KeepAlive: o.KeepAlive, Report: o.Report, Observe: o.Observe, Policy: policy,
 			ProxyProtocol: o.ProxyProtocol, AcceptProxyProtocol: o.AcceptProxyProtocol,
 		})
 		if o.AcceptErrors != nil || o.SocketErrors != nil {
 			engine.FailCalls(o.AcceptErrors, o.SocketErrors)
 		}
-		port, err := engine.Add(rig.Take(t, l), backend)
+		_, err := engine.Add(rig.Take(t, l), backend)
 		rig.Must(t, errors.Join(err, l.Close()))
 		return tcpsuite.Proxy{
-			Stats: counters(engine), Ended: port.Ended(), Close: func() { rig.Check(t, engine.Close()) },
+			Stats: counters(engine), Ended: ended, Close: func() { rig.Check(t, engine.Close()) },
 		}
 	}
 }

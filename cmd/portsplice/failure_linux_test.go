@@ -112,3 +112,32 @@ func unbound(t *testing.T, kind int) *os.File {
 	t.Cleanup(func() { must(t, f.Close()) })
 	return f
 }
+
+// TestEndsByItself: a port whose socket does not listen any more ends, with a line of why and exit status 1.
+func TestEndsByItself(t *testing.T) {
+	for _, test := range []struct {
+		name, engine string
+		by           func(run) run
+	}{
+		{"splice", "splice", func(r run) run { return r }},
+		{"fallback", "fallback", func(r run) run { return r }},
+		{"worker", "splice", newLab(t).run},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := rig.Listen(t, loopbackV4)
+			socket, frontend := file(t, server), rig.Address(server)
+			args := arguments("tcp", frontend, echo(t, "tcp", loopbackV4), "-engine", test.engine, "-use-listen-fd")
+			p := test.by(run{args: args, socket: socket}).serve(t)
+			client := dial(t, "tcp", frontend)
+			exchange(t, client, "hello")
+			must(t, client.Close()) // it would live on, and with it standard error in the worker
+			must(t, unix.Shutdown(int(socket.Fd()), unix.SHUT_RD))
+			if status := p.ends(t); status != 1 {
+				t.Errorf("the exit status is %d, want 1", status)
+			}
+			if all := strings.Join(p.log(), ""); !strings.Contains(all, frontend.String()+" to ") || !strings.Contains(all, "invalid argument") {
+				t.Errorf("standard error has %q, want why the port has ended", all)
+			}
+		})
+	}
+}

@@ -62,7 +62,13 @@ func main() {
 	if err := relayAll(&c); err != nil {
 		fail(dockerd, err)
 	}
-	r, err := start(c)
+	answered := make(chan struct{})
+	r, err := start(c, func(why error) {
+		go func() {
+			<-answered
+			fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, why))
+		}()
+	})
 	if err != nil {
 		fail(dockerd, err)
 	}
@@ -70,9 +76,7 @@ func main() {
 	if err := dockerd.Ready(); err != nil {
 		fail(nil, err) // dockerd has given up: nobody will ever stop this process
 	}
-	if r.Ended != nil {
-		go func() { fail(nil, fmt.Errorf("%v to %v: %w", c.Frontend, c.Backend, <-r.Ended)) }()
-	}
+	close(answered)
 	if reason := os.Getenv("PORTSPLICE_NO_WORKER"); reason != "" {
 		c.Warnings = append(c.Warnings, "the port is served without a worker: "+reason)
 	}
@@ -134,8 +138,8 @@ func relayAll(c *config.Config) error {
 	return nil
 }
 
-// start opens or adopts the frontend's socket and serves it.
-func start(c config.Config) (*relay.Relay, error) {
+// start opens or adopts the frontend's socket and serves it. If serving ends by itself, ended is told why.
+func start(c config.Config, ended func(error)) (*relay.Relay, error) {
 	open := func() (*listener.Socket, error) { return listener.Open(c.Protocol, c.Frontend) }
 	if c.UseListenFD {
 		open = func() (*listener.Socket, error) { return listener.Adopt(c.Protocol) }
@@ -144,7 +148,7 @@ func start(c config.Config) (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	told := relay.Audience{Report: failurelog.New(lines).Report}
+	told := relay.Audience{Report: failurelog.New(lines).Report, Ended: ended}
 	if c.AccessLog != config.On {
 		return new(relay.Host).Start(c, socket, told)
 	}

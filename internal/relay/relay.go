@@ -5,6 +5,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -24,13 +25,13 @@ type Audience struct {
 	Report  func(op string, client, backend netip.AddrPort, err error)
 	Observe func(connection.Connection) // nil: nobody
 	Follows func() bool                 // whether Observe is to be told of a UDP flow that begins; nil if Observe is
+	Ended   func(error)                 // told why, if serving ends by itself; nil: nobody
 }
 
 // Relay is what serves a port.
 type Relay struct {
 	Engine string              // what moves the bytes: splice, fallback, udp, udp-portable or sctp
 	Stats  func() fmt.Stringer // the port's counters, as "name=value" words
-	Ended  <-chan error        // receives why, if serving ever ends by itself; nil when it cannot
 	Close  func()              // frees the frontend's address; connections that exist go on
 	Abort  func()              // is Close, and resets the connections
 	Active func() uint64       // how many connections there are; zero where Close leaves none
@@ -83,8 +84,8 @@ func (h *Host) Start(c config.Config, socket *listener.Socket, told Audience) (*
 	}
 }
 
-// loops gives the event loops.
-func (h *Host) loops() (_ *eventloop.Group, err error) {
+// Loops gives the event loops.
+func (h *Host) Loops() (_ *eventloop.Group, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.group == nil {
@@ -110,7 +111,7 @@ func (h *Host) splice() (*splice.Engine, error) {
 	if err := splice.Supported(); err != nil {
 		return nil, err
 	}
-	group, err := h.loops()
+	group, err := h.Loops()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
@@ -145,8 +146,8 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience)
 		return nil, errors.Join(fmt.Errorf("engine splice: %w", err), socket.Close())
 	}
 	options := func(c config.Config) splice.Options {
-		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: told.Report, Observe: told.Observe,
-			ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
+		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: told.Report, Ended: told.Ended,
+			Observe: told.Observe, ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
 	}
 	port, err := engine.AddWith(socket.Take(), c.Backend, options(c))
 	if err != nil {
@@ -159,7 +160,6 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience)
 			own.Loops, own.Pipes = all.Loops, all.Pipes
 			return own
 		},
-		Ended:  port.Ended(),
 		Close:  func() { _ = port.Close() }, // the listener is gone, whatever close(2) says
 		Abort:  func() { _ = port.Abort() },
 		Active: func() uint64 { return port.Stats().Active },
@@ -174,7 +174,7 @@ func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Re
 	if err != nil {
 		return nil, fmt.Errorf("engine fallback: %w", err)
 	}
-	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: told.Report, Observe: told.Observe,
+	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: told.Report, Ended: told.Ended, Observe: told.Observe,
 		ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol})
 	port, err := engine.Add(l, c.Backend)
 	if err != nil {
@@ -183,7 +183,6 @@ func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Re
 	return &Relay{
 		Engine: "fallback",
 		Stats:  func() fmt.Stringer { return engine.Stats() },
-		Ended:  port.Ended(),
 		Close:  func() { _ = port.Close() },
 		Abort:  func() { _ = engine.Close() },
 		Active: func() uint64 { return engine.Stats().Active },
@@ -205,15 +204,15 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	supported := udp.Supported()
 	switch {
 	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:
-		return startPortableUDP(c, socket, options(c))
+		return startPortableUDP(c, socket, options(c), told.Ended)
 	case supported != nil:
 		return nil, errors.Join(supported, socket.Close())
 	}
-	group, err := h.loops()
+	group, err := h.Loops()
 	switch {
 	case err != nil && c.Engine == config.Auto: // as for TCP
 		told.Report("engine", netip.AddrPort{}, c.Backend, err)
-		return startPortableUDP(c, socket, options(c))
+		return startPortableUDP(c, socket, options(c), told.Ended)
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
 	}
@@ -221,12 +220,12 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	if err != nil {
 		return nil, err
 	}
-	r := ofFlows("udp", func() fmt.Stringer { return port.Stats() }, nil, func() { _ = port.Close() })
+	r := ofFlows("udp", func() fmt.Stringer { return port.Stats() }, func() { _ = port.Close() })
 	r.Set = func(c config.Config) error { return port.SetOptions(options(c)) }
 	return r, nil
 }
 
-func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {
+func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options, ended func(error)) (*Relay, error) {
 	conn, err := socket.UDPConn()
 	if err != nil {
 		return nil, fmt.Errorf("udp: %w", err)
@@ -235,8 +234,12 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	relay := ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, serve(r.Serve),
-		func() { _ = r.Close() })
+	go func() {
+		if err := r.Serve(); ended != nil && !errors.Is(err, net.ErrClosed) {
+			ended(err)
+		}
+	}()
+	relay := ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, func() { _ = r.Close() })
 	relay.Set = func(config.Config) error { return errPortable }
 	return relay, nil
 }
@@ -245,18 +248,19 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 var errPortable = errors.New("the portable relay keeps the options that it began with")
 
 // ofFlows is a relay whose answers leave by the frontend, so that nothing is left once that is closed.
-func ofFlows(engine string, stats func() fmt.Stringer, ended <-chan error, closed func()) *Relay {
-	return &Relay{Engine: engine, Stats: stats, Ended: ended, Close: closed, Abort: closed,
+func ofFlows(engine string, stats func() fmt.Stringer, closed func()) *Relay {
+	return &Relay{Engine: engine, Stats: stats, Close: closed, Abort: closed,
 		Active: func() uint64 { return 0 }}
 }
 
 func (h *Host) startSCTP(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
-	group, err := h.loops()
+	group, err := h.Loops()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sctp: %w", err), socket.Close())
 	}
 	options := func(c config.Config) sctp.Options {
-		return sctp.Options{DialTimeout: c.DialTimeout, Report: told.Report, Observe: told.Observe, Budget: h.Budget}
+		return sctp.Options{DialTimeout: c.DialTimeout, Report: told.Report, Observe: told.Observe, Ended: told.Ended,
+			Budget: h.Budget}
 	}
 	port, err := sctp.New(group, socket.Take(), c.Backend, options(c))
 	if err != nil {
@@ -265,16 +269,9 @@ func (h *Host) startSCTP(c config.Config, socket *listener.Socket, told Audience
 	return &Relay{
 		Engine: "sctp",
 		Stats:  func() fmt.Stringer { return port.Stats() },
-		Ended:  port.Ended(),
 		Close:  port.Close,
 		Abort:  port.Abort,
 		Active: func() uint64 { return port.Stats().Active },
 		Set:    func(c config.Config) error { port.SetOptions(options(c)); return nil },
 	}, nil
-}
-
-func serve(run func() error) <-chan error {
-	ended := make(chan error, 1)
-	go func() { ended <- run() }()
-	return ended
 }

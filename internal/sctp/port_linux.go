@@ -33,7 +33,6 @@ type Port struct {
 	settings atomic.Pointer[settings]
 	count    counters
 	memory   memory
-	gone     chan error
 
 	descriptors budget.Share // of the pairs
 
@@ -85,7 +84,7 @@ func New(group *eventloop.Group, fd int, backend netip.AddrPort, o Options) (*Po
 }
 
 func newPort(group *eventloop.Group, k kernel, fd int, backend netip.AddrPort, o Options) *Port {
-	p := &Port{group: group, kernel: k, listener: fd, pause: minPause, gone: make(chan error, 1),
+	p := &Port{group: group, kernel: k, listener: fd, pause: minPause,
 		pairs: map[*pair]struct{}{}, granted: everything}
 	p.descriptors.Of(o.Budget)
 	p.set(settings{o.withDefaults(), netip.AddrPortFrom(backend.Addr().Unmap(), backend.Port())})
@@ -126,10 +125,6 @@ func (p *Port) SetOptions(o Options) {
 	defer p.mu.Unlock()
 	p.set(settings{o.withDefaults(), p.settings.Load().backend})
 }
-
-// Ended receives why, if the port's listener ends by itself: it does not listen any more, or accept has been forbidden
-// (EPERM, EACCES) for the dial timeout. The pairs go on.
-func (p *Port) Ended() <-chan error { return p.gone }
 
 // Ready accepts the clients that wait, up to maxAccepts of them.
 func (p *Port) Ready(uint32) {
@@ -222,13 +217,13 @@ func (p *Port) acceptFailed(err error) (again bool) {
 	err = fmt.Errorf("sctp: accept for %s: %w", backend, err)
 	switch {
 	case isOneOf(err, unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.ENOSYS): // it listens no longer
-		p.gone <- err
 		p.Close()
+		p.settings.Load().Ended(err)
 	case isOneOf(err, unix.ECONNABORTED, unix.EPROTO, unix.ECONNRESET, unix.ETIMEDOUT): // of one client, which is gone
 		again = true
 	case p.overdue() && isOneOf(err, unix.EPERM, unix.EACCES): // a sandbox or a policy forbids it, and not for a moment
-		p.gone <- err
 		p.Close()
+		p.settings.Load().Ended(err)
 	default: // descriptors or memory have run out: the listener rests
 		first := p.group.First()
 		first.SetTimer(&p.resume, p, first.Now()+p.pause)

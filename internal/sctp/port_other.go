@@ -27,9 +27,6 @@ func (p *Port) SetBackend(backend netip.AddrPort) {}
 // SetOptions has nothing to set.
 func (p *Port) SetOptions(o Options) {}
 
-// Ended never receives.
-func (p *Port) Ended() <-chan error { return nil }
-
 // Close has nothing to close.
 func (p *Port) Close() {}
 

@@ -21,6 +21,7 @@ type world struct {
 	t       *testing.T
 	sockets map[int]*socket
 	port    *Port
+	ended   []error
 	reports []error
 
 	accepts     []error // what the next accepts answer; nobody waits when it is empty
@@ -83,6 +84,7 @@ func newWorld(t *testing.T, o Options) *world {
 		}
 		w.reports = append(w.reports, err)
 	}
+	o.Ended = func(err error) { w.ended = append(w.ended, err) }
 	w.port = newPort(nil, w, -1, netip.MustParseAddrPort("127.0.0.1:9"), o)
 	return w
 }

@@ -36,6 +36,10 @@ type Options struct {
 	// zero AddrPort when op is "accept". A peer that aborts its association is not a failure: it is counted.
 	Report func(op string, client, backend netip.AddrPort, err error)
 
+	// Ended, if not nil, is told why, if the port's listener ends by itself: it does not listen any more, or accept has been
+	// forbidden (EPERM, EACCES) for the dial timeout. The pairs go on. It is called as Report is.
+	Ended func(error)
+
 	// Observe, if not nil, is told of every association of a client when it is accepted, when the backend's stands and when
 	// both have ended: by whom and why, and how many bytes of messages they have carried. It is called as Report is.
 	Observe func(connection.Connection)
@@ -55,6 +59,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
+	}
+	if o.Ended == nil {
+		o.Ended = func(error) {}
 	}
 	if o.Observe == nil {
 		o.Observe = func(connection.Connection) {}

@@ -22,7 +22,7 @@ import (
 // port is a published port that a shim stands for.
 type port struct {
 	worker *Worker
-	shim   *net.UnixConn
+	shim   shim
 	pid    int // the shim's
 	config config.Config
 	relay  *relay.Relay
@@ -42,28 +42,27 @@ type port struct {
 	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
 
-// serve serves the port that a shim asks for. The connection is the port's unless it fails.
+// serve serves the port that a shim asks for, which keeps the connection, unless it fails, by a duplicate.
 func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) error {
 	r, err := parse(message, fds)
 	if err != nil {
 		closeAll(fds)
 		return err
 	}
-	p := &port{worker: w, shim: conn, pid: pid, log: journal.For(r.stderr), since: time.Now(),
+	p := &port{worker: w, pid: pid, log: journal.For(r.stderr), since: time.Now(),
 		arguments: r.arguments, environment: r.environment}
-	if err := p.start(r); err != nil {
+	if err := p.start(conn, r); err != nil {
 		p.log.Close()
 		return err
 	}
 	for _, warning := range p.config.Warnings {
 		go slog.New(p.log).Warn(warning)
 	}
-	go p.follow() // on a stack that has not grown by all this
 	return nil
 }
 
 // start has the port served, and tells the shim so.
-func (p *port) start(r *request) (err error) {
+func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 	p.config, err = config.Parse(r.arguments, r.environment, io.Discard)
 	switch {
 	case errors.Is(err, config.ErrHelp), err == nil && p.config.Version:
@@ -77,6 +76,12 @@ func (p *port) start(r *request) (err error) {
 		return err
 	}
 	p.log.Port, p.log.JSON = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol), p.config.LogFormat == config.JSON
+	loops, err := p.worker.host.Loops()
+	if err != nil {
+		r.drop()
+		return err
+	}
+	p.shim.loop = loops.First()
 	socket, err := open(p.config, r)
 	if err != nil {
 		return err
@@ -95,7 +100,7 @@ func (p *port) start(r *request) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	p.relay, err = p.worker.host.Start(p.config, socket,
-		relay.Audience{Report: p.report, Observe: p.observe, Follows: p.follows})
+		relay.Audience{Report: p.report, Observe: p.observe, Follows: p.follows, Ended: p.ended})
 	if err != nil {
 		p.endBypass()
 		return err
@@ -110,12 +115,8 @@ func (p *port) start(r *request) (err error) {
 	if r.origin == none {
 		rights = unix.UnixRights(shared)
 	}
-	p.worker.add(p) // whoever asks as soon as the shim has the answer is told of the port
-	_, _, err = p.shim.WriteMsgUnix([]byte(ready), rights, nil)
-	if err == nil {
-		err = p.shim.SetReadDeadline(time.Time{})
-	}
-	if err != nil { // the shim has given up
+	p.worker.add(p)                                            // whoever asks as soon as the shim has the answer is told of the port
+	if err = p.shim.keep(conn, p, ready, rights); err != nil { // it has given up
 		p.endBypass()
 		p.relay.Abort()
 		p.worker.remove(p)
@@ -134,15 +135,32 @@ func open(c config.Config, r *request) (*listener.Socket, error) {
 	}
 }
 
-// follow does what the shim says, until it has said that the port is to end.
-func (p *port) follow() {
-	closed := make(chan struct{})
-	if p.relay.Ended != nil {
-		go p.watch(closed)
+// Ready hears what the shim says.
+func (p *port) Ready(uint32) {
+	word, ok := p.shim.hear()
+	switch {
+	case !ok:
+	case word == "counters":
+		if p.printing.CompareAndSwap(false, true) {
+			go p.printCounters()
+		}
+	default: // "stop", or "close", or nothing, if the shim was killed
+		p.shim.ignore()
+		go p.end(word == "stop")
 	}
-	p.listen()
-	close(closed)
-	_ = p.shim.Close() // which tells the shim that it is done
+}
+
+// end ends the port, at once with its connections, or when these have ended.
+func (p *port) end(now bool) {
+	p.draining.Store(true)
+	p.endBypass() // first: nobody is sent to a container that may be gone
+	// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
+	if now || p.config.Protocol == listener.SCTP && p.config.UseListenFD {
+		p.relay.Abort()
+	} else {
+		p.relay.Close()
+	}
+	p.shim.close()
 	// Connections live on. Nobody waits for their end, but for the worker's own.
 	for pause := time.Millisecond; p.relay.Active() > 0; pause = min(2*pause, time.Second) {
 		time.Sleep(pause)
@@ -154,39 +172,14 @@ func (p *port) follow() {
 	p.log.Close()
 }
 
-func (p *port) listen() {
-	var word [16]byte
-	for {
-		n, err := p.shim.Read(word[:])
-		if err == nil && string(word[:n]) == "counters" {
-			if p.printing.CompareAndSwap(false, true) {
-				go p.printCounters()
-			}
-			continue
-		}
-		p.draining.Store(true)
-		p.endBypass()                                    // first: nobody is sent to a container that may be gone
-		stop := err == nil && string(word[:n]) == "stop" // and else "close", or the shim was killed
-		// dockerd 29 binds SCTP ports without SO_REUSEADDR: the next one could not while an association lives.
-		if stop || p.config.Protocol == listener.SCTP && p.config.UseListenFD {
-			p.relay.Abort()
-		} else {
-			p.relay.Close()
-		}
-		return
-	}
-}
-
-// watch tells the shim if the port ends by itself.
-func (p *port) watch(closed <-chan struct{}) {
-	select {
-	case <-closed:
-	case why := <-p.relay.Ended:
+// ended tells the shim that the port has ended by itself. It is called on the event loop.
+func (p *port) ended(why error) {
+	why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
+	go func() {
 		p.endBypass()
-		why = fmt.Errorf("%v to %v: %w", p.config.Frontend, p.config.Backend, why)
 		slog.New(p.log).Error(why.Error())
-		_ = answer(p.shim, fail, why)
-	}
+		p.shim.tell(fail + why.Error() + "\n")
+	}()
 }
 
 // printCounters prints them on the shim's standard error.

@@ -181,10 +181,9 @@ func (w *Worker) meet(conn *net.UnixConn) {
 		if err == nil {
 			err = w.serve(conn, peer, message, fds)
 		}
-		if err == nil {
-			return // the port has the connection
+		if err != nil {
+			_ = answer(conn, verdictOf(err), err)
 		}
-		_ = answer(conn, verdictOf(err), err)
 	}
 	_ = conn.Close()
 }
