@@ -201,13 +201,14 @@ static void worker(int rendezvous_socket)
 	_exit(1);
 }
 
-/* start_worker starts one that is nobody's child, unless another shim has bound the address before. */
-static void start_worker(struct sockaddr_un *address, socklen_t length)
+/* start_worker starts one that is nobody's child, unless another shim has bound the address before: then it gives 0. */
+static int start_worker(struct sockaddr_un *address, socklen_t length)
 {
 	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (s < 0)
-		return;
-	if (bind(s, (struct sockaddr *)address, length) == 0 && listen(s, SOMAXCONN) == 0) {
+		return 0;
+	int first = bind(s, (struct sockaddr *)address, length) == 0 && listen(s, SOMAXCONN) == 0;
+	if (first) {
 		pid_t child = fork();
 		if (child == 0) {
 			setsid();
@@ -222,12 +223,13 @@ static void start_worker(struct sockaddr_un *address, socklen_t length)
 		started++;
 	}
 	close(s);
+	return first;
 }
 
 /* reach connects to the worker. It gives -1, and why, or that dockerd stops the port meanwhile. */
 static int reach(unsigned long deadline, const char **why)
 {
-	for (; !stopping; pause_for(-1, RETRY_MS)) {
+	while (!stopping) {
 		struct sockaddr_un address;
 		socklen_t length = rendezvous(&address);
 		if (length == 0) {
@@ -260,7 +262,8 @@ static int reach(unsigned long deadline, const char **why)
 			*why = "three workers died before they answered";
 			return -1;
 		}
-		start_worker(&address, length);
+		if (!start_worker(&address, length)) /* else its queue takes this process already */
+			pause_for(-1, RETRY_MS);
 	}
 	return -1;
 }
