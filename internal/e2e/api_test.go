@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strconv"
 	"testing"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // api is the part of Docker's HTTP API that the tests use.
@@ -175,7 +177,12 @@ func (a api) runAs(t testing.TB, s settings, ports ...port) container {
 
 func (c container) start(t testing.TB) {
 	t.Helper()
-	c.call(t, "POST", "/containers/"+c.id+"/start", nil, nil)
+	rig.Must(t, c.begin(t.Context()))
+}
+
+// begin starts the container, for a test that starts several at once.
+func (c container) begin(ctx context.Context) error {
+	return c.do(ctx, "POST", "/containers/"+c.id+"/start", nil, nil)
 }
 
 func (c container) stop(t testing.TB) {
@@ -184,21 +191,18 @@ func (c container) stop(t testing.TB) {
 }
 
 // cut stops the container without giving it time to end by itself.
-func (c container) cut(t testing.TB) {
-	t.Helper()
-	c.call(t, "POST", "/containers/"+c.id+"/stop?t=0", nil, nil)
+func (c container) cut(ctx context.Context) error {
+	return c.do(ctx, "POST", "/containers/"+c.id+"/stop?t=0", nil, nil)
 }
 
 // disconnect takes the container, which goes on running, off a network.
-func (c container) disconnect(t testing.TB, network string) {
-	t.Helper()
-	c.call(t, "POST", "/networks/"+network+"/disconnect", map[string]any{"Container": c.id}, nil)
+func (c container) disconnect(ctx context.Context, network string) error {
+	return c.do(ctx, "POST", "/networks/"+network+"/disconnect", map[string]any{"Container": c.id}, nil)
 }
 
 // connect gives the container an address on a network.
-func (c container) connect(t testing.TB, network, address string) {
-	t.Helper()
-	c.call(t, "POST", "/networks/"+network+"/connect", map[string]any{
+func (c container) connect(ctx context.Context, network, address string) error {
+	return c.do(ctx, "POST", "/networks/"+network+"/connect", map[string]any{
 		"Container":      c.id,
 		"EndpointConfig": endpoint{ipamConfig{address}},
 	}, nil)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -91,8 +90,9 @@ func (a *audience) ask(host string) {
 	before := a.speaker.Load()
 	name, err := hostnameAt(waiting, host, a.port)
 	steady := before != nil && before == a.speaker.Load() // each speaker has an address of its own
+	var late net.Error                                    // of the kernel or the clock, and at connect() or after it
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &late) && late.Timeout():
 		a.t.Errorf("port %d hangs: %v", a.port, err)
 	case steady && *before == "":
 		if !errors.Is(err, unix.ECONNREFUSED) {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,32 +182,30 @@ func askCounters(ctx context.Context, ports ...int) (sum counters, err error) {
 	return sum, nil
 }
 
-// TestReplacedContainers has one container take another's place at a port, and at an address of their network.
+// TestReplacedContainers has containers take each other's place at ports, and at addresses of their network.
 func TestReplacedContainers(t *testing.T) {
 	d := startBypassing(t)
 	speakers := newSpeakers(t, d)
 	for _, s := range speakers {
 		s.start(t)
-		s.disconnect(t, speakersNetwork)
+		rig.Must(t, s.disconnect(t.Context(), speakersNetwork))
 	}
 	// A container that joins a network is published on IPv4 only (dockerd 20.10).
 	play{
-		rounds: 100,
 		hosts:  []string{"127.0.0.1"},
-		enter:  func(s speaker) { s.connect(t, speakersNetwork, s.address) },
-		leave:  func(s speaker) { s.disconnect(t, speakersNetwork) },
+		enter:  func(s speaker) error { return s.connect(t.Context(), speakersNetwork, s.address) },
+		leave:  func(s speaker) error { return s.disconnect(t.Context(), speakersNetwork) },
 		silent: true,
 	}.run(t, speakers)
 }
 
-// TestRestartedContainers does so with containers that end and start, which takes dockerd ten times as long.
+// TestRestartedContainers does so with containers that end and start.
 func TestRestartedContainers(t *testing.T) {
 	d := startBypassing(t)
 	play{
-		rounds: 12,
-		hosts:  []string{"127.0.0.1", "::1"},
-		enter:  func(s speaker) { s.start(t) },
-		leave:  func(s speaker) { s.cut(t) },
+		hosts: []string{"127.0.0.1", "::1"},
+		enter: func(s speaker) error { return s.begin(t.Context()) },
+		leave: func(s speaker) error { return s.cut(t.Context()) },
 	}.run(t, newSpeakers(t, d))
 }
 
@@ -218,13 +218,14 @@ type speaker struct {
 
 const speakersNetwork = "speakers"
 
-// newSpeakers creates three: two may have the port, and two may have the address of the first.
+// newSpeakers creates one for each of two addresses at each of two ports.
 func newSpeakers(t *testing.T, d *daemon) (speakers []speaker) {
 	d.createNetwork(t, speakersNetwork, "198.19.200.0/24")
 	for _, s := range []speaker{
 		{name: "a", address: "198.19.200.10", port: 8080},
 		{name: "b", address: "198.19.200.10", port: 8081},
 		{name: "c", address: "198.19.200.11", port: 8080},
+		{name: "d", address: "198.19.200.11", port: 8081},
 	} {
 		s.container = d.createAs(t, settings{
 			Hostname:         s.name,
@@ -236,49 +237,69 @@ func newSpeakers(t *testing.T, d *daemon) (speakers []speaker) {
 	return speakers
 }
 
+// entrances is how often a container starts, or joins the network, in a play.
+const entrances = 100
+
 // play is how speakers take turns.
 type play struct {
-	rounds       int
 	hosts        []string // where the audience connects
-	enter, leave func(speaker)
+	enter, leave func(speaker) error
 	silent       bool // a speaker that leaves does not end its connections
 }
 
-// run has one speaker at a time on stage, before local clients that ask all the time. What they reach at a port is the
-// container that has the port, and nobody when there is none: a port that was still sent to the address that it had a
-// moment ago would lead to the wrong one.
+// run has speakers on stage, before local clients that ask all the time. What they reach at a port is the container that
+// has the port, and nobody when there is none: a port that was still sent to the address that it had a moment ago would
+// lead to the wrong one.
 func (p play) run(t *testing.T, speakers []speaker) {
-	a, b, c := speakers[0], speakers[1], speakers[2]
+	a, b, c, d := speakers[0], speakers[1], speakers[2], speakers[3]
 	audiences := map[int]*audience{
 		a.port: gather(t, a.port, p.hosts, a.name, c.name),
-		b.port: gather(t, b.port, p.hosts, b.name),
+		b.port: gather(t, b.port, p.hosts, b.name, d.name),
 	}
-	turns := []speaker{a, a, b, c}
-	for round := range p.rounds {
-		now := turns[round%len(turns)]
-		p.enter(now)
-		for number, audience := range audiences {
-			if number == now.port {
-				audience.expect(now.name)
-			} else {
-				audience.expect("")
-			}
+	// With each turn the ports exchange their addresses. In the last, one is nobody's, and the other has the address that it had.
+	turns := [][]speaker{{a, d}, {b, c}, {a, d}, {b}}
+	for turn, entered := 0, 0; entered < entrances; turn++ {
+		now := turns[turn%len(turns)]
+		together(t, now, p.enter)
+		entered += len(now)
+		on := map[int]string{}
+		for _, s := range now {
+			on[s.port] = s.name
 		}
-		audiences[now.port].listen(20)
-		if n := countersOf(t, now.port); n.bypassed == 0 {
-			t.Errorf("round %d: no connection to port %d was bypassed", round, now.port)
+		for number, audience := range audiences {
+			audience.expect(on[number])
+		}
+		for number := range on {
+			audiences[number].listen(20)
+			if n := countersOf(t, number); n.bypassed == 0 {
+				t.Errorf("turn %d: no connection to port %d was bypassed", turn, number)
+			}
 		}
 		for _, audience := range audiences {
 			audience.speaker.Store(nil)
 		}
-		p.leave(now)
+		together(t, now, p.leave)
 		if p.silent {
-			audiences[now.port].cutOff()
+			for number := range on {
+				audiences[number].cutOff()
+			}
 		}
 		if t.Failed() {
 			return // what is wrong once is wrong each time
 		}
 	}
+}
+
+// together has speakers do something at the same time.
+func together(t *testing.T, speakers []speaker, do func(speaker) error) {
+	t.Helper()
+	failed := make([]error, len(speakers))
+	var all sync.WaitGroup
+	for i, s := range speakers {
+		all.Go(func() { failed[i] = do(s) })
+	}
+	all.Wait()
+	rig.Must(t, errors.Join(failed...))
 }
 
 // TestKilledWorker: while there is no worker clients wait, and through the next one they reach the container without it

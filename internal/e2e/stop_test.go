@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 func TestStopEndsProxiesAndFreesPorts(t *testing.T) {
@@ -40,8 +42,8 @@ func TestLiveConnectionsDoNotHoldUpTheEnd(t *testing.T) {
 		name string
 		end  func(container)
 	}{
-		{"docker stop", func(c container) { c.stop(t) }},                               // the backend ends first, then the proxy
-		{"docker network disconnect", func(c container) { c.disconnect(t, "bridge") }}, // the backend lives on
+		{"docker stop", func(c container) { c.stop(t) }},                                                      // the backend ends first, then the proxy
+		{"docker network disconnect", func(c container) { rig.Must(t, c.disconnect(t.Context(), "bridge")) }}, // the backend lives on
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := startDaemon(t)
