@@ -290,6 +290,9 @@ func TestLocalBypassCannot(t *testing.T) {
 		}, nil, "capabilities of a user namespace do not count"},
 		{"forbidden", nil, func(t *testing.T, f func()) { rig.Forbid(t, unix.SYS_BPF, unix.EPERM, f) },
 			"the kernel's lockdown or a security module forbids it"},
+		{"Linux before 5.8", nil, func(t *testing.T, f func()) {
+			rig.ForbidCase(t, unix.SYS_BPF, 0, unix.BPF_PROG_LOAD, unix.EINVAL, f)
+		}, "Linux 5.8 is needed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := newLab(t)
@@ -333,6 +336,21 @@ func TestLocalBypassCannot(t *testing.T) {
 				t.Errorf("exit status %d, want 1", code)
 			}
 		})
+	}
+}
+
+// TestLocalBypassWithoutCookies: before Linux 5.14 processes are not told what their network namespace is.
+func TestLocalBypassWithoutCookies(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	frontend, backend := freePort(t, "tcp", ours()), namedBackend(t, 1)
+	var p *process
+	rig.ForbidCase(t, unix.SYS_GETSOCKOPT, 2, unix.SO_NETNS_COOKIE, unix.ENOPROTOOPT, func() {
+		p = l.bypassing(t, frontend, backend)
+	})
+	name(t, dial(t, "tcp", frontend))
+	if c := p.counters(t); c["bypassed"] != "1" || c["accepted"] != "0" {
+		t.Errorf("%s bypassed and %s accepted, want 1 and 0", c["bypassed"], c["accepted"])
 	}
 }
 

@@ -2,8 +2,10 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -116,8 +118,10 @@ func TestCannot(t *testing.T) {
 		{"no CAP_BPF", without(unix.CAP_NET_ADMIN), unix.EPERM, "without CAP_BPF: "},
 		{"forbidden", forbid(unix.SYS_BPF, unix.EPERM), unix.EPERM,
 			"the kernel's lockdown or a security module forbids it: "},
-		{"Linux before 5.14", forbid(unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT), errors.ErrUnsupported,
-			"Linux 5.14 is needed (SO_NETNS_COOKIE)"},
+		{"Linux before 5.8", func(t *testing.T) (err error) {
+			rig.ForbidCase(t, unix.SYS_BPF, 0, unix.BPF_PROG_LOAD, unix.EINVAL, func() { err = attach() })
+			return err
+		}, errors.ErrUnsupported, "the kernel does not know such a program, Linux 5.8 is needed: load getpeername4: "},
 		{"no cgroups", func(*testing.T) error {
 			return onThread(func() error { return errors.Join(unmountCgroups(), attach()) })
 		}, errors.ErrUnsupported, "no cgroup hierarchy of version 2 is mounted (/proc/thread-self/mountinfo)"},
@@ -130,6 +134,76 @@ func TestCannot(t *testing.T) {
 		})
 	}
 	rig.Must(t, attach()) // nothing of it is remembered
+}
+
+// TestCookieByProgram: where the kernel does not tell processes what their namespace is, it tells a program, of which nothing
+// is left then.
+func TestCookieByProgram(t *testing.T) {
+	l := newLab(t)
+	var table *Table
+	var err error
+	rig.ForbidCase(t, unix.SYS_GETSOCKOPT, 2, unix.SO_NETNS_COOKIE, unix.ENOPROTOOPT, func() {
+		if err = l.host.Enter(); err == nil {
+			table, err = Attach()
+		}
+	})
+	rig.Must(t, err)
+	defer func() { rig.Check(t, table.Close()) }()
+	if table.cookie != l.table.cookie {
+		t.Errorf("the program has told %d, and the kernel tells %d", table.cookie, l.table.cookie)
+	}
+	e, err := table.Add(netip.AddrPortFrom(loopback4, port), netip.AddrPortFrom(container4, l.backend))
+	rig.Must(t, err)
+	a, err := client{}.ask(l.host, netip.AddrPortFrom(loopback4, port))
+	if err != nil || a.name != "container" || e.Bypassed() != 1 {
+		t.Errorf("got %+v, %v and %d bypassed; want the container and 1", a, err, e.Bypassed())
+	}
+	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
+		if p, err := ebpf.NewProgramFromID(id); err == nil {
+			if info, err := p.Info(); err == nil && info.Name == "bypass_cookie" {
+				t.Errorf("program %d is left", id)
+			}
+			rig.Check(t, p.Close())
+		}
+	}
+}
+
+// TestCgroupElsewhere: the hierarchy may be mounted anywhere, as beside version 1.
+func TestCgroupElsewhere(t *testing.T) {
+	needroot.Check(t)
+	directory := filepath.Join(t.TempDir(), "uni fied")
+	rig.Must(t, os.Mkdir(directory, 0o700))
+	rig.Must(t, onThread(func() error {
+		if err := unmountCgroups(); err != nil {
+			return err
+		}
+		if err := unix.Mount("cgroup2", directory, "cgroup2", 0, ""); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		if path, err := rootCgroup(); err != nil || path != directory {
+			return fmt.Errorf("the root is at %q, %w", path, err)
+		}
+		table, err := Attach()
+		if err != nil {
+			return err
+		}
+		return table.Close()
+	}))
+}
+
+// TestMemlock: the limit is what it may be at most.
+func TestMemlock(t *testing.T) {
+	needroot.Check(t)
+	var before, after unix.Rlimit
+	rig.Must(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &before))
+	rig.Must(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 16, Max: before.Max}))
+	table, err := Attach()
+	rig.Must(t, err)
+	rig.Must(t, table.Close())
+	rig.Must(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &after))
+	if after.Cur != after.Max || after.Max < before.Max {
+		t.Errorf("the limit is %+v, want %d", after, after.Max)
+	}
 }
 
 // unmountCgroups gives the thread a mount namespace without cgroups of version 2.

@@ -45,6 +45,25 @@
 // become one of IPv4, as the kernel has it: when the port has gone, it is told EAFNOSUPPORT, and a new socket reaches
 // what is there.
 //
+// # Kernels
+//
+// What is used of the kernel, since when, and where that is done. A kernel before 5.8 refuses the first program.
+//
+//	5.8   getpeername4 and the other three names; CAP_BPF                  programs_linux.go
+//	5.7   links to a cgroup                                                table_linux.go
+//	5.7   bpf_get_netns_cookie for these programs                          programs_linux.go
+//	5.3   ctx->sk, bpf_sk_storage_get and _delete for these programs       programs_linux.go
+//	5.2   socket storage, also by descriptor                               maps_linux.go, cookie_linux.go
+//	5.1   jumps on 32 bits                                                 programs_linux.go
+//	4.18  types of maps (BTF)                                              maps_linux.go
+//	4.17  these programs, bpf_bind                                         programs_linux.go
+//
+// What is used where it is, and what is done elsewhere:
+//
+//	5.19  bpf_skc_to_mptcp_sock; bpf(2) on open maps without CAP_BPF       programs_linux.go, privileges_linux.go
+//	5.14  SO_NETNS_COOKIE; before, a program tells it                      cookie_linux.go
+//	5.11  maps count as memory; before, against RLIMIT_MEMLOCK             kernel_linux.go
+//
 // # Removal
 //
 // An entry that has been removed is seen by no connect that begins later. Connections that exist are the container's

@@ -11,20 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceCookie is the number of this thread's network namespace.
-func namespaceCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, os.NewSyscallError("socket", err)
-	}
-	defer func() { _ = unix.Close(fd) }() // it was only asked
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if errors.Is(err, unix.ENOPROTOOPT) {
-		return 0, fmt.Errorf("%w: Linux 5.14 is needed (SO_NETNS_COOKIE)", errors.ErrUnsupported)
-	}
-	return cookie, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
-}
-
 // mounts is where a process sees what is mounted.
 const mounts = "/proc/thread-self/mountinfo"
 
@@ -53,6 +39,20 @@ func rootCgroup() (path string, err error) {
 // unescape undoes what the kernel does to spaces in a path.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
+// memlock is more than what the maps and programs count against RLIMIT_MEMLOCK: 2.6 MB, as if the maps were full.
+const memlock = 4 << 20
+
+// liftMemlock raises the limit that maps and programs count against before Linux 5.11 (bpf_charge_memlock in
+// kernel/bpf/syscall.c): without CAP_SYS_RESOURCE, as far as it goes. If that is not enough, explain tells of it.
+func liftMemlock() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil &&
+		unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}) != nil {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) // always allowed
+	}
+}
+
 // explain says what an error of bpf(2) means. What the library says of EPERM is about an older kernel than works here.
 func explain(err error) error {
 	switch {
@@ -60,7 +60,10 @@ func explain(err error) error {
 		return fmt.Errorf("the kernel has no bpf(2): %w", unix.ENOSYS)
 	case !errors.Is(err, unix.EPERM):
 		var rejected *ebpf.VerifierError
-		if errors.As(err, &rejected) {
+		if errors.As(err, &rejected) && len(rejected.Log) == 0 && errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%w: the kernel does not know such a program, Linux 5.8 is needed: %w", errors.ErrUnsupported, err)
+		}
+		if rejected != nil {
 			return fmt.Errorf("the kernel rejects the program: %w", err)
 		}
 		return err
@@ -71,7 +74,12 @@ func explain(err error) error {
 	if b, _ := os.ReadFile("/proc/thread-self/uid_map"); strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295" {
 		return fmt.Errorf("capabilities of a user namespace do not count (rootless): %w", unix.EPERM)
 	}
-	return fmt.Errorf("the kernel's lockdown or a security module forbids it: %w", unix.EPERM)
+	const forbidden = "the kernel's lockdown or a security module forbids it"
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < memlock {
+		return fmt.Errorf(forbidden+", or, before Linux 5.11, RLIMIT_MEMLOCK of %d bytes: %w", limit.Cur, unix.EPERM)
+	}
+	return fmt.Errorf(forbidden+": %w", unix.EPERM)
 }
 
 // missingCapabilities are those that it takes and this thread has not.

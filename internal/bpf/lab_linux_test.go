@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func (l *lab) attach(t *testing.T) (table *Table) {
 	return table
 }
 
-// serve has whoever connects told a name. On an IPv6 address it is for IPv4, too, as a container's programs are.
+// serve has whoever connects told a name, and where it is seen. On an IPv6 address it is for IPv4, too, as a container's programs are.
 func serve(t *testing.T, n *netlab.Namespace, name string, on netip.AddrPort) uint16 {
 	t.Helper()
 	var fd int
@@ -76,8 +77,8 @@ func serve(t *testing.T, n *netlab.Namespace, name string, on netip.AddrPort) ui
 	l, err := net.FileListener(file)
 	rig.Must(t, errors.Join(err, file.Close()))
 	return rig.Serve(t, l.(*net.TCPListener), func(conn *net.TCPConn) {
-		_, _ = io.WriteString(conn, name) // the client notices
-		_, _ = io.Copy(io.Discard, conn)  // to its end: what is not read would be answered with a reset
+		_, _ = fmt.Fprint(conn, name, " ", conn.RemoteAddr()) // the client notices
+		_, _ = io.Copy(io.Discard, conn)                      // to its end: what is not read would be answered with a reset
 	}).Port()
 }
 
@@ -107,6 +108,7 @@ type client struct {
 type answer struct {
 	name        string
 	peer, local netip.AddrPort
+	seen        netip.Addr // by who has answered
 }
 
 // ask connects and hears who is there.
@@ -145,12 +147,17 @@ func (c client) ask(n *netlab.Namespace, to netip.AddrPort) (a answer, err error
 }
 
 func hear(fd int) (a answer, err error) {
-	var b [16]byte
+	var b [80]byte
 	n, err := unix.Read(fd, b[:]) // of a fast open only this waits for the connection
 	if err != nil {
 		return a, os.NewSyscallError("read", err)
 	}
-	a.name = string(b[:n])
+	name, address, _ := strings.Cut(string(b[:n]), " ")
+	seen, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return a, fmt.Errorf("the answer %q: %w", b[:n], err)
+	}
+	a.name, a.seen = name, seen.Addr()
 	a.peer, a.local, err = names(fd)
 	return a, err
 }
@@ -193,6 +200,20 @@ func addrPort(s unix.Sockaddr) netip.AddrPort {
 
 // mapped is an IPv4 address as IPv6 sockets have it.
 func mapped(a netip.Addr) netip.Addr { return netip.AddrFrom16(a.As16()) }
+
+// option is a preparation that turns an option of the socket on.
+func option(level, name int) func(int) error {
+	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, 1) }
+}
+
+// connectWrite sends a byte to have the connection asked for, where connect does not.
+func connectWrite(fd int, to unix.Sockaddr) error {
+	if err := unix.Connect(fd, to); err != nil {
+		return err
+	}
+	_, err := unix.Write(fd, []byte("x"))
+	return err
+}
 
 // connectLater connects a socket that does not wait.
 func connectLater(fd int, to unix.Sockaddr) error {

@@ -66,16 +66,18 @@ func newMaps() (m *maps, err error) {
 	return m, nil
 }
 
-// askedSpec is of the socket storage. The kernel refuses such a map without types (bpf_local_storage_map_check_btf).
 func askedSpec() ebpf.MapSpec {
 	word := &btf.Int{Name: "unsigned int", Size: 4}
-	key := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
-	value := &btf.Struct{Name: "asked", Size: 20, Members: []btf.Member{
+	return storageSpec("bypass_asked", &btf.Struct{Name: "asked", Size: 20, Members: []btf.Member{
 		{Name: "address", Type: &btf.Array{Index: word, Type: word, Nelems: 4}},
 		{Name: "port", Type: word, Offset: 8 * askedPort},
-	}}
-	return ebpf.MapSpec{Name: "bypass_asked", Type: ebpf.SkStorage, KeySize: 4, ValueSize: 20,
-		Flags: unix.BPF_F_NO_PREALLOC, Key: key, Value: value}
+	}}, 20)
+}
+
+// storageSpec is of a map that is part of sockets. The kernel refuses one without types (bpf_local_storage_map_check_btf).
+func storageSpec(name string, value btf.Type, size uint32) ebpf.MapSpec {
+	return ebpf.MapSpec{Name: name, Type: ebpf.SkStorage, KeySize: 4, ValueSize: size, Flags: unix.BPF_F_NO_PREALLOC,
+		Key: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}, Value: value}
 }
 
 func (m *maps) close() error {

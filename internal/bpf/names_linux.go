@@ -11,7 +11,7 @@ func remembered(m *maps) asm.Instructions {
 			asm.Mov.Reg(ctx, asm.R1),
 			asm.LoadMem(sock, ctx, ctxSock, asm.DWord),
 		},
-		storage(m, 0),
+		storage(m.asked, 0),
 		asm.Instructions{asm.JEq.Imm(asm.R0, 0, "leave")},
 	)
 }

@@ -25,6 +25,9 @@ var hooks = []hook{
 	{"connect6", ebpf.AttachCGroupInet6Connect, connect6},
 }
 
+// license is what the kernel is told of the programs. It offers them some things only under the GPL, and none of those.
+const license = "Apache-2.0"
+
 // Fields of struct bpf_sock_addr (include/uapi/linux/bpf.h).
 const (
 	ctxIP4      = 4
@@ -233,7 +236,7 @@ func again(m *maps) asm.Instructions {
 			asm.LoadMem(asm.R2, value, valueTranslated, asm.Word).WithSymbol("again"),
 			asm.JEq.Imm(asm.R2, 0, "free"),
 		},
-		storage(m, 0),
+		storage(m.asked, 0),
 		asm.Instructions{asm.JEq.Imm(asm.R0, 0, "free")},
 		bind(0),
 	)
@@ -274,7 +277,7 @@ func bind(third int64) asm.Instructions {
 // rewrite puts the backend in the place of what was asked, which the socket remembers; without memory for that the
 // proxy serves it. What is asked for and not changed makes the socket forget.
 func rewrite(m *maps, written part) asm.Instructions {
-	is := storage(m, unix.BPF_LOCAL_STORAGE_GET_F_CREATE)
+	is := storage(m.asked, unix.BPF_LOCAL_STORAGE_GET_F_CREATE)
 	is[0] = is[0].WithSymbol("rewrite")
 	is = append(is,
 		asm.JEq.Imm(asm.R0, 0, "leave"),
@@ -307,10 +310,10 @@ func rewrite(m *maps, written part) asm.Instructions {
 	)
 }
 
-// storage gives what the socket asked for in R0, or zero if it has not been bypassed.
-func storage(m *maps, flags int32) asm.Instructions {
+// storage gives what a map has of the socket in R0, or zero if that is nothing.
+func storage(m *ebpf.Map, flags int32) asm.Instructions {
 	return asm.Instructions{
-		asm.LoadMapPtr(asm.R1, m.asked.FD()),
+		asm.LoadMapPtr(asm.R1, m.FD()),
 		asm.Mov.Reg(asm.R2, sock),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.Mov.Imm(asm.R4, flags),

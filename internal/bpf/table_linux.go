@@ -24,8 +24,9 @@ type Table struct {
 }
 
 // Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this
-// process sees. It needs Linux 5.14, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with
-// CAP_PERFMON, too, MPTCP sockets are known. The error says what is missing.
+// process sees. It needs Linux 5.8, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with CAP_PERFMON,
+// too, MPTCP sockets are known. The error says what is missing. The process's
+// RLIMIT_MEMLOCK is lifted, where that may be.
 func Attach() (t *Table, err error) {
 	t = new(Table)
 	defer func() {
@@ -33,9 +34,6 @@ func Attach() (t *Table, err error) {
 			t, err = nil, errors.Join(explain(err), t.Close())
 		}
 	}()
-	if t.cookie, err = namespaceCookie(); err != nil {
-		return t, err
-	}
 	path, err := rootCgroup()
 	if err != nil {
 		return t, err
@@ -45,13 +43,17 @@ func Attach() (t *Table, err error) {
 		return t, err
 	}
 	defer func() { err = errors.Join(err, cgroup.Close()) }()
+	liftMemlock()
 	if t.maps, err = newMaps(); err != nil {
 		return t, err
 	}
-	if t.addresses, err = watchAddresses(t.maps.addresses, t.cookie); err != nil {
-		return t, err
-	}
 	programs, err := load(t.maps)
+	if err == nil {
+		t.cookie, err = namespaceCookie(cgroup)
+	}
+	if err == nil {
+		t.addresses, err = watchAddresses(t.maps.addresses, t.cookie)
+	}
 	for i, p := range programs {
 		if err == nil {
 			err = t.attach(cgroup, hooks[i], p)
@@ -85,7 +87,7 @@ func loadFor(m *maps, k kernel) (programs []*ebpf.Program, err error) {
 	for _, h := range hooks {
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Name: "bypass_" + h.name[:3] + h.name[len(h.name)-1:], Type: ebpf.CGroupSockAddr, AttachType: h.attach,
-			Instructions: h.program(m, k), License: "Apache-2.0",
+			Instructions: h.program(m, k), License: license,
 		})
 		if err != nil {
 			for _, p := range programs {

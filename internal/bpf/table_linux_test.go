@@ -66,6 +66,9 @@ func TestReaches(t *testing.T) {
 			if a.name != test.want || a.peer != netip.AddrPortFrom(test.peer, port) || a.local.Addr() != test.local {
 				t.Errorf("got %+v, want %s at %v, from %v", a, test.want, test.peer, test.local)
 			}
+			if seen := map[netip.Addr]netip.Addr{container4: host4, container6: host6}[test.backend]; a.seen != seen {
+				t.Errorf("the container sees a client at %v, want %v", a.seen, seen)
+			}
 			if got := e.Bypassed(); got != 1 {
 				t.Errorf("%d connections were counted, want 1", got)
 			}
@@ -130,9 +133,7 @@ func TestTakesTheProxy(t *testing.T) {
 		{"IPv6, bound to loopback", client{v6: true, prepare: bind(loopback6)}, loopback6},
 		{"IPv6, bound to mapped loopback", client{v6: true, prepare: bind(mapped(loopback4))}, mapped(loopback4)},
 		{"IPv6, bound to a port", client{v6: true, prepare: bind(any6)}, loopback6}, // which cannot be bound to IPv4 any more
-		{"IPv6 only", client{v6: true, prepare: func(fd int) error {
-			return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
-		}}, loopback6},
+		{"IPv6 only", client{v6: true, prepare: option(unix.SOL_IPV6, unix.IPV6_V6ONLY)}, loopback6},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			to := netip.AddrPortFrom(test.asks, port)
@@ -175,16 +176,6 @@ func TestWaysToConnect(t *testing.T) {
 	l := newLab(t)
 	rig.Must(t, l.container.Sysctl("ipv4/tcp_fastopen", "3"))
 	e := l.publish(t, loopback4, container4)
-	option := func(level, name, value int) func(int) error {
-		return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
-	}
-	later := func(fd int, to unix.Sockaddr) error { // the request leaves with the first byte, if there is a cookie
-		if err := unix.Connect(fd, to); err != nil {
-			return err
-		}
-		_, err := unix.Write(fd, []byte("x"))
-		return err
-	}
 	for _, test := range []struct {
 		name string
 		client
@@ -192,8 +183,8 @@ func TestWaysToConnect(t *testing.T) {
 		{"connect", client{}},
 		{"without waiting", client{connect: connectLater}},
 		{"bound to a port", client{prepare: func(fd int) error { return unix.Bind(fd, &unix.SockaddrInet4{}) }}},
-		{"IP_BIND_ADDRESS_NO_PORT", client{prepare: option(unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)}},
-		{"TCP_FASTOPEN_CONNECT", client{prepare: option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT, 1), connect: later}},
+		{"IP_BIND_ADDRESS_NO_PORT", client{prepare: option(unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT)}},
+		{"TCP_FASTOPEN_CONNECT", client{prepare: option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT), connect: connectWrite}},
 		{"MSG_FASTOPEN", client{connect: func(fd int, to unix.Sockaddr) error {
 			return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, to)
 		}}},

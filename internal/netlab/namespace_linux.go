@@ -65,11 +65,19 @@ func (n *Namespace) Close() {
 // Do runs f on a thread inside. Sockets that f opens and processes that it starts belong to the namespace.
 func (n *Namespace) Do(f func() error) error {
 	return elsewhere(func() error {
-		if err := netns.Set(n.handle); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
+		if err := n.Enter(); err != nil {
+			return err
 		}
 		return f()
 	})
+}
+
+// Enter takes the calling thread inside. The goroutine must be locked to it, and never unlocked.
+func (n *Namespace) Enter() error {
+	if err := netns.Set(n.handle); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
 }
 
 // elsewhere runs f, which changes the namespace of its thread, on a goroutine of its own.
