@@ -38,6 +38,8 @@
 //     the others are bound to ::ffff:0.0.0.0 first, which the kernel refuses to those
 //   - MPTCP sockets: getpeername sees another socket than connect does. Without CAP_PERFMON, or before Linux 5.19, they
 //     are not known; they are bypassed then, and getpeername tells the backend's address
+//   - sockets with TCP_FASTOPEN_CONNECT: connect only takes the address, and the first byte goes there, which may be when
+//     the backend has gone. Without CAP_PERFMON, or before Linux 5.10, they are not known, and bypassed
 //   - all but TCP. A connected UDP socket would outlive its backend, and an unconnected one checks the source of
 //     replies
 //
@@ -63,6 +65,7 @@
 //	5.19  bpf_skc_to_mptcp_sock; bpf(2) on open maps without CAP_BPF       programs_linux.go, privileges_linux.go
 //	5.14  SO_NETNS_COOKIE; before, a program tells it                      cookie_linux.go
 //	5.11  maps count as memory; before, against RLIMIT_MEMLOCK             kernel_linux.go
+//	5.10  bpf_skc_to_tcp_sock for these programs, and fields of its result  fastopen_linux.go
 //
 // # Removal
 //

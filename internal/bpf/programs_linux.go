@@ -25,8 +25,10 @@ var hooks = []hook{
 	{"connect6", ebpf.AttachCGroupInet6Connect, connect6},
 }
 
-// license is what the kernel is told of the programs. It offers them some things only under the GPL, and none of those.
-const license = "Apache-2.0"
+// license is what the kernel is told of the programs. It shows its structures only to those under the GPL
+// (check_ptr_to_btf_access in kernel/bpf/verifier.c), under which those of this package are offered, too:
+// Apache-2.0 OR GPL-2.0-only.
+const license = "GPL"
 
 // Fields of struct bpf_sock_addr (include/uapi/linux/bpf.h).
 const (
@@ -108,6 +110,7 @@ func connect4(m *maps, k kernel) asm.Instructions {
 		lookup(m, "free"),
 		free(sockIP4, 1),
 		notMPTCP(k),
+		notDeferred(k),
 		rewrite(m, only),
 	)
 }
@@ -141,6 +144,7 @@ func connect6(m *maps, k kernel) asm.Instructions {
 		again(m),
 		free(sockIP6, 4),
 		notMPTCP(k),
+		notDeferred(k),
 		translate(),
 		rewrite(m, all),
 	)

@@ -25,7 +25,7 @@ type Table struct {
 
 // Attach begins to watch the connects of this thread's network namespace, in all cgroups below the root that this
 // process sees. It needs Linux 5.8, a mounted cgroup hierarchy of version 2, CAP_BPF and CAP_NET_ADMIN; with CAP_PERFMON,
-// too, MPTCP sockets are known. The error says what is missing. The process's
+// too, sockets of MPTCP and of TCP_FASTOPEN_CONNECT are known. The error says what is missing. The process's
 // RLIMIT_MEMLOCK is lifted, where that may be.
 func Attach() (t *Table, err error) {
 	t = new(Table)
@@ -73,12 +73,22 @@ func (t *Table) attach(cgroup *os.File, h hook, p *ebpf.Program) error {
 }
 
 // kernel is what the programs may ask of it.
-type kernel struct{ mptcp bool } // whether a socket is one of MPTCP
+type kernel struct {
+	mptcp    bool // whether a socket is one of MPTCP
+	deferred bit  // is set of a socket whose connect may wait for its first byte
+}
 
 // load loads the programs that the kernel and this thread's capabilities allow.
 func load(m *maps) (programs []*ebpf.Program, err error) {
-	if programs, err = loadFor(m, kernel{mptcp: true}); err != nil {
-		programs, err = loadFor(m, kernel{}) // no CAP_PERFMON, or Linux before 5.19
+	deferred := findFastOpenConnect()
+	for _, k := range []kernel{
+		{mptcp: true, deferred: deferred},
+		{deferred: deferred}, // Linux before 5.19
+		{},                   // no CAP_PERFMON, or Linux before 5.10
+	} {
+		if programs, err = loadFor(m, k); err == nil {
+			break
+		}
 	}
 	return programs, err
 }

@@ -128,6 +128,9 @@ func TestTakesTheProxy(t *testing.T) {
 		{"marked", client{prepare: func(fd int) error {
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 7)
 		}}, loopback4},
+		{"TCP_FASTOPEN_CONNECT", client{prepare: option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT), connect: connectWrite}, loopback4},
+		{"TCP_FASTOPEN_CONNECT over IPv6", client{v6: true, prepare: option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT),
+			connect: connectWrite}, loopback6},
 		{"MPTCP", client{protocol: unix.IPPROTO_MPTCP}, loopback4},
 		{"MPTCP over IPv6", client{v6: true, protocol: unix.IPPROTO_MPTCP}, loopback6},
 		{"IPv6, bound to loopback", client{v6: true, prepare: bind(loopback6)}, loopback6},
@@ -184,7 +187,6 @@ func TestWaysToConnect(t *testing.T) {
 		{"without waiting", client{connect: connectLater}},
 		{"bound to a port", client{prepare: func(fd int) error { return unix.Bind(fd, &unix.SockaddrInet4{}) }}},
 		{"IP_BIND_ADDRESS_NO_PORT", client{prepare: option(unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT)}},
-		{"TCP_FASTOPEN_CONNECT", client{prepare: option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT), connect: connectWrite}},
 		{"MSG_FASTOPEN", client{connect: func(fd int, to unix.Sockaddr) error {
 			return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, to)
 		}}},
@@ -203,6 +205,44 @@ func TestWaysToConnect(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFastOpenReplaced: a socket of TCP_FASTOPEN_CONNECT that has a cookie of the backend's address asks for a connection
+// with its first byte, when the port may be another container's. It takes the proxy. Without CAP_PERFMON it is not known,
+// and the address is that of its connect().
+func TestFastOpenReplaced(t *testing.T) {
+	l := newLab(t)
+	rig.Must(t, l.container.Sysctl("ipv4/tcp_fastopen", "3"))
+	l.proxied(t, loopback4)
+	fast := option(unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT)
+	for range 2 { // the first fetches the cookie
+		_, err := client{prepare: fast, connect: connectWrite}.ask(l.host, netip.AddrPortFrom(container4, l.backend))
+		rig.Must(t, err)
+	}
+	for want, capabilities := range map[string][]uint{
+		"proxy":     {unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON},
+		"container": {unix.CAP_BPF, unix.CAP_NET_ADMIN},
+	} {
+		rig.Must(t, l.table.Close())
+		rig.Must(t, l.host.Do(func() error {
+			return with(func() (err error) {
+				l.table, err = Attach()
+				return err
+			}, capabilities...)
+		}))
+		e := l.publish(t, loopback4, container4)
+		a, err := client{prepare: fast, connect: func(fd int, to unix.Sockaddr) error {
+			if err := unix.Connect(fd, to); err != nil {
+				return err
+			}
+			err := e.Remove() // and now the container may have another's address
+			_, failed := unix.Write(fd, []byte("x"))
+			return errors.Join(err, failed)
+		}}.ask(l.host, netip.AddrPortFrom(loopback4, port))
+		if err != nil || a.name != want {
+			t.Errorf("got %+v, %v; want the %s", a, err, want)
+		}
 	}
 }
 
