@@ -247,6 +247,30 @@ func TestBesideOthers(t *testing.T) {
 	}
 }
 
+// TestBesideExclusive: where another tool's program wants none beside it, there is none, and the error says so.
+func TestBesideExclusive(t *testing.T) {
+	needroot.Check(t)
+	root, err := rootCgroup()
+	rig.Must(t, err)
+	path, err := os.MkdirTemp(root, "portsplice")
+	rig.Must(t, err)
+	defer func() { rig.Check(t, os.Remove(path)) }()
+	cgroup, err := os.Open(path)
+	rig.Must(t, err)
+	defer func() { rig.Check(t, cgroup.Close()) }()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect,
+		License: license, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+	rig.Must(t, err)
+	defer func() { rig.Check(t, p.Close()) }()
+	rig.Must(t, link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(cgroup.Fd()), Program: p,
+		Attach: ebpf.AttachCGroupInet4Connect}))
+	err = new(Table).attach(cgroup, hook{name: "connect4", attach: ebpf.AttachCGroupInet4Connect}, p)
+	const want = ": another tool's program is there by itself, without BPF_F_ALLOW_MULTI"
+	if err == nil || explain(err).Error() != "attach connect4 to "+path+want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 // count attaches a program that counts the connects of a namespace.
 func count(t *testing.T, cookie uint64) *ebpf.Map {
 	t.Helper()

@@ -65,6 +65,9 @@ func Attach() (t *Table, err error) {
 
 func (t *Table) attach(cgroup *os.File, h hook, p *ebpf.Program) error {
 	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: p, Attach: h.attach})
+	if errors.Is(err, unix.EPERM) { // who may load them may attach them (hierarchy_allows_attach in kernel/bpf/cgroup.c)
+		return fmt.Errorf("attach %s to %s: another tool's program is there by itself, without BPF_F_ALLOW_MULTI", h.name, cgroup.Name())
+	}
 	if err != nil {
 		return fmt.Errorf("attach %s to %s: %w", h.name, cgroup.Name(), err)
 	}
