@@ -45,6 +45,9 @@ func TestRealClientsAreBypassed(t *testing.T) {
 		t.Run("curl to "+host, func(t *testing.T) {
 			expectBypassed(t, 3, func() { useCurl(t, pageURL(host, httpPort)) }, httpPort)
 		})
+		t.Run("curl to "+host+" with TCP_FASTOPEN_CONNECT", func(t *testing.T) {
+			expectRelayed(t, 3, func() { useCurl(t, pageURL(host, httpPort), "--tcp-fastopen") }, httpPort)
+		})
 		t.Run("python to "+host, func(t *testing.T) {
 			expectBypassed(t, 3, func() { usePython(t, host) }, httpPort, echoPort)
 		})
