@@ -137,7 +137,9 @@ func TestLocalBypassReplaced(t *testing.T) {
 				conn, err := net.DialTimeout("tcp", frontend.String(), timeout)
 				switch {
 				// The port is not there, or its end has reset a connection of the proxy: after the backend's end that is EPIPE.
-				case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+				// Or it has ended a connect.
+				case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+					errors.Is(err, syscall.ECONNABORTED):
 					continue
 				case err != nil:
 					t.Errorf("connect: %v", err)

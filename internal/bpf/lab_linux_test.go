@@ -217,12 +217,25 @@ func connectWrite(fd int, to unix.Sockaddr) error {
 
 // connectLater connects a socket that does not wait.
 func connectLater(fd int, to unix.Sockaddr) error {
+	if err := ask(fd, to); err != nil {
+		return err
+	}
+	return answered(fd)
+}
+
+// ask has a socket ask for a connection.
+func ask(fd int, to unix.Sockaddr) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
 		return err
 	}
+	return nil
+}
+
+// answered waits until it has the connection.
+func answered(fd int) error {
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(ready, int(rig.Timeout/time.Millisecond)); n != 1 {
 		return fmt.Errorf("poll: %d, %w", n, err)
@@ -232,4 +245,19 @@ func connectLater(fd int, to unix.Sockaddr) error {
 		err = unix.Errno(failed)
 	}
 	return errors.Join(err, unix.SetNonblock(fd, false))
+}
+
+// silent is a container's listener that answers no connection request: its queue is full. It ends by a call.
+func (l *lab) silent(t *testing.T) (backend netip.AddrPort, end func()) {
+	t.Helper()
+	var fd int
+	rig.Must(t, l.container.Do(func() error {
+		fd, backend = rig.Bind(t, container4)
+		if err := unix.Listen(fd, 0); err != nil { // a queue of one
+			return err
+		}
+		rig.Dial(t, "tcp", backend)
+		return nil
+	}))
+	return backend, func() { rig.Check(t, unix.Close(fd)) }
 }

@@ -41,7 +41,10 @@ const (
 	valuePort       = 16
 	valueTranslated = 20
 	valueBypassed   = 24
+	valueGeneration = 32
+
 	askedPort       = 16 // as in struct asked, below
+	askedGeneration = 24
 )
 
 // maps are shared by the programs.
@@ -68,10 +71,11 @@ func newMaps() (m *maps, err error) {
 
 func askedSpec() ebpf.MapSpec {
 	word := &btf.Int{Name: "unsigned int", Size: 4}
-	return storageSpec("bypass_asked", &btf.Struct{Name: "asked", Size: 20, Members: []btf.Member{
+	return storageSpec("bypass_asked", &btf.Struct{Name: "asked", Size: 32, Members: []btf.Member{
 		{Name: "address", Type: &btf.Array{Index: word, Type: word, Nelems: 4}},
 		{Name: "port", Type: word, Offset: 8 * askedPort},
-	}}, 20)
+		{Name: "generation", Type: &btf.Int{Name: "unsigned long long", Size: 8}, Offset: 8 * askedGeneration},
+	}}, 32)
 }
 
 // storageSpec is of a map that is part of sockets. The kernel refuses one without types (bpf_local_storage_map_check_btf).

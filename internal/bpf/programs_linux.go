@@ -287,6 +287,8 @@ func rewrite(m *maps, written part) asm.Instructions {
 		asm.JEq.Imm(asm.R0, 0, "leave"),
 		asm.LoadMem(asm.R2, asm.RFP, asked+keyPort, asm.Word),
 		asm.StoreMem(asm.R0, askedPort, asm.R2, asm.Word),
+		asm.LoadMem(asm.R2, value, valueGeneration, asm.DWord),
+		asm.StoreMem(asm.R0, askedGeneration, asm.R2, asm.DWord),
 	)
 	for _, i := range all {
 		is = append(is,

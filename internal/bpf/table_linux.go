@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +19,7 @@ type Table struct {
 	maps      *maps
 	links     []*link.RawLink
 	addresses *addresses
+	pending   *pending // nil if the kernel does not end connects
 
 	mu         sync.Mutex // over changes of maps.ports
 	generation uint64
@@ -47,7 +49,10 @@ func Attach() (t *Table, err error) {
 	if t.maps, err = newMaps(); err != nil {
 		return t, err
 	}
-	programs, err := load(t.maps)
+	has := look()
+	programs, err := load(t.maps, has)
+	t.pending, _ = newPending(t.maps, has) // nil where it cannot be
+	debug.FreeOSMemory()                   // 5 MB of the library's, for an index of all types
 	if err == nil {
 		t.cookie, err = namespaceCookie(cgroup)
 	}
@@ -75,19 +80,12 @@ func (t *Table) attach(cgroup *os.File, h hook, p *ebpf.Program) error {
 	return nil
 }
 
-// kernel is what the programs may ask of it.
-type kernel struct {
-	mptcp    bool // whether a socket is one of MPTCP
-	deferred bit  // is set of a socket whose connect may wait for its first byte
-}
-
 // load loads the programs that the kernel and this thread's capabilities allow.
-func load(m *maps) (programs []*ebpf.Program, err error) {
-	deferred := findFastOpenConnect()
+func load(m *maps, has kernel) (programs []*ebpf.Program, err error) {
 	for _, k := range []kernel{
-		{mptcp: true, deferred: deferred},
-		{deferred: deferred}, // Linux before 5.19
-		{},                   // no CAP_PERFMON, or Linux before 5.10
+		has,
+		{deferred: has.deferred}, // Linux before 5.19
+		{},                       // no CAP_PERFMON, or Linux before 5.10
 	} {
 		if programs, err = loadFor(m, k); err == nil {
 			break
@@ -120,6 +118,9 @@ func (t *Table) Close() (err error) {
 	}
 	if t.addresses != nil {
 		err = errors.Join(err, t.addresses.close())
+	}
+	if t.pending != nil {
+		err = errors.Join(err, t.pending.close())
 	}
 	if t.maps != nil {
 		err = errors.Join(err, t.maps.close())
@@ -180,7 +181,8 @@ func (e *Entry) bypassed() uint64 {
 	return e.last
 }
 
-// Remove takes the port out, if it is in the table still. No connect that begins afterwards is bypassed to its backend.
+// Remove takes the port out, if it is in the table still. No connect that begins afterwards is bypassed to its backend, and
+// none that has begun goes on to wait for an answer, where the kernel ends such, and the thread is of the table's namespace.
 func (e *Entry) Remove() error {
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
@@ -190,9 +192,12 @@ func (e *Entry) Remove() error {
 		e.bypassed()
 		err = e.table.maps.ports.Delete(&e.key)
 	}
-	e.removed = true
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = nil // it was removed before
 	}
+	if e.table.pending != nil && !e.removed && e.last > 0 {
+		err = errors.Join(err, e.table.pending.end(e.generation))
+	}
+	e.removed = true
 	return err
 }

@@ -246,6 +246,41 @@ func TestFastOpenReplaced(t *testing.T) {
 	}
 }
 
+// TestPendingReplaced: a connect that the container has not answered when its port goes ends then. Who comes next at the
+// container's address gets those only that were meant for others.
+func TestPendingReplaced(t *testing.T) {
+	l := newLab(t)
+	backend, end := l.silent(t)
+	first, second := netip.AddrPortFrom(loopback4, port), netip.AddrPortFrom(loopback4, port+1)
+	e, err := l.table.Add(first, backend)
+	rig.Must(t, err)
+	_, err = l.table.Add(second, backend)
+	rig.Must(t, err)
+	asked := []netip.AddrPort{first, second, backend}
+	sockets := make([]int, len(asked))
+	for i, to := range asked {
+		rig.Must(t, l.host.Do(func() (err error) {
+			if sockets[i], err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				return err
+			}
+			return ask(sockets[i], sockaddr(to))
+		}))
+		defer func() { rig.Check(t, unix.Close(sockets[i])) }()
+	}
+	rig.Must(t, l.host.Do(func() error { return with(e.Remove) })) // without capabilities
+	end()
+	serve(t, l.container, "another", backend)
+	if err := answered(sockets[0]); !errors.Is(err, unix.ECONNABORTED) {
+		t.Errorf("the port's client got %v, want ECONNABORTED", err)
+	}
+	for i, fd := range sockets[1:] {
+		rig.Must(t, answered(fd))
+		if a, err := hear(fd); err != nil || a.name != "another" {
+			t.Errorf("who asked for %v got %+v, %v", asked[1+i], a, err)
+		}
+	}
+}
+
 // TestRefused: a container that does not listen is known at connect.
 func TestRefused(t *testing.T) {
 	l := newLab(t)

@@ -115,7 +115,7 @@ func (a *audience) note(name string, err error) {
 	if err != nil {
 		what = "other errors"
 		for _, known := range []error{
-			unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, unix.EHOSTUNREACH, io.ErrUnexpectedEOF, context.Canceled,
+			unix.ECONNREFUSED, unix.ECONNRESET, unix.ECONNABORTED, unix.EPIPE, unix.EHOSTUNREACH, io.ErrUnexpectedEOF, context.Canceled,
 		} {
 			if errors.Is(err, known) {
 				what = known.Error()
