@@ -11,6 +11,7 @@ import (
 	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
+	"github.com/portsplice/portsplice/internal/transparent"
 	"github.com/portsplice/portsplice/internal/vanish"
 )
 
@@ -69,6 +70,12 @@ func (s *settings) socket(k kernel) (int, unix.Errno) {
 	fd, errno := k.socket(s.address.family)
 	if errno == 0 {
 		setNoDelay(fd)
+		if s.path != nil {
+			if errno := transparent.Set(fd, s.address.family); errno != 0 {
+				closeFD(fd)
+				return -1, errno
+			}
+		}
 		if s.sources.Reuse() {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // without it there are fewer ports to choose from
 		}
@@ -125,7 +132,12 @@ func (l *loop) dial(port *Port, c accepted) {
 // dial starts to connect the backend.
 func (p *pair) dial() {
 	p.state = dialing
-	connected, err := p.connect()
+	source, err := p.settings.path.Source(p.client.Addr())
+	if err != nil {
+		p.withhold(err)
+		return
+	}
+	connected, err := p.connect(source)
 	switch {
 	case err != nil:
 		p.dialFailed(err)
@@ -150,12 +162,15 @@ func (p *pair) await() {
 // maxTries bounds the source ports that are tried for one connection.
 const maxTries = 8
 
-// connect starts to connect the backend's leg. While there are very many connections it chooses the source port itself,
-// and so it does when the kernel has found none.
-func (p *pair) connect() (connected bool, err error) {
+// connect starts to connect the backend's leg, from an address if it is valid. While there are very many connections from
+// this host's own it chooses the source port itself, and so it does when the kernel has found none.
+func (p *pair) connect(source netip.Addr) (connected bool, err error) {
 	l, s, lg := p.share.loop, p.settings, &p.legs[back]
-	if s.Dial != nil {
+	switch {
+	case s.Dial != nil:
 		return p.connectBy(s.Dial)
+	case source.IsValid(): // each has the whole range of ports for itself
+		return l.startFrom(source, int(lg.fd), &s.address)
 	}
 	many := s.sources.Dial()
 	bind := many && s.sources.KnowsSource()
@@ -236,6 +251,15 @@ func (l *loop) start(fd int, to *sockaddr) (connected bool, err error) {
 	}
 }
 
+// startFrom is start from an address that need not be one of this host's.
+func (l *loop) startFrom(source netip.Addr, fd int, to *sockaddr) (connected bool, err error) {
+	from := sourceAddress(netip.AddrPortFrom(source, 0), to.family)
+	if errno := l.kernel.bind(fd, &from); errno != 0 {
+		return false, sysError("bind", errno)
+	}
+	return l.start(fd, to)
+}
+
 // dialReady takes an event of a pair whose backend is not connected yet.
 func (p *pair) dialReady(s side, events uint32) {
 	l := p.share.loop
@@ -303,6 +327,14 @@ func (p *pair) dialFailed(err error) {
 	p.settings.Report("dial", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
 	p.closeFor(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: err})
+}
+
+// withhold resets a client whose address the backend cannot be shown: to the backend it would look like this host.
+func (p *pair) withhold(err error) {
+	add(&p.share.count.sourceRefused, 1)
+	p.settings.Report("transparent", p.client, p.settings.backend, err)
+	p.legs[front].reset(p.share.loop)
+	p.closeFor(connection.End{By: connection.Proxy, Reason: connection.SourceRefused, Err: err})
 }
 
 // connectedToItself is asked where it can happen: when the backend's address is one of this host's own.

@@ -30,5 +30,5 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output:
-	// loops=1 accepted=0 active=0 accept-errors=0 dial-errors=0 dial-refused=0 dial-timeouts=0 dial-unreachable=0 dial-exhausted=0 aborted=0 bytes-in=0 bytes-out=0 spliced=0 copied=0 pipes=0 pipes-refused=0 source-ports=0 headers-refused=0
+	// loops=1 accepted=0 active=0 accept-errors=0 dial-errors=0 dial-refused=0 dial-timeouts=0 dial-unreachable=0 dial-exhausted=0 aborted=0 bytes-in=0 bytes-out=0 spliced=0 copied=0 pipes=0 pipes-refused=0 source-ports=0 headers-refused=0 source-refused=0
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/proxyheader"
+	"github.com/portsplice/portsplice/internal/transparent"
 )
 
 // expect waits for the PROXY header that the client begins with.
@@ -42,6 +43,9 @@ func (p *pair) readHeader(ended bool) {
 		err = proxyheader.ErrEnded
 	default:
 		return // its other bytes make an event
+	}
+	if p.settings.Transparent && told.Client.Addr().IsLoopback() { // of the proxy's host, and it would look like this one
+		err = transparent.ErrNoAddress
 	}
 	if err != nil {
 		p.refuse(err)

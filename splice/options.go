@@ -57,7 +57,16 @@ type Options struct {
 	// clients' bytes are not looked at. Masked prefixes of IPv4 or IPv6, without zones.
 	AcceptProxyProtocol []netip.Prefix
 
-	// Report is told of every failure: the operation ("accept", "proxy header", "dial", "relay"), the client where there
+	// Transparent has each backend see its client's own address in place of this host's (IP_TRANSPARENT), from a port of the
+	// kernel's choice. The client is the one that its PROXY header tells of, if it is to begin with one. Who cannot be shown is
+	// reset, counted and reported: a client of another family than the backend's, on the backend's own network, or of an
+	// address that means nothing there. Clients by the loopback interface are this host, and look like it. It takes
+	// CAP_NET_ADMIN or CAP_NET_RAW, and routes that bring answers to clients' addresses to this host, which
+	// docs/client-addresses.md has; whether there are is not looked. It does not go with Dial.
+	Transparent bool
+
+	// Report is told of every failure: the operation ("accept", "proxy header", "transparent", "dial",
+	// "relay"), the client where there
 	// is one, the backend, and the cause. A reset by a peer is not a failure. It is called on the event loop of the connection, so on
 	// several at once, and must not block. No lock is held: it may ask for Stats, and may close ports. Nil: failures are
 	// only counted.
@@ -119,14 +128,15 @@ type Stats struct {
 	DialExhausted   uint64 // no descriptor, memory or source port was left
 
 	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
+	SourceRefused  uint64 // clients that were reset because the backend could not be shown their address
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
 	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
 		"dial-unreachable=%d dial-exhausted=%d aborted=%d bytes-in=%d bytes-out=%d spliced=%d copied=%d pipes=%d "+
-		"pipes-refused=%d source-ports=%d headers-refused=%d",
+		"pipes-refused=%d source-ports=%d headers-refused=%d source-refused=%d",
 		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
 		s.DialUnreachable, s.DialExhausted, s.Aborted, s.BytesIn, s.BytesOut, s.Spliced, s.Copied, s.Pipes,
-		s.PipesRefused, s.SourcePorts, s.HeadersRefused)
+		s.PipesRefused, s.SourcePorts, s.HeadersRefused, s.SourceRefused)
 }

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/sourceport"
+	"github.com/portsplice/portsplice/internal/transparent"
 )
 
 // Port is a published port: a listener, the backend that its connections go to, their pairs and what they count. Its
@@ -40,6 +42,7 @@ type settings struct {
 	address sockaddr            // the backend's, for connect
 	local   func() bool         // says whether the backend's address is one of this host's; the first connection asks
 	sources *sourceport.Backend // chooses source ports
+	path    *transparent.Path   // says which source addresses clients have; nil: this host's
 }
 
 // newSettings checks them. What it gives is released by release.
@@ -54,12 +57,22 @@ func newSettings(backend netip.AddrPort, o Options) (*settings, error) {
 	if err := proxyheader.CheckVersion(o.ProxyProtocol); err != nil {
 		return nil, err
 	}
+	var path *transparent.Path
+	if o.Transparent {
+		if o.Dial != nil {
+			return nil, errors.New("transparent: Options.Dial opens the sockets")
+		}
+		if path, err = transparent.To(backend.Addr()); err != nil {
+			return nil, fmt.Errorf("transparent: %w", err)
+		}
+	}
 	return &settings{
 		Options: o.withDefaults(),
 		backend: backend,
 		address: address,
 		local:   sync.OnceValue(func() bool { return isLocal(backend.Addr()) }),
 		sources: sourceport.For(backend),
+		path:    path,
 	}, nil
 }
 
@@ -279,7 +292,7 @@ func (s *share) abort() {
 
 // counters are written by their loop alone and read from anywhere.
 type counters struct {
-	accepted, active, aborted, pipesRefused, sourcePorts, headersRefused atomic.Uint64
+	accepted, active, aborted, pipesRefused, sourcePorts, headersRefused, sourceRefused atomic.Uint64
 
 	dialErrors      [dialerror.Kinds]atomic.Uint64
 	spliced, copied [2]atomic.Uint64 // bytes, by the side that they came from
@@ -300,6 +313,7 @@ func (c *counters) read() Stats {
 		DialUnreachable: c.dialErrors[dialerror.Unreachable].Load(),
 		DialExhausted:   c.dialErrors[dialerror.Exhausted].Load(),
 		HeadersRefused:  c.headersRefused.Load(),
+		SourceRefused:   c.sourceRefused.Load(),
 	}
 	s.DialErrors = c.dialErrors[dialerror.Other].Load() +
 		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
@@ -328,5 +342,6 @@ func (s Stats) plus(o Stats) Stats {
 	s.PipesRefused += o.PipesRefused
 	s.SourcePorts += o.SourcePorts
 	s.HeadersRefused += o.HeadersRefused
+	s.SourceRefused += o.SourceRefused
 	return s
 }

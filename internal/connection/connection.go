@@ -41,6 +41,7 @@ const (
 	Failed        Reason = "failed"       // the side whose connection failed otherwise; or the proxy, for want of something
 	DialFailed    Reason = "dial failed"  // the backend, which refused, was out of reach or did not answer in time
 	HeaderRefused Reason = "proxy header" // the client, which was to begin with a PROXY header and did not
+	SourceRefused Reason = "transparent"  // the proxy: the backend could not be shown the client's address
 	Stopped       Reason = "stopped"      // the proxy: the port was to end, and its connections with it
 	Idle          Reason = "idle"         // the proxy: a UDP flow was silent for its timeout
 	Evicted       Reason = "evicted"      // the proxy: a UDP flow made room for another
