@@ -50,13 +50,17 @@ type flow struct {
 func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	now := p.now(l.loop)
 	if f := p.flows.Find(key); f != nil {
-		if !f.stray || !p.prober.settled(now, p.freshSource) {
+		if !f.stray || !p.prober.settled(now, f.freshSource) {
 			f.Touch(now)
 			return f, nil
 		}
 		p.abandon(f)
 	}
 	o := p.options.Load()
+	if err := p.setSource(&key.client); err != nil {
+		p.count.sourceRefused.Add(1)
+		return nil, err
+	}
 	fd, number, err := p.dial(o, &key.client)
 	if err != nil {
 		return nil, err
@@ -106,6 +110,19 @@ func (p *Port) dial(o *Options, client *peer) (fd int, number uint16, err error)
 		}
 		p.report("make room for a new client", client.addrPort(), err)
 	}
+}
+
+// setSource chooses the address for the sockets that are opened next: what the backend is to see of a client.
+func (p *Port) setSource(client *peer) (err error) {
+	if p.path != nil {
+		p.source, err = p.path.Source(client.addrPort().Addr())
+	}
+	return err
+}
+
+// openFrom opens a socket for a flow.
+func (p *Port) openFrom(number uint16) (int, error) {
+	return p.kernel.open(p.backendFamily, p.address, netip.AddrPortFrom(p.source, number))
 }
 
 // evict forgets the flow that is missed least, and reports whether there was one.

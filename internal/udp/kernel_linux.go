@@ -1,14 +1,15 @@
 package udp
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/mmsg"
+	"github.com/portsplice/portsplice/internal/transparent"
 )
 
 // kernel is what opens the sockets of flows and moves datagrams. No call waits. A zero errno is success; EAGAIN means
@@ -16,8 +17,8 @@ import (
 // real kernel cannot be made to fail.
 type kernel interface {
 	// open opens a socket that is connected to a backend, from a source port, or one that the kernel chooses if it is
-	// zero. EADDRINUSE: somebody else has it.
-	open(family int, backend unix.Sockaddr, number uint16) (fd int, err error)
+	// zero. EADDRINUSE: somebody else has it. If from has an address, it need not be one of this host's.
+	open(family int, backend unix.Sockaddr, from netip.AddrPort) (fd int, err error)
 	// receive fills messages from fd and returns how many, at least one.
 	receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno)
 	// send sends messages on fd, in order, and returns how many have left, at least one. The first that could not be
@@ -29,15 +30,22 @@ type kernel interface {
 // for it would be shared with the process that handed it over.
 type linux struct{}
 
-func (linux) open(family int, backend unix.Sockaddr, number uint16) (int, error) {
+func (linux) open(family int, backend unix.Sockaddr, from netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
 		return -1, sysError("socket", err)
 	}
 	allowFragments(fd, uint16(family))
 	askTOS(fd, uint16(family))
-	if number != 0 {
-		if errno := bindNumber(fd, uint16(family), number); errno != 0 {
+	if from.Addr().IsValid() {
+		if errno := transparent.Set(fd, family); errno != 0 {
+			closeFD(fd)
+			return -1, sysError("setsockopt IP_TRANSPARENT", errno)
+		}
+	}
+	bound := from != netip.AddrPort{}
+	if bound {
+		if errno := bind(fd, uint16(family), from); errno != 0 {
 			closeFD(fd)
 			return -1, sysError("bind", errno)
 		}
@@ -46,22 +54,22 @@ func (linux) open(family int, backend unix.Sockaddr, number uint16) (int, error)
 		closeFD(fd)
 		return -1, sysError("connect", err)
 	}
-	if number != 0 {
+	if bound {
 		discard(fd)
 	}
 	return fd, nil
 }
 
-// bindNumber binds a socket to a port, of whichever address. (unix.Bind would leave an address behind on the heap for each
-// flow, a tenth of what a flow takes.)
-func bindNumber(fd int, family, number uint16) unix.Errno {
-	address := sockaddr{Family: family}
-	binary.BigEndian.PutUint16(portOf(&address)[:], number)
-	size := unsafe.Sizeof(address)
-	if family == unix.AF_INET {
-		size = unix.SizeofSockaddrInet4
+// bind binds a socket to a port of an address, or of whichever if it is the zero one. (unix.Bind would leave an address
+// behind on the heap for each flow, a tenth of what a flow takes.)
+func bind(fd int, family uint16, from netip.AddrPort) unix.Errno {
+	own := peer{port: uint32(from.Port())}
+	if from.Addr().IsValid() {
+		own.addr = from.Addr().As16()
 	}
-	_, _, errno := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&address)), size)
+	var address sockaddr
+	size := own.write(&address, family)
+	_, _, errno := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&address)), uintptr(size))
 	return errno
 }
 

@@ -41,6 +41,10 @@ type Options struct {
 	MaxFlows int           // bound of the table; zero: three quarters of RLIMIT_NOFILE or of the source ports, at most 8192
 	Blocks   Blocks        // of new flows; the portable relay makes none
 
+	// Transparent has each flow speak from its client's address in place of this host's (IP_TRANSPARENT, Port alone). It is
+	// what a port begins with: SetOptions does not change it. Who cannot be shown so is dropped; see package transparent.
+	Transparent bool
+
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. May be nil.
 	Report func(op string, client, backend netip.AddrPort, err error)

@@ -13,6 +13,7 @@ import (
 	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/sourceport"
+	"github.com/portsplice/portsplice/internal/transparent"
 	"github.com/portsplice/portsplice/internal/udp/flows"
 )
 
@@ -29,6 +30,7 @@ type Port struct {
 	kernel        kernel
 	openSocket    func(number uint16) (fd int, err error) // of a flow; one function, so that no flow leaves one behind
 	numbers       *sourceport.Pool
+	path          *transparent.Path // says which source addresses clients have; nil: this host's
 	now           func(*eventloop.Loop) time.Duration
 	options       atomic.Pointer[Options]
 	count         counters
@@ -38,6 +40,7 @@ type Port struct {
 	// home is whose goroutine may touch what follows. It is nil until the loop has first heard of the port, and while
 	// that is on its way to another loop.
 	home     atomic.Pointer[lane]
+	source   netip.Addr       // of the flow that is being opened; the zero one: the kernel chooses
 	handle   eventloop.Handle // the frontend's
 	events   uint32           // of the frontend, in this turn
 	flows    flows.Table[flowKey, *flow]
@@ -75,7 +78,7 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),
 	}
-	p.openSocket = func(number uint16) (int, error) { return p.kernel.open(p.backendFamily, p.address, number) }
+	p.openSocket = func(number uint16) (int, error) { return p.openFrom(number) }
 	p.descriptors.Of(o.Budget)
 	if err := p.start(backend, o); err != nil {
 		closeFD(frontend)
@@ -87,6 +90,11 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 func (p *Port) start(backend netip.AddrPort, o Options) (err error) {
 	if p.backend, err = checkBackend(backend); err != nil {
 		return err
+	}
+	if o.Transparent {
+		if p.path, err = transparent.To(p.backend.Addr()); err != nil {
+			return fmt.Errorf("udp: transparent: %w", err)
+		}
 	}
 	if err := p.SetOptions(o); err != nil {
 		return err

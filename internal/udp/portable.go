@@ -47,6 +47,9 @@ func NewPortable(frontend *net.UDPConn, backend netip.AddrPort, o Options) (*Por
 	if backend, err = checkBackend(backend); err != nil {
 		return nil, err
 	}
+	if o.Transparent {
+		return nil, fmt.Errorf("udp: transparent: %w by the portable relay", errors.ErrUnsupported)
+	}
 	if err := readyPortable(frontend); err != nil {
 		return nil, fmt.Errorf("udp: make the socket of %v ready: %w", frontend.LocalAddr(), err)
 	}

@@ -83,9 +83,9 @@ type confined struct {
 	namespace *netlab.Namespace
 }
 
-func (c confined) open(family int, backend unix.Sockaddr, number uint16) (fd int, err error) {
+func (c confined) open(family int, backend unix.Sockaddr, from netip.AddrPort) (fd int, err error) {
 	failed := c.namespace.Do(func() error {
-		fd, err = c.linux.open(family, backend, number)
+		fd, err = c.linux.open(family, backend, from)
 		return nil
 	})
 	return fd, errors.Join(err, failed)

@@ -90,7 +90,7 @@ func (l *lane) renew(errno unix.Errno) bool {
 	p, f := o.port, o.flow()
 	err := sysError("sendmmsg", errno)
 	if o.way != toBackend || o.renewed || !p.prober.faulty(err, p.now(l.loop),
-		func() netip.Addr { return source(int(f.fd)) }, p.freshSource) {
+		func() netip.Addr { return source(int(f.fd)) }, f.freshSource) {
 		return false
 	}
 	o.renewed = true
@@ -107,9 +107,12 @@ func (l *lane) renew(errno unix.Errno) bool {
 	return true
 }
 
-// freshSource is the address that a new flow would speak from.
-func (p *Port) freshSource() (netip.Addr, error) {
-	fd, err := p.kernel.open(p.backendFamily, p.address, 0)
+// freshSource is the address that a new flow of the client would speak from.
+func (f *flow) freshSource() (netip.Addr, error) {
+	if err := f.port.setSource(&f.Key.client); err != nil {
+		return netip.Addr{}, err
+	}
+	fd, err := f.port.openFrom(0)
 	if err != nil {
 		return netip.Addr{}, err
 	}

@@ -29,6 +29,7 @@ type Stats struct {
 	TooLarge      uint64 // of these, the ones larger than what the other side can carry
 	KernelDropped uint64 // at least so many were never received: a socket had no room, the relay was too slow
 	Retried       uint64 // sends that needed the second try
+	SourceRefused uint64 // of Dropped, those of clients whose address the backend could not be shown
 	Refused       uint64 // times an ICMP answer said that nobody listens at the backend
 }
 
@@ -36,10 +37,10 @@ type Stats struct {
 func (s Stats) String() string {
 	return fmt.Sprintf("flows=%d flows-total=%d evicted=%d expired=%d abandoned=%d datagrams-in=%d datagrams-out=%d "+
 		"bytes-in=%d bytes-out=%d blocks=%d segments=%d blocks-refused=%d dropped=%d too-large=%d kernel-dropped=%d "+
-		"retried=%d refused=%d",
+		"retried=%d refused=%d source-refused=%d",
 		s.Flows, s.FlowsTotal, s.Evicted, s.Expired, s.Abandoned, s.DatagramsIn, s.DatagramsOut,
 		s.BytesIn, s.BytesOut, s.Blocks, s.Segments, s.BlocksRefused, s.Dropped, s.TooLarge, s.KernelDropped,
-		s.Retried, s.Refused)
+		s.Retried, s.Refused, s.SourceRefused)
 }
 
 // counters are what Stats are read from.
@@ -47,6 +48,7 @@ type counters struct {
 	flows, flowsTotal, evicted, expired, abandoned     atomic.Uint64
 	blocks, segments, blocksRefused                    atomic.Uint64
 	dropped, tooLarge, kernelDropped, retried, refused atomic.Uint64
+	sourceRefused                                      atomic.Uint64
 
 	// The two ways may be counted on two loops: each has a cache line of its own.
 	ways [2]struct {
@@ -91,6 +93,7 @@ func (c *counters) read() Stats {
 		KernelDropped: c.kernelDropped.Load(),
 		Retried:       c.retried.Load(),
 		Refused:       c.refused.Load(),
+		SourceRefused: c.sourceRefused.Load(),
 	}
 }
 
