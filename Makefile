@@ -15,10 +15,11 @@ NFPM          := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-# Debian packages: a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
+# Debian packages: what routes packets; a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
 # as a process, and other users of it; a DNS server; servers that take PROXY headers; Prometheus; and what the benchmarks compare
 # with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
+ROUTE_PACKAGES  := nftables iptables iproute2
 CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql
 RELEASE_PACKAGES := $(CROSS_PACKAGES) gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-s390x-linux-gnu \
@@ -37,7 +38,7 @@ ROOT := $(filter 0,$(shell id -u))
 
 .PHONY: build install uninstall packages release test-release docs run test unit e2e test-sctp test-udp test-headers test-prometheus check cross \
 	bench bench-report bench-smoke bench-seen compare profile bench-sctp bench-publish clean shim-packages cross-packages release-packages \
-	e2e-packages sctp-packages udp-packages header-packages prometheus-packages bench-packages
+	e2e-packages sctp-packages udp-packages header-packages prometheus-packages route-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -111,7 +112,7 @@ test: unit
 	@echo "make e2e (installs and starts dockerd)"
 endif
 
-unit: $(if $(ROOT),shim-packages)
+unit: $(if $(ROOT),shim-packages route-packages)
 	$(GO) test -race -count=1 -timeout 20m ./...
 
 # A real dockerd, in a network namespace of its own, with our program as its proxy; and the package, installed over one.
@@ -142,6 +143,7 @@ test-sctp: shim-packages build sctp-packages
 	internal/sctp/uml/run bin/sctp.test -test.v -program $(CURDIR)/bin/portsplice
 
 shim-packages: PACKAGES = $(SHIM_PACKAGES)
+route-packages: PACKAGES = $(ROUTE_PACKAGES)
 cross-packages: PACKAGES = $(CROSS_PACKAGES)
 release-packages: PACKAGES = $(RELEASE_PACKAGES)
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
@@ -151,7 +153,7 @@ header-packages: PACKAGES = $(HEADER_PACKAGES)
 prometheus-packages: PACKAGES = $(PROMETHEUS_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
 shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages header-packages prometheus-packages \
-	bench-packages:
+	route-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $(PACKAGES); }

@@ -115,6 +115,7 @@ func errorsOf(p worker.Port) errorCounts {
 	e := errorCounts{}
 	all := p.DialErrors()
 	all["accept"], all["header"] = p.Counters["accept-errors"], p.Counters["headers-refused"]
+	all["source"] = p.Counters["source-refused"]
 	if p.Protocol == "udp" {
 		all["refused"] = p.Counters["refused"]
 	}

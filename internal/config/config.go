@@ -114,6 +114,7 @@ type Config struct {
 
 	ProxyProtocol       ProxyProtocol  // of TCP
 	AcceptProxyProtocol []netip.Prefix // of TCP: the clients that begin with a PROXY header
+	Transparent         Switch         // of TCP and UDP: backends see their clients' addresses
 
 	Warnings []string // what was said and means nothing; the port is served all the same
 }
@@ -179,13 +180,38 @@ func (c *Config) checkHeaders() error {
 	default:
 		return nil
 	}
-	reason := fmt.Sprintf("clients that go around the proxy have no part in %s", option)
-	switch {
-	case c.Protocol != listener.TCP: // of the command line: a variable is for all ports, and this has not been read
+	if c.Protocol != listener.TCP { // of the command line: a variable is for all ports, and this has not been read
 		return fmt.Errorf("%s: there is none for %s, only for tcp", option, c.Protocol)
-	case c.LocalBypass == BypassRequire:
+	}
+	return c.excludeBypass(option)
+}
+
+// checkTransparent checks what Transparent does not go with. Without a backend, as when only the file is looked at, no
+// warning is of it.
+func (c *Config) checkTransparent() error {
+	switch {
+	case c.Transparent != On:
+		return nil
+	case c.Protocol == listener.SCTP:
+		return errors.New("-transparent: not for sctp, whose clients have several addresses at a time: " +
+			"switch it off for the port, in the file")
+	case c.Engine == Fallback:
+		return errors.New("-transparent: not by -engine fallback")
+	}
+	if c.Backend.IsValid() && c.Frontend.Addr().Is4() != c.Backend.Addr().Is4() {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("-transparent: clients of %v, but for this host, are refused: "+
+			"their addresses are of another family than the container's", c.Frontend))
+	}
+	return c.excludeBypass("-transparent")
+}
+
+// excludeBypass has clients not go around the proxy, as an option is for what goes through it.
+func (c *Config) excludeBypass(option string) error {
+	reason := fmt.Sprintf("clients that go around the proxy have no part in %s", option)
+	switch c.LocalBypass {
+	case BypassRequire:
 		return fmt.Errorf("-local-bypass require: %s", reason)
-	case c.LocalBypass == BypassAuto:
+	case BypassAuto:
 		c.LocalBypass = BypassOff
 		c.Warnings = append(c.Warnings, "-local-bypass auto: not here: "+reason)
 	}
@@ -245,6 +271,9 @@ func (c *Config) declare(fs *flag.FlagSet) {
 		"version of the PROXY header that tells the container a TCP client's address: v1, v2, or empty for none")
 	fs.Var(prefixes{&c.AcceptProxyProtocol}, "accept-proxy-protocol",
 		"addresses and prefixes, by commas, of the proxies whose TCP connections begin with a PROXY header")
+	c.Transparent = Off
+	fs.Var(oneOf[Switch]{&c.Transparent, []Switch{Off, On}}, "transparent",
+		"whether the container sees its clients' addresses (IP_TRANSPARENT), by routes of this host, and not of SCTP: off or on")
 	c.LogFormat = Text
 	fs.Var(oneOf[Format]{&c.LogFormat, []Format{Text, JSON}}, "log-format",
 		"lines on standard error: text (sentences) or json (objects); the journal has fields always")

@@ -40,6 +40,7 @@ func TestParse(t *testing.T) {
 		LocalBypass: BypassOff,
 		LogFormat:   Text,
 		AccessLog:   Off,
+		Transparent: Off,
 	}
 	with := func(change func(*Config)) Config {
 		c := base
@@ -153,6 +154,20 @@ func TestParse(t *testing.T) {
 				}
 			}),
 		},
+		{
+			"transparent, and a bypass where that can be", dockerd + "-local-bypass auto", map[string]string{"PORTSPLICE_TRANSPARENT": "on"},
+			with(func(c *Config) {
+				c.Transparent = On
+				c.Warnings = []string{"-local-bypass auto: not here: clients that go around the proxy have no part in -transparent"}
+			}),
+		},
+		{
+			"transparent for the clients of another family", dockerd + "-transparent on -proto udp -host-ip ::", nil,
+			with(func(c *Config) {
+				c.Transparent, c.Protocol, c.Frontend = On, listener.UDP, netip.MustParseAddrPort("[::]:3005")
+				c.Warnings = []string{"-transparent: clients of [::]:3005, but for this host, are refused: their addresses are of another family than the container's"}
+			}),
+		},
 		{"version", "-v", nil, Config{Version: true}},
 		{"long version", "--version", nil, Config{Version: true}},
 		{"version in a bad environment", "-v", map[string]string{"PORTSPLICE_ENGINE": "warp"}, Config{Version: true}},
@@ -198,6 +213,10 @@ func TestParseErrors(t *testing.T) {
 		{"a mapped prefix", "-accept-proxy-protocol ::ffff:10.0.0.0/104", nil, `invalid value "::ffff:10.0.0.0/104" for flag -accept-proxy-protocol: "::ffff:10.0.0.0/104": clients by IPv4 have IPv4 addresses: write the prefix as one of IPv4`},
 		{"a header for udp", "-proto udp -host-port 1 -container-port 2 -proxy-protocol v1", nil, "-proxy-protocol: there is none for udp, only for tcp"},
 		{"a header from sctp", "-proto sctp -host-port 1 -container-port 2 -accept-proxy-protocol ::1", nil, "-accept-proxy-protocol: there is none for sctp, only for tcp"},
+		{"transparent and a bypass", "-host-port 1 -container-port 2 -transparent on -local-bypass require", nil, "-local-bypass require: clients that go around the proxy have no part in -transparent"},
+		{"transparent and portable", "-host-port 1 -container-port 2 -transparent on -engine fallback", nil, "-transparent: not by -engine fallback"},
+		{"transparent sctp", "-proto sctp -host-port 1 -container-port 2", map[string]string{"PORTSPLICE_TRANSPARENT": "on"},
+			"-transparent: not for sctp, whose clients have several addresses at a time: switch it off for the port, in the file (transparent by PORTSPLICE_TRANSPARENT)"},
 		{"a header and a bypass", "-host-port 1 -container-port 2 -proxy-protocol v1 -local-bypass require", nil, "-local-bypass require: clients that go around the proxy have no part in -proxy-protocol"},
 		{"no unit", "-dial-timeout 10", nil, `invalid value "10" for flag -dial-timeout: the unit is missing: 10s, or ms, m, h`},
 		{"no time", "-dial-timeout soon", nil, `invalid value "soon" for flag -dial-timeout: not a time, such as 500ms, 10s or 2m`},

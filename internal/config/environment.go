@@ -18,9 +18,9 @@ const fileVariable = environmentPrefix + "CONFIG"
 // uses says which options a protocol has a use for: a variable, or the top level of the file, may have others, which its
 // ports do not look at.
 var uses = map[listener.Protocol][]string{
-	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass", "proxy-protocol", "accept-proxy-protocol", "log-format", "access-log"},
-	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks", "log-format", "access-log"},
-	listener.SCTP: {"dial-timeout", "log-format", "access-log"},
+	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass", "proxy-protocol", "accept-proxy-protocol", "transparent", "log-format", "access-log"},
+	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks", "transparent", "log-format", "access-log"},
+	listener.SCTP: {"dial-timeout", "transparent", "log-format", "access-log"},
 }
 
 // others are variables with the prefix that are not options: of the shim, of builds that measure themselves, and of the

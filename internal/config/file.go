@@ -103,7 +103,7 @@ func (f *file) together() (errs []error) {
 			errs = append(errs, &FileError{f.path, line, err})
 		}
 	}
-	try(0, listener.TCP, netip.AddrPort{}) // it is in no section; what does not go together is all of TCP
+	try(0, listener.TCP, netip.AddrPort{}) // it is in no section; what does not go together is of TCP, or of an SCTP port that need not be
 	if errs != nil {
 		return errs
 	}

@@ -42,6 +42,9 @@ func ExplainPort(p listener.Protocol, frontend netip.AddrPort, environment []str
 func (c *Config) checkTogether(settings []Setting) error {
 	err := c.checkHeaders()
 	if err == nil {
+		err = c.checkTransparent()
+	}
+	if err == nil {
 		return nil
 	}
 	var from []string

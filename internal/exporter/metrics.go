@@ -65,6 +65,8 @@ var ofPorts = slices.Concat([]metric{
 		"accept-errors"),
 	counter("t", "proxy_headers_refused_total", "Clients that were reset because their PROXY header was missing or wrong.",
 		"headers-refused"),
+	counter("tu", "sources_refused_total", "Clients, of UDP their datagrams, whose address the backend could not be shown.",
+		"source-refused"),
 	counter("tsu", "received_bytes_total", "Bytes from clients that have reached the backend.", "bytes-in"),
 	counter("tsu", "sent_bytes_total", "Bytes from the backend that have reached clients.", "bytes-out"),
 	counter("t", "spliced_bytes_total", "Bytes, of both ways, that were moved by splice(2).", "spliced"),

@@ -16,6 +16,7 @@ import (
 	"github.com/portsplice/portsplice/internal/eventloop"
 	"github.com/portsplice/portsplice/internal/listener"
 	"github.com/portsplice/portsplice/internal/sctp"
+	"github.com/portsplice/portsplice/internal/transparent"
 	"github.com/portsplice/portsplice/internal/udp"
 	"github.com/portsplice/portsplice/splice"
 )
@@ -74,6 +75,15 @@ type Host struct {
 
 // Start serves the port that socket stands for, and owns the socket from then on.
 func (h *Host) Start(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
+	if c.Transparent == config.On {
+		doubt, err := transparent.Answered(c.Backend.Addr())
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("-transparent: %w", err), socket.Close())
+		}
+		if doubt != nil {
+			told.Report("transparent", netip.AddrPort{}, c.Backend, doubt)
+		}
+	}
 	switch c.Protocol {
 	case listener.UDP:
 		return h.startUDP(c, socket, told)
@@ -123,6 +133,9 @@ func (h *Host) splice() (*splice.Engine, error) {
 	return h.engine, err
 }
 
+// portable says whether what runs everywhere may take the place of what is for Linux.
+func portable(c config.Config) bool { return c.Engine == config.Auto && c.Transparent != config.On }
+
 var policies = map[config.Policy]splice.Policy{
 	config.Adaptive: splice.Adaptive,
 	config.Always:   splice.Always,
@@ -137,7 +150,7 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience)
 	}
 	engine, err := h.splice()
 	switch {
-	case err != nil && c.Engine == config.Auto: // whatever it is: no byte has moved
+	case err != nil && portable(c): // whatever it is: no byte has moved
 		if !errors.Is(err, errors.ErrUnsupported) {
 			told.Report("engine", netip.AddrPort{}, c.Backend, err)
 		}
@@ -147,7 +160,8 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience)
 	}
 	options := func(c config.Config) splice.Options {
 		return splice.Options{DialTimeout: c.DialTimeout, Policy: policies[c.Policy], Report: told.Report, Ended: told.Ended,
-			Observe: told.Observe, ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
+			Observe: told.Observe, ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol,
+			Transparent: c.Transparent == config.On}
 	}
 	port, err := engine.AddWith(socket.Take(), c.Backend, options(c))
 	if err != nil {
@@ -198,8 +212,8 @@ var blocks = map[config.Blocks]udp.Blocks{
 
 func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	options := func(c config.Config) udp.Options {
-		return udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks], Report: told.Report,
-			Observe: told.Observe, Follows: told.Follows, Budget: h.Budget}
+		return udp.Options{Timeout: c.UDPTimeout, MaxFlows: c.MaxFlows, Blocks: blocks[c.UDPBlocks],
+			Transparent: c.Transparent == config.On, Report: told.Report, Observe: told.Observe, Follows: told.Follows, Budget: h.Budget}
 	}
 	supported := udp.Supported()
 	switch {
@@ -210,7 +224,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	}
 	group, err := h.Loops()
 	switch {
-	case err != nil && c.Engine == config.Auto: // as for TCP
+	case err != nil && portable(c): // as for TCP
 		told.Report("engine", netip.AddrPort{}, c.Backend, err)
 		return startPortableUDP(c, socket, options(c), told.Ended)
 	case err != nil:
