@@ -116,7 +116,7 @@ unit: $(if $(ROOT),shim-packages route-packages)
 	$(GO) test -race -count=1 -timeout 20m ./...
 
 # A real dockerd, in a network namespace of its own, with our program as its proxy; and the package, installed over one.
-e2e: shim-packages build packages e2e-packages
+e2e: shim-packages build packages e2e-packages route-packages
 	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice-shim
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'WalkThrough|KilledDaemon' ./internal/e2e \
 		-args -proxy $(CURDIR)/bin/portsplice

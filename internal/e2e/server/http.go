@@ -17,6 +17,7 @@ func handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", page)
 	mux.HandleFunc("GET /hostname", hostname)
+	mux.HandleFunc("GET /client", client)
 	mux.HandleFunc("GET /download", download)
 	mux.HandleFunc("POST /upload", upload)
 	mux.HandleFunc("GET /fetch", fetch)
@@ -37,6 +38,16 @@ func hostname(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	_, _ = fmt.Fprint(w, name)
+}
+
+// client names the address that the request comes from.
+func client(w http.ResponseWriter, r *http.Request) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = fmt.Fprint(w, host)
 }
 
 // download answers with as many random bytes as asked and their SHA-256 in a trailer.
