@@ -107,3 +107,14 @@ func TestDialFails(t *testing.T) {
 		})
 	}
 }
+
+// TestDialIsNotTransparent: who opens the sockets says what they are bound to.
+func TestDialIsNotTransparent(t *testing.T) {
+	e, err := New(Options{})
+	rig.Must(t, err)
+	t.Cleanup(func() { rig.Check(t, e.Close()) })
+	fd, backend := rig.Bind(t, rig.Loopback)
+	if _, err := e.AddWith(fd, backend, Options{Transparent: true, Dial: connecting}); err == nil {
+		t.Error("the port is served")
+	}
+}

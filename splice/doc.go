@@ -48,7 +48,8 @@
 // An expecting pair waits for the PROXY header that its client begins with (Options.AcceptProxyProtocol). Its bytes stay in
 // the socket, and are looked at (MSG_PEEK), until it is complete. Where it is missing or wrong the client is reset.
 //
-// A dialing pair waits for connect(2). The client is not read, but watched for errors: if it resets, the dial
+// A dialing pair waits for connect(2), on a socket that is bound to the client's address if the backend is to see that
+// (Options.Transparent, package transparent); a client that cannot be shown is reset before. The client is not read, but watched for errors: if it resets, the dial
 // ends. A dial that fails resets the client.
 //
 // A relaying pair has both pumps running. If the backend is to be told who the client is (Options.ProxyProtocol), a

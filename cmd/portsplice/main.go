@@ -99,6 +99,7 @@ func options(dockerd *status.Pipe) (config.Config, error) {
 	served := dockerd == nil && os.Getenv("PORTSPLICE_NO_WORKER") != ""
 	for said := ""; ; time.Sleep(time.Second) {
 		c, err := config.Parse(os.Args[1:], os.Environ(), os.Stdout)
+		c.Resumed = served
 		if wrong := (*config.FileError)(nil); !served || !errors.As(err, &wrong) {
 			return c, err
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ func newRouted(t *testing.T) routed {
 	// As docker has it; without them the answers would not even begin to be forwarded.
 	must(t, n.host.Sysctl("ipv4/ip_forward", "1"))
 	must(t, n.host.Sysctl("ipv6/conf/all/forwarding", "1"))
+	must(t, n.host.Sysctl("ipv4/conf/all/rp_filter", "1")) // strict
 	return n
 }
 
@@ -116,7 +118,7 @@ func (n routed) publish(t *testing.T, protocol string, on netip.Addr, backend ne
 	const port = 3005 // in a namespace of its own
 	var p *process
 	must(t, n.host.Do(func() error {
-		more = append([]string{"-transparent", "on", "-dial-timeout", "1s"}, more...)
+		more = append([]string{"-transparent", "on"}, more...)
 		p = run{args: arguments(protocol, netip.AddrPortFrom(on, port), backend, more...)}.start(t)
 		return nil
 	}))
@@ -158,11 +160,14 @@ func TestTransparent(t *testing.T) {
 					t.Run(protocol+" "+family, func(t *testing.T) { testTransparent(t, n, protocol, i) })
 				}
 			}
-			p, port := n.publish(t, "tcp", anyOf(0), n.tells(t, "tcp", backs[0].Addr()))
+			p, port := n.publish(t, "tcp", anyOf(0), n.tells(t, "tcp", backs[0].Addr()), "-dial-timeout", "1s")
+			marks, rules, _ := strings.Cut(documented(t, "nft delete table"), "\n")
 			if name == "iptables" {
-				shell(t, n.host, "iptables -t mangle -F PREROUTING; nft add table inet portsplice")
+				first, _, _ := strings.Cut(documented(t, begin), "ip rule")
+				marks = strings.ReplaceAll(first, " -A ", " -D ")
 			}
-			shell(t, n.host, documented(t, "nft delete table"))
+			shell(t, n.host, marks)
+			shell(t, n.host, rules)
 			must(t, n.client.Do(func() error {
 				rig.WantReset(t, netip.AddrPortFrom(outside[0].Addr(), port))
 				return nil
@@ -250,6 +255,35 @@ func TestTransparentOtherFamily(t *testing.T) {
 	}
 }
 
+// TestTransparentAndValidMarks: with src_valid_mark answers are martians by the rule that is documented, which the log tells at the
+// start, and none by one for what comes from the container's network.
+func TestTransparentAndValidMarks(t *testing.T) {
+	n := newRouted(t)
+	commands := documented(t, "nft add table")
+	shell(t, n.host, commands)
+	must(t, n.host.Sysctl("ipv4/conf/all/src_valid_mark", "1"))
+	backend := n.tells(t, "tcp", backs[0].Addr())
+	p, port := n.publish(t, "tcp", anyOf(0), backend, "-dial-timeout", "1s")
+	to := netip.AddrPortFrom(outside[0].Addr(), port)
+	must(t, n.client.Do(func() error {
+		rig.WantReset(t, to)
+		return nil
+	}))
+	if log := strings.Join(p.log(), ""); !strings.Contains(log, "seem to be forwarded") || !strings.Contains(log, "invalid argument") {
+		t.Errorf("the log is %q", log)
+	}
+	p.signalled(t, 15)
+	shell(t, n.host, documented(t, "nft delete table"))
+	shell(t, n.host, strings.ReplaceAll(commands, "rule add fwmark", "rule add iif inside fwmark"))
+	p, _ = n.publish(t, "tcp", anyOf(0), backend)
+	if got, want := ask(t, n.client, "tcp", to, "x"), clients[0].Addr().String()+" x"; got != want {
+		t.Errorf("the backend answers %q, want %q", got, want)
+	}
+	if log := p.log(); len(log) > 0 {
+		t.Errorf("the log is %q, want nothing", log)
+	}
+}
+
 // TestTransparentBehindABalancer: the backend sees whom the PROXY header of a trusted client tells of, also if it is to
 // have a header of its own. A header that tells of the balancer's own host is refused.
 func TestTransparentBehindABalancer(t *testing.T) {
@@ -298,5 +332,41 @@ func TestTransparentRefusals(t *testing.T) {
 			}
 			return nil
 		}))
+	}
+}
+
+// TestTransparentByTheNextWorker: a port that was served goes on where the rule has gone when its worker has died, as nobody
+// would hear that it is refused: its clients are reset, and served when the rule is there again.
+func TestTransparentByTheNextWorker(t *testing.T) {
+	n, l := newRouted(t), newLab(t)
+	add, remove := documented(t, "nft add table"), documented(t, "nft delete table")
+	shell(t, n.host, add)
+	frontend, backend := netip.AddrPortFrom(outside[0].Addr(), 3005), n.tells(t, "tcp", backs[0].Addr())
+	var p *process
+	must(t, n.host.Do(func() error {
+		p = l.run(run{args: arguments("tcp", frontend, backend, "-transparent", "on", "-dial-timeout", "3s")}).serve(t)
+		return nil
+	}))
+	served := func() {
+		t.Helper()
+		if got, want := ask(t, n.client, "tcp", frontend, "x"), clients[0].Addr().String()+" x"; got != want {
+			t.Errorf("the backend answers %q, want %q", got, want)
+		}
+	}
+	served()
+	shell(t, n.host, remove)
+	must(t, syscall.Kill(l.worker(t), syscall.SIGKILL))
+	must(t, n.client.Do(func() error {
+		rig.WantReset(t, frontend)
+		return nil
+	}))
+	const want = "transparent: backend 198.18.0.2:"
+	if log := strings.Join(p.log(), ""); !strings.Contains(log, want) || !strings.Contains(log, "no rule of ip-rule(8)") {
+		t.Errorf("the log is %q, want %q", log, want)
+	}
+	shell(t, n.host, add)
+	served()
+	if p.alone(t) {
+		t.Error("the port is served without a worker")
 	}
 }

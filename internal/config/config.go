@@ -101,6 +101,7 @@ type Config struct {
 	Backend     netip.AddrPort // the container's side
 	UseListenFD bool           // descriptor 4 is the frontend's socket
 	Version     bool           // print the version and do nothing else
+	Resumed     bool           // a worker has served the port before: nobody would hear if it were refused now
 
 	Engine      Engine
 	Policy      Policy

@@ -77,10 +77,10 @@ type Host struct {
 func (h *Host) Start(c config.Config, socket *listener.Socket, told Audience) (*Relay, error) {
 	if c.Transparent == config.On {
 		doubt, err := transparent.Answered(c.Backend.Addr())
-		if err != nil {
+		if err != nil && !c.Resumed {
 			return nil, errors.Join(fmt.Errorf("-transparent: %w", err), socket.Close())
 		}
-		if doubt != nil {
+		if doubt = errors.Join(doubt, err); doubt != nil {
 			told.Report("transparent", netip.AddrPort{}, c.Backend, doubt)
 		}
 	}

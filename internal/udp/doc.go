@@ -120,7 +120,9 @@
 // any, or fewer than the options say, has the kernel choose as for everybody. No bookkeeping between processes is needed:
 // bind(2) says whether a port is free, on all addresses, so two flows never have the same. A port that was given up is
 // taken again last, after a second or when others have been given up after it: what the backend still answers there
-// finds nobody, and not the next client. Between bind(2) and connect(2) anybody could send to the socket, so what it has
+// finds nobody, and not the next client. A flow that its backend is to see as its client (Options.Transparent, package
+// transparent) binds its port on the client's address alone, and takes it from the same half all the same: nobody else
+// could bind it on all addresses. Between bind(2) and connect(2) anybody could send to the socket, so what it has
 // then is thrown away.
 //
 // # Failures

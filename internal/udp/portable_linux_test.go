@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -206,5 +207,14 @@ func TestPortableUnreadIsCounted(t *testing.T) {
 		if s := r.Stats(); s.Dropped != answers || told.count(errUnread) != 1 {
 			t.Errorf("%v, %d reports; want %d dropped, and one report", s, told.count(errUnread), answers)
 		}
+	}
+}
+
+// TestPortableIsNotTransparent: a port that is to show its clients is refused, and not served without.
+func TestPortableIsNotTransparent(t *testing.T) {
+	frontend := listen(t, "127.0.0.1")
+	_, err := NewPortable(frontend, netip.MustParseAddrPort("198.18.0.2:53"), Options{Transparent: true})
+	if !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("got %v, want errors.ErrUnsupported", err)
 	}
 }

@@ -74,7 +74,7 @@ var errAccessLog = errors.New("-access-log is on, and would not have the connect
 
 // startBypass puts the port into the table, if it is to be there. An error says why a port that requires it is not to be
 // served. One that a worker before this has served is: dockerd would not hear of its end.
-func (p *port) startBypass(served bool) error {
+func (p *port) startBypass() error {
 	p.bypass.mu.Lock()
 	defer p.bypass.mu.Unlock()
 	p.bypass.state = string(config.BypassOff)
@@ -95,7 +95,7 @@ func (p *port) startBypass(served bool) error {
 	case err == nil:
 		p.bypass.state = "on"
 		return nil
-	case how == config.BypassRequire && !served:
+	case how == config.BypassRequire && !p.config.Resumed:
 		return fmt.Errorf("-local-bypass require: %w", err)
 	}
 	p.bypass.state = err.Error()

@@ -64,6 +64,7 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 // start has the port served, and tells the shim so.
 func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 	p.config, err = config.Parse(r.arguments, r.environment, io.Discard)
+	p.config.Resumed = r.origin == lost
 	switch {
 	case errors.Is(err, config.ErrHelp), err == nil && p.config.Version:
 		err = declined{errors.New("a question of a person")}
@@ -96,7 +97,7 @@ func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 		p.access = accesslog.New(p.log.Port, p.log)
 	}
 	// First, so that no client is taken by the proxy that is to be bypassed.
-	if err = p.startBypass(r.origin == lost); err != nil {
+	if err = p.startBypass(); err != nil {
 		return errors.Join(err, socket.Close())
 	}
 	p.relay, err = p.worker.host.Start(p.config, socket,
