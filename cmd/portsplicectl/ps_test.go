@@ -34,7 +34,7 @@ func someAnswers() answers {
 					"bytes-out": 98_700_000_000, "spliced": 97_500_000_000, "copied": 1_201_234_567, "bypassed": 31,
 					"dial-errors": 4, "dial-refused": 3, "accept-errors": 9}},
 			{Protocol: "tcp", Frontend: "[::]:443", Backend: "172.17.0.2:8443", Shim: 101, Since: began, State: worker.Draining,
-				Engine: "splice", Bypass: "the kernel has no BPF", Counters: map[string]uint64{"active": 1, "accepted": 1}},
+				Engine: "splice", Bypass: "the kernel has no BPF", Counters: map[string]uint64{"active": 1, "accepted": 1, "source-refused": 6}},
 			{Protocol: "udp", Frontend: "127.0.0.1:53", Backend: "172.17.0.3:53", Shim: 102, Since: began.Add(3 * time.Hour),
 				State: worker.Serving, Engine: "udp", Bypass: "off", Counters: map[string]uint64{"flows": 2, "flows-total": 7,
 					"bytes-in": 700, "bytes-out": 999, "dropped": 3, "kernel-dropped": 4, "refused": 5}},
@@ -89,7 +89,7 @@ func TestPs(t *testing.T) {
 		{"table", nil, `
 PORT              CONTAINER        NAME  NAMESPACE  STATE     AGE  CONNECTIONS  TOTAL  RECEIVED  SENT     RATE  SPLICED  DROPPED  ERRORS                       BYPASSED
 0.0.0.0:443/tcp   172.17.0.2:8443  web              serving   3h   12           123k   1.23 MB   98.7 GB  -     99%      0        accept 9, refused 3, other 1  31
-[::]:443/tcp      172.17.0.2:8443  web              draining  3h   1            1      0 B       0 B      -     -        0        -                            no: the kernel has no BPF
+[::]:443/tcp      172.17.0.2:8443  web              draining  3h   1            1      0 B       0 B      -     -        0        source 6                     no: the kernel has no BPF
 127.0.0.1:53/udp  172.17.0.3:53                     serving   1m   2            7      700 B     999 B    -     -        7        refused 5                    -
 0.0.0.0:3868/sctp  172.17.0.2:3868        net:[42]   serving   3h   1            2      0 B       0 B      -     -        8        -                            -
 `},
@@ -135,7 +135,7 @@ PORT              CONTAINER        NAME  NAMESPACE  STATE     AGE  CONNECTIONS  
 `},
 		{"template", []string{"--format", `{{.Port}} {{printf "%d" .Sent}} {{json .Errors}} {{truncate .Engine 3}}{{pad .Name 1 1}}.`, "443"}, `
 0.0.0.0:443/tcp 98700000000 {"accept":9,"other":1,"refused":3} spl web .
-[::]:443/tcp 0 {} spl web .
+[::]:443/tcp 0 {"source":6} spl web .
 `},
 		{"table of a template", []string{"--format", `table {{.Published}}\t{{upper .Protocol}}\t{{.Connections}}`}, `
 PUBLISHED     PROTOCOL  CONNECTIONS

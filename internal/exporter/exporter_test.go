@@ -56,9 +56,11 @@ const tcpLabels = `container_ip="fd00::2",container_port="8080",host_ip="127.0.0
 func TestMetrics(t *testing.T) {
 	s := newScraped(
 		port("tcp", 1, map[string]uint64{"active": 2, "accepted": 10, "bytes-in": 100, "bytes-out": 200, "spliced": 150,
-			"dial-errors": 6, "dial-refused": 3, "dial-timeouts": 2, "accept-errors": 7, "aborted": 8, "bypassed": 9}),
+			"dial-errors": 6, "dial-refused": 3, "dial-timeouts": 2, "accept-errors": 7, "aborted": 8, "bypassed": 9,
+			"source-refused": 10}),
 		port("udp", 2, map[string]uint64{"flows": 1, "flows-total": 5, "dropped": 5, "too-large": 2, "kernel-dropped": 4,
-			"expired": 3, "bytes-in": 1, "bytes-out": 2, "datagrams-in": 3, "datagrams-out": 4, "refused": 6}),
+			"expired": 3, "bytes-in": 1, "bytes-out": 2, "datagrams-in": 3, "datagrams-out": 4, "refused": 6,
+			"source-refused": 2}),
 		port("sctp", 3, map[string]uint64{"active": 1, "accepted": 1, "undelivered": 1, "messages-in": 2, "messages-out": 3}),
 	)
 	const want = `
@@ -89,6 +91,10 @@ portsplice_connections{SCTP} 1
 portsplice_received_bytes_total{TCP} 100
 portsplice_received_bytes_total{UDP} 1
 portsplice_received_bytes_total{SCTP} 0
+# HELP portsplice_sources_refused_total Clients, of UDP their datagrams, whose address the backend could not be shown.
+# TYPE portsplice_sources_refused_total counter
+portsplice_sources_refused_total{TCP} 10
+portsplice_sources_refused_total{UDP} 2
 # HELP portsplice_spliced_bytes_total Bytes, of both ways, that were moved by splice(2).
 # TYPE portsplice_spliced_bytes_total counter
 portsplice_spliced_bytes_total{TCP} 150
