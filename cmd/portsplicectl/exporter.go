@@ -28,7 +28,8 @@ func exporterCommand() *cobra.Command {
 		Short: "Serve metrics of all ports to Prometheus",
 		Long: `Serve metrics of all ports and workers of this host to Prometheus, at /metrics,
 until interrupted. Workers are asked at each scrape. As root it sees the ports of
-every user and network namespace; others see their own in this one.
+every user and network namespace; others see their own in this one, and those
+of their own rootless dockerd.
 
 The two histograms are native ones: Prometheus takes them with
 --enable-feature=native-histograms. docs/operations.md says what each metric means.

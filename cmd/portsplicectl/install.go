@@ -24,7 +24,7 @@ func installCommand() *cobra.Command {
 	c.Short = "Have dockerd start portsplice for the ports that it publishes"
 	c.Long = `Have dockerd start portsplice for the ports that it publishes, from its next
 restart on. Docker 27 and later find it by a link named docker-proxy in
-/usr/local/libexec/docker. Older ones, and rootless ones (28 and later), are told by
+/usr/local/libexec/docker. Older ones, and rootless ones, are told by
 "userland-proxy-path" in daemon.json, of which all else stays as it is; a copy of
 what it was is beside it.
 

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/portsplice/portsplice/internal/workers"
 )
 
 // version is set by the Makefile.
@@ -23,6 +25,13 @@ func main() {
 // extra are commands of some builds.
 var extra []*cobra.Command
 
+// asking is of a command that asks workers: it also does so where a rootless dockerd of this user has them, or with network
+// only there.
+func asking(network bool, c *cobra.Command) *cobra.Command {
+	c.PreRunE = func(*cobra.Command, []string) error { return workers.EnterRootless(network) }
+	return c
+}
+
 // command is the whole of the command line.
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -34,8 +43,8 @@ func command() *cobra.Command {
 		// Packages bring the completions; the command is for others.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(ps(), trace(), check(), showOptions(), reload(), installCommand(), uninstallCommand(), doctorCommand())
-	root.AddCommand(exporterCommand())
+	root.AddCommand(asking(false, ps()), asking(true, trace()), check(), asking(true, showOptions()), asking(true, reload()))
+	root.AddCommand(installCommand(), uninstallCommand(), asking(true, doctorCommand()), asking(false, exporterCommand()))
 	root.AddCommand(extra...)
 	return root
 }

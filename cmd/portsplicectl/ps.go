@@ -27,7 +27,7 @@ func psOn(h host) *cobra.Command {
 		Short: "List the published ports that workers serve",
 		Long: `List the published ports that workers serve on this host. Root sees all of them,
 in every network namespace, such as those of rootless dockerds; others see those
-of their own workers in this one.
+of their own workers in this one, and of their own rootless dockerd.
 
 With ports, such as 443, 443/tcp, 127.0.0.1:443 or [::]:5000-5099/udp, it shows
 each of them in detail, with its busiest clients.
@@ -155,7 +155,7 @@ func nobody() string {
 	if os.Geteuid() == 0 {
 		return "No portsplice worker runs on this host."
 	}
-	return "No portsplice worker of yours runs in this network namespace. Root sees those of others, and of other namespaces."
+	return "No portsplice worker of yours runs in this network namespace, or by a rootless dockerd of yours. Root sees those of others, and of other namespaces."
 }
 
 // look is what was seen at a time.

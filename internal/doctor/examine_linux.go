@@ -46,7 +46,8 @@ func Examine(ctx context.Context, version string) []Finding {
 	unseen("ports", f.lookAtPorts())
 	f.Features = features(ctx, version, f.Daemons)
 	f.Limits = limits()
-	f.Limits.RootWorkers = !slices.ContainsFunc(f.Workers, func(w Worker) bool { return w.User != 0 }) && os.Geteuid() == 0
+	f.Limits.RootWorkers = os.Geteuid() == 0 && !slices.ContainsFunc(f.Workers, func(w Worker) bool { return w.User != 0 }) &&
+		!slices.ContainsFunc(daemons, func(d install.Daemon) bool { return d.Rootless })
 	return Judge(f)
 }
 

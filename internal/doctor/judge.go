@@ -294,8 +294,10 @@ func (l Limits) judge() (all []Finding) {
 		"so many clients can wait for a port in a burst, and others wait a second or more", "sysctl -w net.core.somaxconn=4096")
 	if l.PipesSet {
 		f := Finding{"fs.pipe-user-pages-soft", OK, fmt.Sprintf("fs.pipe-user-pages-soft is %d", l.PipePages), ""}
-		if !l.RootWorkers && l.PipePages > 0 && l.PipePages < usualPipePages {
-			f.State, f.Do = Note, "sysctl -w fs.pipe-user-pages-soft=16384"
+		if !l.RootWorkers && l.PipePages > 0 {
+			if l.PipePages < usualPipePages {
+				f.State, f.Do = Note, "sysctl -w fs.pipe-user-pages-soft=16384"
+			}
 			f.Says += fmt.Sprintf(": %d streams of a user that is not root can be spliced at once, others are copied", l.PipePages/16)
 		}
 		all = append(all, f)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -22,60 +23,119 @@ const rootlessScript = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 // rootlessUser is the user that the rootless daemon runs as, and the first of those that its containers have.
 const rootlessUser, rootlessSubordinates = 3005, 200_000
 
-// TestRootlessBefore28: a dockerd before 28 has rootlesskit-docker-proxy expose a port to the host, and that starts the
-// docker-proxy that it finds in the PATH. A link of that name leads to the program. With userland-proxy-path the program
-// would take the place of rootlesskit-docker-proxy, and the host is refused. (docs/migrating.md, "Rootless".)
-func TestRootlessBefore28(t *testing.T) {
-	t.Run("a link named docker-proxy", func(t *testing.T) {
-		d, proxy := startRootless(t)
-		c := d.create(t, nil, tcp(httpPort), tcp(echoPort), udpEcho)
+// TestRootless is the way of a user without root, from source, and back: with a dockerd before 28, which has
+// rootlesskit-docker-proxy expose a port to the host and then start the docker-proxy that it finds in its PATH.
+func TestRootless(t *testing.T) {
+	sandboxSystem(t)
+	says(t, false, "", "make", "-C", "../..", "install")
+	const (
+		shim    = "/usr/local/libexec/docker/portsplice-shim"
+		starter = "/usr/local/libexec/docker/portsplice-rootless"
+	)
+	d := startRootless(t)
+	config := filepath.Join(d.dir, ".config/docker/daemon.json")
+	c := d.create(t, nil, tcp(httpPort), tcp(echoPort), udpEcho)
+	servedBy := func(proxy string) {
+		t.Helper()
 		c.start(t)
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			awaitPage(t, pageURL(host, httpPort))
 			echoStream(t, dial(t, "tcp", net.JoinHostPort(host, fmt.Sprint(echoPort))), 100_000)
 			echoDatagram(t, dial(t, "udp", net.JoinHostPort(host, fmt.Sprint(echoPort))), 1000)
 		}
-		found := running(t, proxy)
-		if len(found) != 6 {
-			t.Errorf("%d processes run %s, want one for each port and address family", len(found), proxy)
+		if got := len(running(t, proxy)); got != 6 {
+			t.Errorf("%d processes run %s, want one for each port and address family", got, proxy)
 		}
-		for _, p := range found {
-			if p.args[0] != "docker-proxy" {
-				t.Errorf("started as %q, want docker-proxy", p.args[0])
-			}
+	}
+	restart := func() {
+		t.Helper()
+		d.stop(t)
+		d.startRootless(t)
+	}
+	servedBy(dockerProxy)
+	asUser(t, d, true, "starts "+dockerProxy+" (its PATH)", "doctor")
+	asUser(t, d, false, `would set "userland-proxy-path"`, "install", "--dry-run")
+	asUser(t, d, false, "systemctl --user restart docker", "install")
+	asUser(t, d, false, "nothing to do", "install")
+	asUser(t, d, true, "was started before "+config+" changed", "doctor")
+
+	restart()
+	servedBy(shim)
+	// RootlessKit dials 127.0.0.1 and ::1 of its network namespace, so that is where its proxy has ports published.
+	page, echo := fmt.Sprintf("127.0.0.1:%d/tcp", httpPort), fmt.Sprintf("[::1]:%d/udp", echoPort)
+	asUser(t, d, false, page, "ps")
+	asUser(t, d, false, echo, "ps", echo)
+	asUser(t, d, false, page, "config", page)
+	asUser(t, d, false, "read the options of 6 ports", "reload")
+	healthy := asUser(t, d, false, "starts "+starter, "doctor")
+	for _, words := range []string{"6 of 6 processes: a shim, and a worker", "capabilities of a user namespace do not count",
+		"streams of a user that is not root can be spliced at once"} {
+		if !strings.Contains(healthy, words) {
+			t.Errorf("doctor says\n%s\nwant %q", healthy, words)
 		}
-		c.stop(t)
-		// rootlesskit-docker-proxy kills what it has started, and dockerd waits for the former alone.
-		eventually(t, "no proxy is left", func() bool { return len(running(t, proxy)) == 0 })
-		for network, port := range map[string]int{"tcp4": httpPort, "tcp6": httpPort, "udp4": echoPort, "udp6": echoPort} {
-			expectFree(t, network, port)
-		}
-	})
-	t.Run("userland-proxy-path", func(t *testing.T) {
-		d, proxy := startRootless(t, "--userland-proxy-path")
-		c := d.create(t, nil, tcp(httpPort))
-		c.start(t)
-		if got := len(running(t, proxy)); got != 2 {
-			t.Errorf("%d processes run %s, want one for each address family", got, proxy)
-		}
-		for _, host := range []string{"127.0.0.1", "::1"} {
-			conn, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(httpPort)))
-			if !errors.Is(err, unix.ECONNREFUSED) {
-				t.Errorf("the host's connection to %s: %v; docs/migrating.md says that it is refused", host, err)
-			}
-			if err == nil {
-				_ = conn.Close()
-			}
-		}
-	})
+	}
+	c.stop(t)
+	// rootlesskit-docker-proxy kills what it has started, and dockerd waits for the former alone.
+	eventually(t, "no proxy is left", func() bool { return len(running(t, shim)) == 0 })
+	for network, port := range map[string]int{"tcp4": httpPort, "tcp6": httpPort, "udp4": echoPort, "udp6": echoPort} {
+		expectFree(t, network, port)
+	}
+
+	asUser(t, d, false, "systemctl --user restart docker", "uninstall")
+	if _, err := os.Stat(config); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s, which was not there before: %v", config, err)
+	}
+	restart()
+	servedBy(dockerProxy)
 }
 
-// startRootless starts a rootless dockerd that knows the server's image, with the program first in its PATH under the name
-// docker-proxy. An option is given the program as its value.
-func startRootless(t *testing.T, options ...string) (d *daemon, proxy string) {
+// TestRootlessWithoutRootlessKit: with the shim in the place of rootlesskit-docker-proxy the host is refused, by a dockerd
+// before 28. So portsplicectl does not set that there.
+func TestRootlessWithoutRootlessKit(t *testing.T) {
+	sandboxSystem(t)
+	says(t, false, "", "make", "-C", "../..", "install")
+	const shim = "/usr/local/libexec/docker/portsplice-shim"
+	d := startRootless(t, "--userland-proxy-path", shim)
+	d.create(t, nil, tcp(httpPort)).start(t)
+	if got := len(running(t, shim)); got != 2 {
+		t.Errorf("%d processes run %s, want one for each address family", got, shim)
+	}
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		conn, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(httpPort)))
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("the host's connection to %s: %v; want a refusal", host, err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+	}
+}
+
+// asUser runs portsplicectl as the user of a rootless daemon, as says does, and gives what it prints.
+func asUser(t *testing.T, d *rootless, fails bool, words string, args ...string) string {
 	t.Helper()
-	dir := furnishRootless(t)
-	d = &daemon{dir: dir}
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	cmd := exec.CommandContext(ctx, "/usr/local/bin/portsplicectl", args...)
+	cmd.Dir, cmd.Env = d.dir, d.environment()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: rootlessUser, Gid: rootlessUser}}
+	out, err := cmd.CombinedOutput()
+	if (err != nil) != fails || !strings.Contains(string(out), words) {
+		t.Fatalf("portsplicectl %s: %v, says\n%s\nwant it to fail: %v, and to say %q", strings.Join(args, " "), err, out, fails, words)
+	}
+	return string(out)
+}
+
+// rootless is a daemon in namespaces of RootlessKit's.
+type rootless struct {
+	daemon
+	options []string
+}
+
+// startRootless starts a rootless dockerd that knows the server's image.
+func startRootless(t *testing.T, options ...string) *rootless {
+	t.Helper()
+	d := &rootless{daemon{dir: furnishRootless(t)}, options}
 	t.Cleanup(func() {
 		if t.Failed() {
 			d.describe(t)
@@ -83,34 +143,26 @@ func startRootless(t *testing.T, options ...string) (d *daemon, proxy string) {
 		d.stop(t)
 		expectNothingLeft(t)
 	})
-	// The user may not get to where the program is.
-	proxy = filepath.Join(dir, "portsplice")
-	binary, err := os.ReadFile(filepath.Join(filepath.Dir(program), "portsplice")) // which the shim needs beside itself
-	if err == nil {
-		err = os.WriteFile(proxy, binary, 0o755)
-	}
-	bin := filepath.Join(dir, "bin")
-	if err = errors.Join(err, os.Mkdir(bin, 0o755), os.Symlink(proxy, filepath.Join(bin, "docker-proxy"))); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bip", gateway + "/24"}
-	for _, option := range options {
-		args = append(args, option, proxy)
-	}
-	cmd := exec.Command(rootlessScript, args...)
-	cmd.Dir = dir
-	for _, v := range d.environment() {
-		if path, ok := strings.CutPrefix(v, "PATH="); ok {
-			v = "PATH=" + bin + ":" + path
-		}
-		cmd.Env = append(cmd.Env, v)
-	}
-	cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+dir, "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr=198.19.0.0/24",
+	d.startRootless(t)
+	d.importServer(t)
+	return d
+}
+
+// startRootless starts dockerd on the daemon's directory, which may hold what an earlier one left.
+func (d *rootless) startRootless(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(rootlessScript, append([]string{"--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
+		"--bip", gateway + "/24"}, d.options...)...)
+	cmd.Dir = d.dir
+	cmd.Env = append(d.environment(), "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr=198.19.0.0/24",
 		"DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false", "DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SECCOMP=false")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: rootlessUser, Gid: rootlessUser}}
 	d.launch(t, cmd)
-	d.importServer(t)
-	return d, proxy
+}
+
+// environment is the user's.
+func (d *rootless) environment() []string {
+	return append(d.daemon.environment(), "XDG_RUNTIME_DIR="+d.dir)
 }
 
 // furnishRootless gives the namespace what a rootless daemon needs of a system: a user with subordinates, a TUN device that

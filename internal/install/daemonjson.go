@@ -176,5 +176,5 @@ func checked(before, after []byte, change func(map[string]any)) ([]byte, error) 
 // Ours says whether a path is that of a program of ours which dockerd may start, wherever it lies.
 func Ours(program string) bool {
 	base := path.Base(program)
-	return base == Shim || base == Program
+	return base == Shim || base == Program || base == ByRootlessKit
 }

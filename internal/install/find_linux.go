@@ -105,7 +105,8 @@ func Daemons() (found []Daemon, err error) {
 	for _, p := range all {
 		if filepath.Base(p.Args[0]) == "dockerd" && p.User() == os.Geteuid() && p.Shares("pid") {
 			exe, _ := p.Exe()
-			found = append(found, Daemon{p.PID, exe, p.Args[1:], os.Geteuid() != 0})
+			_, rootless := p.Variable("ROOTLESSKIT_STATE_DIR") // as dockerd asks itself (moby's daemon/internal/rootless)
+			found = append(found, Daemon{p.PID, exe, p.Args[1:], rootless})
 		}
 	}
 	return found, err

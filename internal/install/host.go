@@ -6,6 +6,10 @@ import "strings"
 const (
 	Shim    = "portsplice-shim"
 	Program = "portsplice" // which the shim needs beside itself
+
+	// ByRootlessKit is for a rootless dockerd before 28.0: it starts RootlessKit's own proxy, and has that start viaPath.
+	ByRootlessKit = "portsplice-rootless"
+	viaPath       = "rootless/docker-proxy" // beside it, a link to the shim
 )
 
 // linkPath is where dockerd looks first.

@@ -17,11 +17,6 @@ const (
 	newSuffix    = ".portsplice-new" // which a crash may leave
 )
 
-// errRootless is of a rootless dockerd that asks RootlessKit for its ports by a proxy of RootlessKit's.
-var errRootless = fmt.Errorf(`a rootless dockerd before %d.0 has RootlessKit's own proxy expose its ports, which "%s" would
-replace: put a link named docker-proxy that leads to %s first in the PATH of the daemon instead (docs/migrating.md)`,
-	exposesItself, pathOption, Shim)
-
 // Install plans what makes dockerd start h.Program. The plan has no steps if it does so already.
 func (h *Host) Install() (p Plan, err error) {
 	version, err := major(h.Version)
@@ -29,7 +24,7 @@ func (h *Host) Install() (p Plan, err error) {
 		return p, err
 	}
 	if h.Rootless && version < exposesItself {
-		return p, errRootless
+		h.Program = filepath.Join(filepath.Dir(h.Program), ByRootlessKit)
 	}
 	if err := h.checkProgram(); err != nil {
 		return p, err
@@ -120,9 +115,11 @@ func (h *Host) checkProgram() error {
 		return fmt.Errorf("what dockerd is to start: %w", err)
 	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
 		return fmt.Errorf("what dockerd is to start: %s is not a program", h.Program)
-	case filepath.Base(h.Program) == Shim:
-		if _, err := os.Stat(h.in(filepath.Join(filepath.Dir(h.Program), Program))); err != nil {
-			return fmt.Errorf("%s needs the program beside it: %w", h.Program, err)
+	}
+	needs := map[string]string{Shim: Program, ByRootlessKit: viaPath}
+	if other := needs[filepath.Base(h.Program)]; other != "" {
+		if _, err := os.Stat(h.in(filepath.Join(filepath.Dir(h.Program), other))); err != nil {
+			return fmt.Errorf("%s needs %s beside it: %w", h.Program, other, err)
 		}
 	}
 	return nil

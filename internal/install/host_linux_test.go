@@ -18,6 +18,10 @@ func machine(t *testing.T, version string) *Host {
 	for _, name := range []string{Shim, Program} {
 		put(t, h.in("/usr/libexec/docker/"+name), "program", 0o755)
 	}
+	rootless := h.in("/usr/libexec/docker/" + ByRootlessKit)
+	put(t, rootless, "script", 0o755)
+	must(t, os.Mkdir(filepath.Join(filepath.Dir(rootless), "rootless"), 0o755),
+		os.Symlink("../"+Shim, filepath.Join(filepath.Dir(rootless), viaPath)))
 	must(t, os.MkdirAll(h.in("/etc"), 0o755), os.MkdirAll(h.in("/usr/local"), 0o755))
 	return h
 }
@@ -97,6 +101,10 @@ func TestThereAndBack(t *testing.T) {
 		}},
 		{"rootless", "28.0.0", file, true, map[string]string{
 			"/etc/docker/daemon.json":                "-rw-r----- " + edited,
+			"/etc/docker/daemon.json" + backupSuffix: "-rw-r----- " + file,
+		}},
+		{"rootless, by RootlessKit's proxy", "27.5.1", file, true, map[string]string{
+			"/etc/docker/daemon.json":                "-rw-r----- " + strings.Replace(edited, Shim, ByRootlessKit, 1),
 			"/etc/docker/daemon.json" + backupSuffix: "-rw-r----- " + file,
 		}},
 	} {
@@ -185,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		{"no shim", "28.0.0", "{}", func(t *testing.T, h *Host) { must(t, os.Remove(h.in(ours))) }, "no such file"},
 		{"no program", "28.0.0", "{}", func(t *testing.T, h *Host) {
 			must(t, os.Remove(h.in("/usr/libexec/docker/portsplice")))
-		}, "needs the program beside it"},
+		}, "needs portsplice beside it"},
 		{"a shim that cannot be run", "28.0.0", "{}", func(t *testing.T, h *Host) {
 			must(t, os.Chmod(h.in(ours), 0o644))
 		}, "is not a program"},
@@ -201,7 +209,10 @@ func TestRefusals(t *testing.T) {
 		{"a snap", "28.0.0", "{}", func(_ *testing.T, h *Host) {
 			h.Daemons = []Daemon{{PID: 77, Exe: "/snap/docker/1/bin/dockerd"}}
 		}, "is a snap"},
-		{"rootless, old", "27.5.1", "{}", func(_ *testing.T, h *Host) { h.Rootless = true }, "RootlessKit"},
+		{"rootless, old, no link for RootlessKit", "27.5.1", "{}", func(t *testing.T, h *Host) {
+			h.Rootless = true
+			must(t, os.Remove(h.in("/usr/libexec/docker/"+viaPath)))
+		}, "needs rootless/docker-proxy beside it"},
 		{"a link to the file, in a tree", "20.10.24", "{}", func(t *testing.T, h *Host) {
 			must(t, os.Rename(h.in(h.Config), h.in(h.Config)+"2"), os.Symlink("daemon.json2", h.in(h.Config)))
 		}, "by a link"},

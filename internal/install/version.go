@@ -7,7 +7,7 @@ import (
 )
 
 // The first versions of dockerd that look for docker-proxy in libexec, and that expose the ports of a rootless one
-// without a proxy of RootlessKit's.
+// without rootlesskit-docker-proxy (moby f1e0746c08).
 const (
 	looksInLibexec = 27
 	exposesItself  = 28

@@ -2,7 +2,7 @@
 //
 // A worker is met at an abstract unix socket, which exists in its own network namespace only (package worker). That of
 // this process is looked at for any user. Root also sees the namespaces of the other processes, as where a rootless
-// dockerd runs, and asks inside each of them.
+// dockerd runs, and asks inside each of them. The user of a rootless dockerd is root where that has its ports (EnterRootless).
 package workers
 
 // Answer is what a worker has answered.
