@@ -13,6 +13,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 NFPM          := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 CYCLONEDX     := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+ROOTLESSKIT   := github.com/rootless-containers/rootlesskit/v3/cmd/rootlesskit@v3.3.0
 BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Debian packages: what routes packets; a real dockerd, what it needs, and clients and servers that others wrote; a kernel with SCTP that runs
@@ -116,7 +117,7 @@ unit: $(if $(ROOT),shim-packages route-packages)
 	$(GO) test -race -count=1 -timeout 20m ./...
 
 # A real dockerd, in a network namespace of its own, with our program as its proxy; and the package, installed over one.
-e2e: shim-packages build packages e2e-packages route-packages
+e2e: shim-packages build packages e2e-packages route-packages $(TOOLS)/rootlesskit
 	$(GO) test -tags e2e -count=1 -timeout 10m ./internal/e2e -args -proxy $(CURDIR)/bin/portsplice-shim
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'WalkThrough|KilledDaemon' ./internal/e2e \
 		-args -proxy $(CURDIR)/bin/portsplice
@@ -230,6 +231,9 @@ $(TOOLS)/nfpm: Makefile
 	@touch $@
 $(TOOLS)/cyclonedx-gomod: Makefile
 	GOBIN="$(TOOLS)" $(GO) install $(CYCLONEDX)
+	@touch $@
+$(TOOLS)/rootlesskit: Makefile
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install $(ROOTLESSKIT)
 	@touch $@
 $(TOOLS)/benchstat: Makefile
 	GOBIN=$(TOOLS) $(GO) install $(BENCHSTAT)

@@ -41,15 +41,22 @@ func New() (*Namespace, error) {
 }
 
 // Here is the namespace of the calling thread.
-func Here() (*Namespace, error) {
-	handle, err := netns.Get()
+func Here() (*Namespace, error) { return open("own network namespace", netns.Get) }
+
+// Of is the namespace of a process.
+func Of(pid int) (*Namespace, error) {
+	return open(fmt.Sprintf("network namespace of process %d", pid), func() (netns.NsHandle, error) { return netns.GetFromPid(pid) })
+}
+
+func open(which string, get func() (netns.NsHandle, error)) (*Namespace, error) {
+	handle, err := get()
 	if err != nil {
-		return nil, fmt.Errorf("own network namespace: %w", err)
+		return nil, fmt.Errorf("%s: %w", which, err)
 	}
 	n := &Namespace{handle: handle}
 	if n.links, err = netlink.NewHandleAt(handle); err != nil {
 		n.Close()
-		return nil, fmt.Errorf("own network namespace: %w", err)
+		return nil, fmt.Errorf("%s: %w", which, err)
 	}
 	return n, nil
 }
