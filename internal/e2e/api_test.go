@@ -211,9 +211,13 @@ func (c container) connect(ctx context.Context, network, address string) error {
 // ip returns the container's address on the bridge.
 func (c container) ip(t testing.TB) string {
 	t.Helper()
-	var inspected struct{ NetworkSettings struct{ IPAddress string } }
+	var inspected struct {
+		NetworkSettings struct {
+			Networks map[string]struct{ IPAddress string }
+		}
+	}
 	c.call(t, "GET", "/containers/"+c.id+"/json", nil, &inspected)
-	return inspected.NetworkSettings.IPAddress
+	return inspected.NetworkSettings.Networks["bridge"].IPAddress
 }
 
 // awaitServer waits until the server accepts on the port that it binds last.

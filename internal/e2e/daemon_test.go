@@ -139,10 +139,10 @@ func removeTree(t testing.TB, dir string) {
 }
 
 // environment holds the options of the program under test, and a PATH that finds the containerd and runc which
-// came with dockerd.
+// came with dockerd, or Debian's.
 func (d *daemon) environment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "PORTSPLICE_") })
-	return append(env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+d.dir)
+	return append(env, "PATH="+filepath.Dir(*dockerdFlag)+":/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+d.dir)
 }
 
 // stop ends dockerd as an operator does; dockerd stops the containers first.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,16 +24,17 @@ const rootlessScript = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 // rootlessUser is the user that the rootless daemon runs as, and the first of those that its containers have.
 const rootlessUser, rootlessSubordinates = 3005, 200_000
 
-// TestRootless is the way of a user without root, from source, and back: with a dockerd before 28, which has
-// rootlesskit-docker-proxy expose a port to the host and then start the docker-proxy that it finds in its PATH.
+// TestRootless is the way of a user without root, from source, and back. A dockerd before 28 has rootlesskit-docker-proxy
+// expose a port to the host and then start the docker-proxy that it finds in its PATH; a later one asks RootlessKit itself.
 func TestRootless(t *testing.T) {
 	sandboxSystem(t)
 	says(t, false, "", "make", "-C", "../..", "install")
-	const (
-		shim    = "/usr/local/libexec/docker/portsplice-shim"
-		starter = "/usr/local/libexec/docker/portsplice-rootless"
-	)
+	const shim = "/usr/local/libexec/docker/portsplice-shim"
 	d := startRootless(t)
+	starter, dockerProxy := "/usr/local/libexec/docker/portsplice-rootless", dockerProxy
+	if d.exposesItself(t) {
+		starter, dockerProxy = shim, filepath.Join(filepath.Dir(*dockerdFlag), "docker-proxy")
+	}
 	config := filepath.Join(d.dir, ".config/docker/daemon.json")
 	c := d.create(t, nil, tcp(httpPort), tcp(echoPort), udpEcho)
 	servedBy := func(proxy string) {
@@ -53,7 +55,7 @@ func TestRootless(t *testing.T) {
 		d.startRootless(t)
 	}
 	servedBy(dockerProxy)
-	asUser(t, d, true, "starts "+dockerProxy+" (its PATH)", "doctor")
+	asUser(t, d, true, "starts "+dockerProxy, "doctor")
 	asUser(t, d, false, `would set "userland-proxy-path"`, "install", "--dry-run")
 	asUser(t, d, false, "systemctl --user restart docker", "install")
 	asUser(t, d, false, "nothing to do", "install")
@@ -61,7 +63,7 @@ func TestRootless(t *testing.T) {
 
 	restart()
 	servedBy(shim)
-	// RootlessKit dials 127.0.0.1 and ::1 of its network namespace, so that is where its proxy has ports published.
+	// RootlessKit connects to 127.0.0.1 and ::1 of its network namespace, so that is where the proxies are told to be.
 	page, echo := fmt.Sprintf("127.0.0.1:%d/tcp", httpPort), fmt.Sprintf("[::1]:%d/udp", echoPort)
 	asUser(t, d, false, page, "ps")
 	asUser(t, d, false, echo, "ps", echo)
@@ -96,14 +98,15 @@ func TestRootlessWithoutRootlessKit(t *testing.T) {
 	says(t, false, "", "make", "-C", "../..", "install")
 	const shim = "/usr/local/libexec/docker/portsplice-shim"
 	d := startRootless(t, "--userland-proxy-path", shim)
+	refused := !d.exposesItself(t)
 	d.create(t, nil, tcp(httpPort)).start(t)
 	if got := len(running(t, shim)); got != 2 {
 		t.Errorf("%d processes run %s, want one for each address family", got, shim)
 	}
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		conn, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(httpPort)))
-		if !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("the host's connection to %s: %v; want a refusal", host, err)
+		if refused != errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("the host's connection to %s: %v; want a refusal: %v", host, err, refused)
 		}
 		if err == nil {
 			_ = conn.Close()
@@ -151,13 +154,32 @@ func startRootless(t *testing.T, options ...string) *rootless {
 // startRootless starts dockerd on the daemon's directory, which may hold what an earlier one left.
 func (d *rootless) startRootless(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command(rootlessScript, append([]string{"--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
+	script := filepath.Join(filepath.Dir(*dockerdFlag), filepath.Base(rootlessScript)) // of the same version
+	if _, err := os.Stat(script); err != nil {
+		script = rootlessScript
+	}
+	cmd := exec.Command(script, append([]string{"--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
 		"--bip", gateway + "/24"}, d.options...)...)
 	cmd.Dir = d.dir
 	cmd.Env = append(d.environment(), "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--cidr=198.19.0.0/24",
 		"DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false", "DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SECCOMP=false")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: rootlessUser, Gid: rootlessUser}}
 	d.launch(t, cmd)
+}
+
+// exposesItself says whether dockerd asks RootlessKit to expose ports: 28 and later.
+func (d *rootless) exposesItself(t *testing.T) bool {
+	t.Helper()
+	var answer struct{ Version string }
+	if err := d.do(t.Context(), "GET", "/version", nil, &answer); err != nil {
+		t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(answer.Version, ".")
+	major, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return major >= 28
 }
 
 // environment is the user's.
