@@ -102,8 +102,8 @@ static void fail(const char *what, const char *reason)
 {
 	char words[sizeof text];
 	snprintf(words, sizeof words, "1\n%s: %s\n", what, reason);
+	(void)!write(STDERR_FILENO, words + 2, strlen(words) - 2); /* first: in a person's shell there is nobody to answer */
 	answer(words, strlen(words));
-	(void)!write(STDERR_FILENO, words + 2, strlen(words) - 2);
 	exit(1);
 }
 

@@ -168,6 +168,16 @@ func TestShimRefuses(t *testing.T) {
 	exchange(t, dial(t, "tcp", taken), "hello")
 }
 
+// TestShimAlone: without the program beside it the shim says so in a person's shell, where no dockerd waits for it.
+func TestShimAlone(t *testing.T) {
+	l := newLab(t)
+	must(t, os.Remove(filepath.Join(l.dir, "portsplice")))
+	out, err := exec.Command(filepath.Join(l.dir, "portsplice-shim"), "-version").CombinedOutput()
+	if want := filepath.Join(l.dir, "portsplice") + ": No such file or directory\n"; err == nil || string(out) != want {
+		t.Errorf("%v, says %q, want %q", err, out, want)
+	}
+}
+
 // TestShimIsNotTheProgram: a shim that was installed under the program's name says so, and does not start itself.
 func TestShimIsNotTheProgram(t *testing.T) {
 	l := newLab(t)
