@@ -22,7 +22,7 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 SHIM_PACKAGES   := musl-tools
 ROUTE_PACKAGES  := nftables iptables iproute2
 CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql
+E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql rpm
 RELEASE_PACKAGES := $(CROSS_PACKAGES) gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-s390x-linux-gnu \
 	gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
