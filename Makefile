@@ -21,16 +21,20 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 # with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
 ROUTE_PACKAGES  := nftables iptables iproute2
-CROSS_PACKAGES  := musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql rpm
-RELEASE_PACKAGES := $(CROSS_PACKAGES) gcc-arm-linux-gnueabihf gcc-powerpc64le-linux-gnu gcc-s390x-linux-gnu \
-	gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
 HEADER_PACKAGES := haproxy nginx-light postfix
 PROMETHEUS_PACKAGES := prometheus
 BENCH_PACKAGES  := docker.io haproxy nginx-light libnginx-mod-stream socat redis-server redis-tools wrk postgresql iperf3 \
 	systemd
+
+# What compiles the shim for other architectures, by Go's names.
+COMPILER_arm64   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+COMPILER_arm     := gcc-arm-linux-gnueabihf
+COMPILER_ppc64le := gcc-powerpc64le-linux-gnu
+COMPILER_riscv64 := gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
+COMPILER_s390x   := gcc-s390x-linux-gnu
 
 # Tests with dependencies that the program does not have are modules of their own.
 UDP_CLIENTS := internal/udp/clients
@@ -39,7 +43,7 @@ ROOT := $(filter 0,$(shell id -u))
 
 .PHONY: build install uninstall packages release test-release docs run test unit e2e test-sctp test-udp test-headers test-prometheus check cross \
 	bench bench-report bench-smoke bench-seen compare profile bench-sctp bench-publish clean shim-packages cross-packages release-packages \
-	e2e-packages sctp-packages udp-packages header-packages prometheus-packages route-packages bench-packages
+	e2e-packages sctp-packages udp-packages header-packages prometheus-packages route-packages qemu-packages bench-packages
 
 # Programs in Go: what the shim starts, what that starts for the local bypass, and what people type.
 PROGRAMS := portsplice portsplice-bypass portsplicectl
@@ -82,8 +86,9 @@ release: release-packages $(TOOLS)/cyclonedx-gomod
 	@set -e; for arch in $(RELEASE_FOR); do $(MAKE) bin/linux/$$arch; done
 	internal/packaging/release bin/release $(VERSION) "$(TOOLS)/cyclonedx-gomod" $(RELEASE_FOR)
 
-# Whether two builds are the same, in directories of different names.
-test-release:
+# Whether two builds are the same, in directories of different names, and whether what is released is whole and starts: of other
+# architectures, too, by qemu. CI does so for one.
+test-release: $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod qemu-packages
 	internal/packaging/reproduce release packages RELEASE_FOR="$(RELEASE_FOR)" PACKAGES_FOR="$(PACKAGES_FOR)"
 
 # The programs for Linux on another architecture. The shim is left out where it has no compiler.
@@ -145,24 +150,25 @@ test-sctp: shim-packages build sctp-packages
 
 shim-packages: PACKAGES = $(SHIM_PACKAGES)
 route-packages: PACKAGES = $(ROUTE_PACKAGES)
-cross-packages: PACKAGES = $(CROSS_PACKAGES)
-release-packages: PACKAGES = $(RELEASE_PACKAGES)
+cross-packages: PACKAGES = $(SHIM_PACKAGES) $(foreach arch,$(PACKAGES_FOR),$(COMPILER_$(arch)))
+release-packages: PACKAGES = $(SHIM_PACKAGES) $(foreach arch,$(RELEASE_FOR),$(COMPILER_$(arch)))
 e2e-packages: PACKAGES = $(E2E_PACKAGES)
 sctp-packages: PACKAGES = $(SCTP_PACKAGES)
 udp-packages: PACKAGES = $(UDP_PACKAGES)
 header-packages: PACKAGES = $(HEADER_PACKAGES)
 prometheus-packages: PACKAGES = $(PROMETHEUS_PACKAGES)
+qemu-packages: PACKAGES = $(if $(filter-out amd64,$(RELEASE_FOR)),qemu-user-static,$(SHIM_PACKAGES))
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
 shim-packages cross-packages release-packages e2e-packages sctp-packages udp-packages header-packages prometheus-packages \
-	route-packages bench-packages:
+	route-packages qemu-packages bench-packages:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { \
 		apt-get update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $(PACKAGES); }
 
 check: $(TOOLS)/staticcheck $(TOOLS)/golangci-lint cross
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e,sctp_kernel,header_backends,manual,prometheus ./...
-	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends,manual,prometheus ./...
+	$(GO) vet -tags e2e,sctp_kernel,header_backends,manual,prometheus,release ./...
+	$(TOOLS)/staticcheck -tags e2e,sctp_kernel,header_backends,manual,prometheus,release ./...
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) mod tidy -diff
 	cd $(UDP_CLIENTS) && $(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(TOOLS)/golangci-lint run ./...
