@@ -21,7 +21,8 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 # with, and more clients and servers.
 SHIM_PACKAGES   := musl-tools
 ROUTE_PACKAGES  := nftables iptables iproute2
-E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql rpm
+E2E_PACKAGES    := docker.io rootlesskit slirp4netns uidmap curl python3 nginx-light redis-server redis-tools postgresql rpm \
+	systemd bpftool
 SCTP_PACKAGES   := user-mode-linux busybox-static lksctp-tools
 UDP_PACKAGES    := dnsmasq-base
 HEADER_PACKAGES := haproxy nginx-light postfix

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -32,6 +33,12 @@ import (
 func TestLocalBypass(t *testing.T) {
 	d := startBypassing(t)
 	c := d.run(t, tcp(httpPort))
+	hierarchy := "/sys/fs/cgroup"
+	if _, err := os.Stat(hierarchy + "/unified"); err == nil {
+		hierarchy += "/unified" // beside version 1
+	}
+	says(t, false, "bypass_con4", "bpftool", "cgroup", "show", hierarchy)
+	says(t, false, "key", "bpftool", "map", "dump", "name", "bypass_ports")
 	for range 3 {
 		for _, host := range []string{"127.0.0.1", "::1", gateway} {
 			expectBypassed(t, 1, func() { get(t, pageURL(host, httpPort)) }, httpPort)
