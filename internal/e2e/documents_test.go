@@ -110,7 +110,7 @@ func TestDocuments(t *testing.T) {
 }
 
 // aCommand begins with the name of a program, which neither JSON nor a unit file nor what programs print does.
-var aCommand = regexp.MustCompile(`^(sudo )?[a-z][a-z0-9]+( |$)`)
+var aCommand = regexp.MustCompile(`^(sudo )?[a-z][a-z0-9-]+( |$)`)
 
 // Within sentences there are commands, too, and targets of make, which the Makefile must have.
 var (
