@@ -38,6 +38,10 @@ var elsewhere = map[string][2]string{
 	"cp bin/portsplice bin/before":                      {".ci/run", "cp bin/portsplice bin/before"},
 	"make build compare OLD=bin/before NEW=bin/portsplice WORK=pingpong/size=64/conns=64,crr": {
 		".ci/run", "make build compare OLD=bin/before NEW=bin/portsplice WORK=pingpong/size=64/conns=64,crr"},
+	"nft add table inet portsplice":    {"cmd/portsplice/transparent_linux_test.go", `"nft add table"`},
+	"nft delete table inet portsplice": {"internal/e2e/transparent_test.go", `"nft delete table"`},
+	"iptables -t mangle -A PREROUTING -m socket --transparent -j MARK --set-mark 0x73": {
+		"cmd/portsplice/transparent_linux_test.go", `"iptables -t mangle"`},
 	"bpftool cgroup show /sys/fs/cgroup": {"internal/e2e/bypass_test.go", `"bpftool", "cgroup", "show"`},
 	"bpftool map dump name bypass_ports": {"internal/e2e/bypass_test.go", `"bpftool", "map", "dump"`},
 }
@@ -129,12 +133,15 @@ func commands(t *testing.T, dir string) (all [][2]string) {
 		rig.Must(t, err)
 		fence := "" // what the block is said to be in
 		fenced := false
-		for i, line := range strings.Split(string(text), "\n") {
+		lines := strings.Split(string(text), "\n")
+		for i, line := range lines {
+			where := fmt.Sprintf("%s:%d", document, i+1)
 			if language, is := strings.CutPrefix(line, "```"); is {
-				fence, fenced = language, !fenced
+				if fence, fenced = language, !fenced; fenced && language == "sh" { // which a test runs as a whole
+					all = append(all, [2]string{where, lines[i+1]})
+				}
 				continue
 			}
-			where := fmt.Sprintf("%s:%d", document, i+1)
 			if !fenced && !strings.HasPrefix(line, "    ") {
 				for _, found := range inSentence.FindAllStringSubmatch(line, -1) {
 					all = append(all, [2]string{where, found[1]})
