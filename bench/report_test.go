@@ -91,7 +91,7 @@ func TestReport(t *testing.T) {
 	for name, want := range map[string]string{
 		"README.md": "![Time until the answer](latency.svg)", "latency.svg": "</svg>", "cpu.svg": "</svg>",
 		"memory.svg": "</svg>", "raw.txt": "BenchmarkProxies/proxy=shim/work=idle/conns=10000 1 50 fds/conn",
-		"project.md": "| bulk (8 streams), Gbit/s | 100 |  | 50.0 (**0.50**) |  | 300 |",
+		"project.md": "| downloads (8 at once), Gbit/s together | 100 |  | 50.0 (**0.50**) |  | 300 |",
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		benchtest.Must(t, err)

@@ -21,14 +21,14 @@ const oursName = "shim"
 
 // headlines are the rows of the project's README.
 var headlines = []struct{ what, work, unit string }{
-	{"small messages (64 B, 64 clients), exchanges a second", "pingpong/size=64/conns=64", "exchange/s"},
-	{"short connections (8 clients), a second", "crr/conns=8", "conn/s"},
-	{"bulk (8 streams), Gbit/s", "bulk/direction=down/conns=8", "Gbit/s"},
-	{"a small message beside 8 streams, p99 in us", "message-beside/streams=8", "p99-us"},
-	{"an idle connection, kB of the kernel's memory", "idle/conns=2000", "kernel-kB/conn"},
-	{"an idle port (200 of them), kB of the machine's memory", "start/ports=200", "machine-kB/port"},
-	{"a client on the host itself (64 B, 64 clients), exchanges a second", "local-pingpong/size=64/conns=64", "exchange/s"},
-	{"UDP (200 B, 64 clients), exchanges a second", "udp-echo/size=200/conns=64/window=1", "exchange/s"},
+	{"small messages, there and back (64 B, 64 clients), a second", "pingpong/size=64/conns=64", "exchange/s"},
+	{"short connections, one message each (8 clients), a second", "crr/conns=8", "conn/s"},
+	{"downloads (8 at once), Gbit/s together", "bulk/direction=down/conns=8", "Gbit/s"},
+	{"a small message beside 8 downloads: microseconds, of which 1 in 100 takes more", "message-beside/streams=8", "p99-us"},
+	{"an open connection without traffic, kB of the kernel's memory", "idle/conns=2000", "kernel-kB/conn"},
+	{"a published port without traffic (200 of them), kB of the machine's memory", "start/ports=200", "machine-kB/port"},
+	{"small messages from the host itself (64 B, 64 clients), a second", "local-pingpong/size=64/conns=64", "exchange/s"},
+	{"UDP, there and back (200 B, 64 clients), a second", "udp-echo/size=200/conns=64/window=1", "exchange/s"},
 }
 
 // headline is the table of the project's README: medians side by side.
@@ -37,10 +37,11 @@ func headline(r Report, dir string) string {
 	e := r.Environment
 	noisy := ""
 	if e.Noise > NoiseLimit {
-		noisy = " The run calls itself noisy."
+		noisy = "\nThe rounds differ more than those of a quiet machine do."
 	}
-	fmt.Fprintf(&b, "%d cores, %s, %s, client, proxy and server joined by veth: medians of %d alternating rounds. Behind ours stands its ratio to\n"+
-		"docker-proxy or, if that fares better, its algorithm on the current Go: `~` where the difference is within the noise, bold where we lose.%s\n"+
+	fmt.Fprintf(&b, "%d cores, %s, %s; client, proxy and server on one machine, each in a network of its own; medians of %d rounds in\n"+
+		"which all took turns. In brackets is what portsplice has, divided by what docker-proxy has (or the same program built with today's Go, if\n"+
+		"that is better): `~` says that they differ by no more than chance explains, bold that portsplice is worse.%s\n"+
 		"[All rows, with ranges](%s/README.md).\n\n", e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
 	names := []string{"docker-proxy", "nginx", oursName, "bypass", Direct}
 	b.WriteString("| | docker-proxy | nginx | portsplice | with the local bypass | no proxy |\n|" + strings.Repeat("---|", 1+len(names)) + "\n")
