@@ -5,7 +5,9 @@
 //	go test -tags e2e -count=1 ./internal/e2e -args -proxy "$PWD/bin/portsplice"
 //
 // Variables that begin with PORTSPLICE_ reach the proxies through dockerd's environment, so that the same tests
-// show any engine or option; -proxy /usr/sbin/docker-proxy shows the reference.
+// show any engine or option; -proxy /usr/sbin/docker-proxy shows the reference. -dockerd takes a newer dockerd than
+// Debian's, from a directory with its docker-proxy, a runc that it can use and, for rootless, its dockerd-rootless.sh and
+// RootlessKit. (The test of the .deb takes Debian's.)
 //
 // # Where the tests run
 //

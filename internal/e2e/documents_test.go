@@ -33,7 +33,11 @@ var elsewhere = map[string][2]string{
 	"tar -C /usr/local --strip-components 1 -xzf portsplice-*-linux-amd64.tar.gz": {
 		"internal/packaging/release_test.go", `"--strip-components", "1", "-xzf"`},
 	"apt install ./bin/packages/portsplice_*_amd64.deb": {"internal/e2e/install_test.go", `"apt-get", "install"`},
-	"systemctl --user restart docker":                   {"internal/e2e/rootless_test.go", "restart()"},
+	"rootless: portsplicectl install":                   {"internal/e2e/rootless_test.go", `"systemctl --user restart docker", "install")`},
+	"rootless: systemctl --user restart docker":         {"internal/e2e/rootless_test.go", "restart()"},
+	"rootless: portsplicectl ps":                        {"internal/e2e/rootless_test.go", `page, "ps")`},
+	"rootless: portsplicectl doctor":                    {"internal/e2e/rootless_test.go", `"doctor")`},
+	"rootless: portsplicectl uninstall":                 {"internal/e2e/rootless_test.go", `"systemctl --user restart docker", "uninstall")`},
 	"make profile WORK=pingpong/size=64/conns=64":       {".ci/run", "make profile WORK=pingpong/size=64/conns=64"},
 	"cp bin/portsplice bin/before":                      {".ci/run", "cp bin/portsplice bin/before"},
 	"make build compare OLD=bin/before NEW=bin/portsplice WORK=pingpong/size=64/conns=64,crr": {
@@ -48,7 +52,7 @@ var elsewhere = map[string][2]string{
 
 // prints has what commands say besides that they succeed.
 var prints = map[string]string{
-	"portsplicectl install --dry-run":                              "would set",
+	"portsplicectl install --dry-run":                              "would ", // set an option, or make a link
 	"portsplicectl install":                                        "dockerd",
 	"portsplicectl uninstall":                                      "dockerd",
 	"portsplicectl doctor":                                         "dockerd",
@@ -132,6 +136,7 @@ func commands(t *testing.T, dir string) (all [][2]string) {
 	for _, document := range documents {
 		text, err := os.ReadFile(filepath.Join("../..", document))
 		rig.Must(t, err)
+		who := ""   // types it, if not root
 		fence := "" // what the block is said to be in
 		fenced := false
 		lines := strings.Split(string(text), "\n")
@@ -144,6 +149,11 @@ func commands(t *testing.T, dir string) (all [][2]string) {
 				continue
 			}
 			if !fenced && !strings.HasPrefix(line, "    ") {
+				if heading, is := strings.CutPrefix(line, "## "); is && heading == "Rootless" {
+					who = "rootless: "
+				} else if is {
+					who = ""
+				}
 				for _, found := range inSentence.FindAllStringSubmatch(line, -1) {
 					inSentences = append(inSentences, [2]string{where, found[1]})
 				}
@@ -160,7 +170,7 @@ func commands(t *testing.T, dir string) (all [][2]string) {
 			line, _, _ = strings.Cut(line, " # ")
 			for command := range strings.SplitSeq(line, " && ") {
 				command = strings.TrimPrefix(strings.TrimSpace(command), "sudo ")
-				all = append(all, [2]string{where, command})
+				all = append(all, [2]string{where, who + command})
 			}
 		}
 	}
