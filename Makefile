@@ -143,6 +143,7 @@ test-prometheus: shim-packages build prometheus-packages
 # What a look at a thousand ports takes: portsplicectl ps, and a scrape of its exporter.
 bench-seen: shim-packages build
 	$(GO) test -tags prometheus -run '^$$' -bench Ports -benchtime 20x ./internal/exporter -args -programs $(CURDIR)/bin
+	$(GO) test -tags prometheus -run '^$$' -bench Exchange -benchtime 3s -count 3 ./internal/exporter -args -programs $(CURDIR)/bin
 
 # SCTP, on a kernel that has it, by the program and by the shim.
 test-sctp: shim-packages build sctp-packages

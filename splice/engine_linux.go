@@ -143,9 +143,12 @@ func (e *Engine) Stats() Stats {
 	for p := range e.ports {
 		sum = sum.plus(p.Stats())
 	}
-	sum.Loops, sum.Pipes = uint64(e.group.Len()), e.pipes.Load()
+	sum.Loops, sum.Pipes = e.Shared()
 	return sum
 }
+
+// Shared gives what Stats has of the engine itself, and looks at no port.
+func (e *Engine) Shared() (loops, pipes uint64) { return uint64(e.group.Len()), e.pipes.Load() }
 
 // Close closes all ports and resets their connections, and returns when that is done. What was in flight is lost. It must
 // not be called from Options.Report.

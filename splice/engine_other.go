@@ -38,6 +38,9 @@ func (*Engine) AddWith(int, netip.AddrPort, Options) (*Port, error) { return nil
 // Stats returns zero counters.
 func (*Engine) Stats() Stats { return Stats{} }
 
+// Shared gives nothing.
+func (*Engine) Shared() (loops, pipes uint64) { return 0, 0 }
+
 // Close does nothing.
 func (*Engine) Close() error { return nil }
 

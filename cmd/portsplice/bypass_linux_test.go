@@ -52,10 +52,16 @@ func (l *lab) bypasser(t *testing.T, before int) (pid int) {
 }
 
 // listed is what the worker tells of a port. It knows it a moment after the shim does.
-func (l *lab) listed(t *testing.T, frontend netip.AddrPort) (found worker.Port) {
+func (l *lab) listed(t *testing.T, frontend netip.AddrPort) worker.Port {
+	t.Helper()
+	return l.asked(t, "metrics", frontend)
+}
+
+// asked is what a worker answers of the port to "list" or "metrics".
+func (l *lab) asked(t *testing.T, question string, frontend netip.AddrPort) (found worker.Port) {
 	t.Helper()
 	until(t, "the port is listed", func() bool {
-		lists, _ := worker.Ask[worker.List]("list") // whatever workers of other tests say
+		lists, _ := worker.Ask[worker.List](question) // whatever workers of other tests say
 		for _, list := range lists {
 			for _, p := range list.Ports {
 				if p.Frontend == frontend.String() {

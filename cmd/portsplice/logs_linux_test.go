@@ -191,4 +191,7 @@ func TestHistograms(t *testing.T) {
 			t.Errorf("%s is %+v, want schema 2 and %d connections", name, h, connections)
 		}
 	}
+	if h := l.asked(t, "list", frontend).Histograms; h != nil {
+		t.Errorf("ps is told %v, and does not show it", h)
+	}
 }

@@ -9,11 +9,14 @@ package exporter
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/portsplice/portsplice/internal/worker"
 	"github.com/portsplice/portsplice/internal/workers"
@@ -31,7 +34,7 @@ type Collector struct {
 
 // New makes a collector, of the program's version. What is wrong at a scrape is told to failed.
 func New(version string, failed func(error)) *Collector {
-	ask := func() ([]workers.Answer[worker.List], error) { return workers.Ask[worker.List]("list") }
+	ask := func() ([]workers.Answer[worker.List], error) { return workers.Ask[worker.List]("metrics") }
 	return &Collector{version: version, ask: ask, failed: failed, series: map[labels]*series{}}
 }
 
@@ -41,8 +44,8 @@ type labels [5]string
 func labelsOf(p worker.Port) labels {
 	frontend, _ := netip.ParseAddrPort(p.Frontend) // a worker has written them
 	backend, _ := netip.ParseAddrPort(p.Backend)
-	return labels{p.Protocol, frontend.Addr().String(), strconv.Itoa(int(frontend.Port())),
-		backend.Addr().String(), strconv.Itoa(int(backend.Port()))}
+	return labels{backend.Addr().String(), strconv.Itoa(int(backend.Port())),
+		frontend.Addr().String(), strconv.Itoa(int(frontend.Port())), p.Protocol}
 }
 
 // series are the ports with the same labels: mostly one.
@@ -98,8 +101,8 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	if err == nil { // or a port may only not have been told of
 		c.forget(seen)
 	}
-	for l, ports := range seen {
-		c.take(l, ports).collect(to, l, c.failed)
+	for _, l := range slices.SortedFunc(maps.Keys(seen), func(a, b labels) int { return slices.Compare(a[:], b[:]) }) {
+		c.take(l, seen[l]).collect(to, l, c.failed) // as the registry sorts them again, which is quick then
 	}
 }
 
@@ -136,25 +139,24 @@ func (s *series) collect(to chan<- prometheus.Metric, l labels, failed func(erro
 			since = p.Since
 		}
 	}
-	values := append(l[:], "") // the last is for a reason
-	plain, protocol := values[:len(l)], l[0][0]
+	pairs, protocol := prometheus.MakeLabelPairs(portStart, l[:]), l[len(l)-1]
 	for _, m := range ofPorts {
-		if !has(m.protocols, protocol) {
+		if !strings.Contains(m.protocols, protocol[:1]) {
 			continue
 		}
-		with := plain
-		if m.reason != "" {
-			with = append(plain[:len(l):len(l)], m.reason)
+		with := pairs
+		if m.reason != nil {
+			with = append(pairs[:len(pairs):len(pairs)], m.reason)
 		}
-		to <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(m.value(sum)), with...)
+		to <- &sample{m.desc, m.kind, float64(m.value(sum)), with}
 	}
-	to <- prometheus.MustNewConstMetric(portStart, prometheus.GaugeValue, seconds(since), plain...)
+	to <- &sample{portStart, prometheus.GaugeValue, seconds(since), pairs}
 	for name, h := range sum.Histograms {
 		desc := histograms[name]
 		if desc == nil { // of a worker that is newer than this
 			continue
 		}
-		m, err := native(desc, h, plain)
+		m, err := native(desc, h, l[:])
 		if err != nil {
 			failed(err)
 			continue
@@ -163,13 +165,26 @@ func (s *series) collect(to chan<- prometheus.Metric, l labels, failed func(erro
 	}
 }
 
-func has(protocols string, first byte) bool {
-	for i := range len(protocols) {
-		if protocols[i] == first {
-			return true
-		}
+// sample is a prometheus.Metric of a port. All of a port share their labels, which takes half the time of constant metrics.
+type sample struct {
+	desc   *prometheus.Desc
+	kind   prometheus.ValueType
+	value  float64
+	labels []*dto.LabelPair
+}
+
+// Desc is for the registry.
+func (s *sample) Desc() *prometheus.Desc { return s.desc }
+
+// Write is for the registry, which changes none of it.
+func (s *sample) Write(to *dto.Metric) error {
+	to.Label = s.labels
+	if s.kind == prometheus.CounterValue {
+		to.Counter = &dto.Counter{Value: &s.value}
+	} else {
+		to.Gauge = &dto.Gauge{Value: &s.value}
 	}
-	return false
+	return nil
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -1,23 +1,25 @@
 package exporter
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
 // portLabels tell ports apart. There are as many values as ports that are published: nothing that a client chooses is a
-// label.
-var portLabels = []string{"protocol", "host_ip", "host_port", "container_ip", "container_port"}
+// label. They are in the order by which the registry sorts.
+var portLabels = []string{"container_ip", "container_port", "host_ip", "host_port", "protocol"}
 
 // metric is what is exported of a port, if its protocol has it.
 type metric struct {
 	desc      *prometheus.Desc
 	kind      prometheus.ValueType
-	protocols string // of which it is, by their first letters
-	reason    string // the value of that label; empty: the metric does not have it
+	protocols string         // of which it is, by their first letters
+	reason    *dto.LabelPair // nil: the metric does not have that label
 	value     func(p worker.Port) uint64
 }
 
@@ -32,22 +34,25 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func gauge(protocols, name, help, counter string) metric {
-	return metric{describe(name, help, portLabels...), prometheus.GaugeValue, protocols, "", of(counter)}
+	return metric{describe(name, help, portLabels...), prometheus.GaugeValue, protocols, nil, of(counter)}
 }
 
 func counter(protocols, name, help, counter string) metric {
-	return metric{describe(name, help, portLabels...), prometheus.CounterValue, protocols, "", of(counter)}
+	return metric{describe(name, help, portLabels...), prometheus.CounterValue, protocols, nil, of(counter)}
 }
 
 func of(counter string) func(worker.Port) uint64 {
 	return func(p worker.Port) uint64 { return p.Counters[counter] }
 }
 
+var reasonLabel = "reason"
+
 // byReason is a counter for each reason.
 func byReason(protocols, name, help string, values map[string]func(worker.Port) uint64) (all []metric) {
-	desc := describe(name, help, append(portLabels[:len(portLabels):len(portLabels)], "reason")...)
-	for reason, value := range values {
-		all = append(all, metric{desc, prometheus.CounterValue, protocols, reason, value})
+	desc := describe(name, help, append(portLabels[:len(portLabels):len(portLabels)], reasonLabel)...)
+	for _, reason := range slices.Sorted(maps.Keys(values)) {
+		pair := &dto.LabelPair{Name: &reasonLabel, Value: &reason}
+		all = append(all, metric{desc, prometheus.CounterValue, protocols, pair, values[reason]})
 	}
 	return all
 }

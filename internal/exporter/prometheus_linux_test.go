@@ -345,31 +345,44 @@ func TestPrometheus(t *testing.T) {
 	})
 }
 
-// BenchmarkPorts looks at a host with a thousand ports, of which each has had a connection: by ps, as a process, and by a
-// scrape.
-func BenchmarkPorts(b *testing.B) {
-	const ports = 1000
-	h := newHost(b)
+// thousand is a host with a thousand ports, of which each has had a connection, and a port that echoes.
+func thousand(b *testing.B) (h *host, echo netip.AddrPort) {
+	b.Helper()
+	h = newHost(b)
 	for i := range ports {
 		h.publish(b, "tcp", frontend(10_000+i), frontend(9)) // where nobody listens
 	}
+	var l *net.TCPListener
 	rig.Must(b, h.Do(func() error {
 		for i := range ports {
 			rig.WantReset(b, frontend(10_000+i))
 		}
+		l = rig.Listen(b, rig.Loopback)
 		return nil
 	}))
+	echo = frontend(9_999)
+	h.publish(b, "tcp", echo, rig.Serve(b, l, rig.Echo))
+	return h, echo
+}
+
+const ports = 1000
+
+// ps is its output.
+func (h *host) ps(b *testing.B, args ...string) []byte {
+	cmd := exec.Command(filepath.Join(*programs, "portsplicectl"), append([]string{"ps"}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	rig.Must(b, h.Do(cmd.Run))
+	return out.Bytes()
+}
+
+// BenchmarkPorts looks at a thousand ports: by ps, as a process, and by a scrape.
+func BenchmarkPorts(b *testing.B) {
+	h, _ := thousand(b)
 	h.export(b)
-	ps := func(args ...string) []byte {
-		cmd := exec.Command(filepath.Join(*programs, "portsplicectl"), append([]string{"ps"}, args...)...)
-		var out bytes.Buffer
-		cmd.Stdout = &out
-		rig.Must(b, h.Do(cmd.Run))
-		return out.Bytes()
-	}
 	for name, look := range map[string]func() []byte{
-		"ps":      func() []byte { return ps() },
-		"ps-json": func() []byte { return ps("--json") },
+		"ps":      func() []byte { return h.ps(b) },
+		"ps-json": func() []byte { return h.ps(b, "--json") },
 		"scrape":  func() []byte { return h.get(b, h.metrics) },
 	} {
 		b.Run(fmt.Sprintf("look=%s/ports=%d", name, ports), func(b *testing.B) {
@@ -380,4 +393,48 @@ func BenchmarkPorts(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkExchange has a client exchange 64 bytes with the echo while ps looks at a thousand ports, time and again, and while
+// nobody does.
+func BenchmarkExchange(b *testing.B) {
+	h, echo := thousand(b)
+	var conn net.Conn
+	rig.Must(b, h.Do(func() (err error) {
+		conn, err = net.Dial("tcp", echo.String())
+		return err
+	}))
+	for _, looks := range []bool{false, true} {
+		b.Run(fmt.Sprintf("ps=%v/ports=%d", looks, ports), func(b *testing.B) {
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for looks {
+					select {
+					case <-stop:
+						return
+					default:
+						h.ps(b)
+					}
+				}
+			}()
+			message := make([]byte, 64)
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				_, err := conn.Write(message)
+				rig.Must(b, err)
+				_, err = io.ReadFull(conn, message)
+				rig.Must(b, err)
+				took = append(took, time.Since(began))
+			}
+			close(stop)
+			<-stopped
+			slices.Sort(took)
+			for name, part := range map[string]float64{"p50-us": 0.5, "p99-us": 0.99} {
+				b.ReportMetric(float64(took[int(part*float64(len(took)-1))].Nanoseconds())/1000, name)
+			}
+		})
+	}
+	rig.Must(b, conn.Close())
 }

@@ -170,8 +170,8 @@ func (h *Host) startTCP(c config.Config, socket *listener.Socket, told Audience)
 	return &Relay{
 		Engine: "splice",
 		Stats: func() fmt.Stringer {
-			own, all := port.Stats(), engine.Stats()
-			own.Loops, own.Pipes = all.Loops, all.Pipes
+			own := port.Stats()
+			own.Loops, own.Pipes = engine.Shared()
 			return own
 		},
 		Close:  func() { _ = port.Close() }, // the listener is gone, whatever close(2) says

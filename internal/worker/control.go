@@ -33,8 +33,8 @@ type Port struct {
 	Bypass   string            `json:"bypass"` // of local clients: off, on, or why it cannot be
 	Counters map[string]uint64 `json:"counters"`
 
-	// Histograms are "connection-duration", from the accept to the end of what has ended, and "connect-duration", from the
-	// accept to the backend's answer. There are none before the first connection.
+	// Histograms are of "metrics" alone: "connection-duration", from the accept to the end of what has ended, and
+	// "connect-duration", from the accept to the backend's answer. There are none before the first connection.
 	Histograms map[string]Histogram `json:"histograms,omitempty"`
 }
 
@@ -48,7 +48,7 @@ type Histogram struct {
 	Buckets map[int]uint64 `json:"buckets"`
 }
 
-// List is the answer to "list".
+// List is the answer to "list", and to "metrics", which has histograms, too.
 type List struct {
 	Version int    `json:"version"`
 	Worker  int    `json:"worker"` // its process

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// List tells of every port, by frontend.
-func (w *Worker) List() List {
+// List tells of every port, by frontend, and of their histograms if it is to.
+func (w *Worker) List(histograms bool) List {
 	list := List{Version: control, Worker: os.Getpid(), Program: w.version, Ports: []Port{}}
 	for _, p := range w.all() {
-		list.Ports = append(list.Ports, Port{
+		told := Port{
 			Protocol: string(p.config.Protocol),
 			Frontend: p.config.Frontend.String(),
 			Backend:  p.config.Backend.String(),
@@ -26,9 +26,11 @@ func (w *Worker) List() List {
 			Engine:   p.relay.Engine,
 			Bypass:   p.bypassState(),
 			Counters: p.counters(),
-
-			Histograms: p.durations.read(),
-		})
+		}
+		if histograms {
+			told.Histograms = p.durations.read()
+		}
+		list.Ports = append(list.Ports, told)
 	}
 	return list
 }

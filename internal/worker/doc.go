@@ -32,8 +32,9 @@
 // and the worker answers by closing the connection when that is done. If the shim closes it, that is "close". A worker
 // that says 1 later on tells that the port has ended by itself.
 //
-// Whoever else connects says "list", "stats", "clients MOST PROTOCOL FRONTEND", "options" or "reload" and is answered with
-// one line of JSON (List, Totals, Clients, Options and Reload), in as many messages as it takes. SIGHUP is a reload, too.
+// Whoever else connects says "list", "metrics", "stats", "clients MOST PROTOCOL FRONTEND", "options" or "reload" and is
+// answered with one line of JSON (List, List with histograms, Totals, Clients, Options and Reload), in as many messages as it
+// takes. SIGHUP is a reload, too.
 //
 // Whoever says "trace", or "trace" and a pattern of ports (config.ParsePattern), is told of connections and failures as they happen: by a
 // line of JSON (Event) for each, which is a message, until one of the two closes the connection. Events that the other is

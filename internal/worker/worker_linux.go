@@ -158,9 +158,9 @@ func (w *Worker) meet(conn *net.UnixConn) {
 	}
 	which, clients := strings.CutPrefix(string(message), "clients ")
 	switch {
-	case string(message) == "list":
+	case string(message) == "list", string(message) == "metrics":
 		closeAll(fds) // nobody has a reason to send any
-		w.reply(conn, w.List())
+		w.reply(conn, w.List(string(message) == "metrics"))
 	case string(message) == "stats":
 		closeAll(fds)
 		w.reply(conn, w.Totals())
