@@ -47,10 +47,10 @@ func (p *Port) serve() {
 		if failing.IsZero() {
 			failing = time.Now()
 		}
-		switch overdue := time.Since(failing) >= e.dialTimeout(); {
+		switch overdue := time.Since(failing) >= e.options.Load().DialTimeout; {
 		case useless(err), overdue && forbidden(err):
-			if e.options.Ended != nil {
-				e.options.Ended(err)
+			if ended := e.options.Load().Ended; ended != nil {
+				ended(err)
 			}
 			return
 		case overdue && scarce(err):
@@ -98,13 +98,14 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	}
 	defer e.disown(front)
 	_ = front.SetLinger(0) // see abort.go; this and what follows fail only when the client has gone already
-	if e.options.KeepAlive.Enable {
-		_ = front.SetKeepAliveConfig(e.options.KeepAlive)
+	o := e.options.Load()
+	if o.KeepAlive.Enable {
+		_ = front.SetKeepAliveConfig(o.KeepAlive)
 	}
-	boundRetransmission(front, e.options.KeepAlive)
-	deadline := time.Now().Add(e.dialTimeout())
-	c := client{Addresses: proxyheader.Addresses{Client: clientOf(front), Frontend: address(front.LocalAddr())}}
-	if proxyheader.Trusted(e.options.AcceptProxyProtocol, c.Client.Addr()) {
+	boundRetransmission(front, o.KeepAlive)
+	deadline := time.Now().Add(o.DialTimeout)
+	c := client{version: o.ProxyProtocol, Addresses: proxyheader.Addresses{Client: clientOf(front), Frontend: address(front.LocalAddr())}}
+	if proxyheader.Trusted(o.AcceptProxyProtocol, c.Client.Addr()) {
 		told(nil) // others are served meanwhile
 		if err := c.readHeader(front, deadline); err != nil {
 			p.refused(c.Client, err)
@@ -117,7 +118,7 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	back, err := p.dial(c.Client, deadline, told)
 	if err != nil {
 		e.stats.dialErrors[dialerror.KindOf(err)].Add(1)
-		e.options.Report("dial", c.Client, p.backend, err)
+		o.Report("dial", c.Client, p.backend, err)
 		if e.closing.Err() != nil {
 			life.end(stopped)
 		} else {
@@ -147,7 +148,8 @@ func (p *Port) dial(client netip.AddrPort, deadline time.Time, socket func(error
 	e := p.engine
 	ctx, cancel := context.WithDeadline(e.closing, deadline)
 	defer cancel()
-	dialer := net.Dialer{KeepAliveConfig: e.options.KeepAlive, Control: func(string, string, syscall.RawConn) error {
+	keepAlive := e.options.Load().KeepAlive
+	dialer := net.Dialer{KeepAliveConfig: keepAlive, Control: func(string, string, syscall.RawConn) error {
 		if err := e.socketError(); err != nil {
 			return err
 		}
@@ -160,7 +162,7 @@ func (p *Port) dial(client netip.AddrPort, deadline time.Time, socket func(error
 		switch {
 		case err == nil:
 			back := conn.(*net.TCPConn)
-			boundRetransmission(back, e.options.KeepAlive)
+			boundRetransmission(back, keepAlive)
 			return back, nil
 		case scarce(err):
 			lack = err

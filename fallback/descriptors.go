@@ -68,5 +68,5 @@ func (p *Port) shed(cause error) {
 // acceptFailed counts and reports that accept has failed, or that there is no socket for the backend yet.
 func (p *Port) acceptFailed(client netip.AddrPort, err error) {
 	p.engine.stats.acceptErrors.Add(1)
-	p.engine.options.Report("accept", client, p.backend, err)
+	p.engine.options.Load().Report("accept", client, p.backend, err)
 }

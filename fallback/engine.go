@@ -90,8 +90,7 @@ func (s Stats) String() string {
 
 // Engine relays any number of ports. Its methods may be called from any goroutine.
 type Engine struct {
-	options Options      // but for what follows
-	timeout atomic.Int64 // DialTimeout
+	options atomic.Pointer[Options] // with their defaults; exchanged as a whole
 	stats   struct {
 		accepted, active, acceptErrors, aborted, headersRefused atomic.Uint64
 
@@ -125,8 +124,10 @@ type listener interface {
 	io.Closer
 }
 
-// New makes an engine with no ports.
-func New(o Options) *Engine {
+func (o Options) withDefaults() *Options {
+	if o.DialTimeout <= 0 {
+		o.DialTimeout = DefaultDialTimeout
+	}
 	if o.Report == nil {
 		o.Report = func(string, netip.AddrPort, netip.AddrPort, error) {}
 	}
@@ -134,25 +135,29 @@ func New(o Options) *Engine {
 		o.Observe = func(Connection) {}
 	}
 	o.KeepAlive.Enable = o.KeepAlive != (net.KeepAliveConfig{}) // and otherwise package net does it
+	return &o
+}
+
+// New makes an engine with no ports.
+func New(o Options) *Engine {
 	e := &Engine{
-		options: o, open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
+		open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
 		socketError: func() error { return nil },
 	}
-	e.SetDialTimeout(o.DialTimeout)
+	e.options.Store(o.withDefaults())
 	e.reserve.open()
 	e.closing, e.cancel = context.WithCancel(context.Background())
 	return e
 }
 
-// SetDialTimeout has dials that begin from now on bounded by another Options.DialTimeout.
-func (e *Engine) SetDialTimeout(d time.Duration) {
-	if d <= 0 {
-		d = DefaultDialTimeout
+// SetOptions has new connections made with other options; those that exist keep theirs, but for Report and Observe.
+func (e *Engine) SetOptions(o Options) error {
+	if err := proxyheader.CheckVersion(o.ProxyProtocol); err != nil {
+		return fmt.Errorf("fallback: %w", err)
 	}
-	e.timeout.Store(int64(d))
+	e.options.Store(o.withDefaults())
+	return nil
 }
-
-func (e *Engine) dialTimeout() time.Duration { return time.Duration(e.timeout.Load()) }
 
 // Add serves a port: connections to listener go to backend. The engine owns the listener from then on.
 func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, error) {
@@ -161,7 +166,7 @@ func (e *Engine) Add(listener *net.TCPListener, backend netip.AddrPort) (*Port, 
 
 func (e *Engine) add(listener listener, backend netip.AddrPort) (*Port, error) {
 	p := &Port{engine: e, listener: listener, backend: backend}
-	err := proxyheader.CheckVersion(e.options.ProxyProtocol)
+	err := proxyheader.CheckVersion(e.options.Load().ProxyProtocol)
 	if err == nil && !e.own(listener) {
 		err = net.ErrClosed
 	}

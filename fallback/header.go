@@ -17,6 +17,7 @@ import (
 type client struct {
 	proxyheader.Addresses        // as its own header tells, or else as its connection has them
 	early                 []byte // came behind that header
+	version               uint8  // of the header that its backend gets; zero: none
 }
 
 // readHeader reads the PROXY header that the client begins with.
@@ -59,15 +60,15 @@ func (p *Port) refused(client netip.AddrPort, err error) {
 		e.stats.aborted.Add(1)
 	default:
 		e.stats.headersRefused.Add(1)
-		e.options.Report("proxy header", client, p.backend, err)
+		e.options.Load().Report("proxy header", client, p.backend, err)
 	}
 }
 
-// first is what the backend gets before what the client sends from now on: a header of that version, if it is to have
-// one, and what the client has sent behind its own.
-func (c *client) first(version uint8) (b []byte) {
-	if version != 0 {
-		b = c.Format(version)
+// first is what the backend gets before what the client sends from now on: a header, if it is to have one, and what the
+// client has sent behind its own.
+func (c *client) first() (b []byte) {
+	if c.version != 0 {
+		b = c.Format(c.version)
 	}
 	return append(b, c.early...)
 }

@@ -50,5 +50,5 @@ func (l *life) headerFailed(err error) {
 
 func (l *life) tell(phase connection.Phase) {
 	l.Phase, l.Lasted = phase, time.Since(l.began)
-	l.engine.options.Observe(l.Connection)
+	l.engine.options.Load().Observe(l.Connection)
 }

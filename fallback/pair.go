@@ -59,7 +59,7 @@ func newPair(p *Port, front, back *net.TCPConn, c client) *pair {
 func (p *pair) relay() connection.End {
 	p.resetAtExit()
 	var up sync.WaitGroup
-	stats, first := &p.port.engine.stats, p.client.first(p.port.engine.options.ProxyProtocol)
+	stats, first := &p.port.engine.stats, p.client.first()
 	up.Go(func() { p.pump(&p.front, &p.back, first, &stats.toBack) })
 	p.pump(&p.back, &p.front, nil, &stats.toFront)
 	up.Wait()
@@ -169,7 +169,7 @@ func (p *pair) complain(err error) {
 			return
 		}
 	}
-	p.port.engine.options.Report("relay", p.client.Client, p.port.backend, err)
+	p.port.engine.options.Load().Report("relay", p.client.Client, p.port.backend, err)
 }
 
 // flush waits until the peer has acknowledged everything, within flushTimeout.

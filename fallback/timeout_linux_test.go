@@ -8,8 +8,8 @@ import (
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
-// TestSetDialTimeout: dials that begin later have the new bound, and connections live on.
-func TestSetDialTimeout(t *testing.T) {
+// TestSetOptions: dials that begin later have the new bound, connections live on, and what is no option changes nothing.
+func TestSetOptions(t *testing.T) {
 	engine := fallback.New(fallback.Options{DialTimeout: time.Hour})
 	defer func() { rig.Check(t, engine.Close()) }()
 	silent, answering := rig.Listen(t, rig.Loopback), rig.Listen(t, rig.Loopback)
@@ -19,7 +19,10 @@ func TestSetDialTimeout(t *testing.T) {
 	rig.Must(t, err)
 	live := rig.Dial(t, "tcp", rig.Address(answering))
 	rig.Exchange(t, live, []byte("hello"))
-	engine.SetDialTimeout(10 * time.Millisecond)
+	rig.Check(t, engine.SetOptions(fallback.Options{DialTimeout: 10 * time.Millisecond}))
+	if err := engine.SetOptions(fallback.Options{ProxyProtocol: 3}); err == nil {
+		t.Error("a PROXY header of version 3 is taken")
+	}
 	rig.WantReset(t, rig.Address(silent))
 	rig.Exchange(t, live, []byte("hello"))
 }

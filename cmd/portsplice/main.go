@@ -57,7 +57,8 @@ func main() {
 		fmt.Println("portsplice version " + version + ", " + runtime.Version())
 		return
 	}
-	lines.Port, lines.JSON = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol), c.LogFormat == config.JSON
+	lines.Port = fmt.Sprintf("%v/%s", c.Frontend, c.Protocol)
+	lines.JSON.Store(c.LogFormat == config.JSON)
 	log := slog.New(lines)
 	if err := relayAll(&c); err != nil {
 		fail(dockerd, err)
@@ -157,7 +158,7 @@ func start(c config.Config, ended func(error)) (*relay.Relay, error) {
 	told.Observe, told.Follows = access.Observe, func() bool { return true }
 	r, err := new(relay.Host).Start(c, socket, told)
 	if err == nil {
-		r.Count("access-log-dropped", access.Dropped)
+		r.More = func(tell func(string, uint64)) { tell("access-log-dropped", access.Dropped()) }
 	}
 	return r, err
 }

@@ -191,7 +191,7 @@ A port that is served without a worker keeps its options.`,
 				}
 				for _, p := range answer.Ports {
 					for _, change := range p.Changes {
-						_, _ = fmt.Fprintf(c.OutOrStdout(), "%s/%s: %s\n", p.Frontend, p.Protocol, p.Tell(change)) // what follows tells of errors
+						_, _ = fmt.Fprintf(c.OutOrStdout(), "%s/%s: %s\n", p.Frontend, p.Protocol, worker.Tell(change)) // what follows tells of errors
 					}
 				}
 				_, failed := fmt.Fprintf(c.OutOrStdout(), "worker %d: read the options of %d ports, other ones for %d\n", answer.Worker, answer.Served, len(answer.Ports))

@@ -249,7 +249,7 @@ func (c *Config) options() *flag.FlagSet {
 }
 
 // declare declares the options that are ours; each is also a variable of the environment and a key of the file. An
-// option that is added here is added to uses, too, and to live if relay.Relay's Set applies it.
+// option that is added here is added to uses, too, and to live if a reload applies it.
 func (c *Config) declare(fs *flag.FlagSet) {
 	c.Engine = Auto
 	fs.Var(oneOf[Engine]{&c.Engine, []Engine{Splice, Fallback, Auto}}, "engine",

@@ -313,7 +313,8 @@ func TestAdopt(t *testing.T) {
 	before := parsed("-udp-timeout 1s")
 	got, changes := before.Adopt(parsed("-dial-timeout 1s -splice never -engine fallback -udp-timeout 2s"))
 	if diff := cmp.Diff([]Change{
-		{"dial-timeout", "10s", "1s", true}, {"engine", "auto", "fallback", false}, {"splice", "adaptive", "never", true},
+		{Option: "dial-timeout", From: "10s", To: "1s", Live: true}, {Option: "engine", From: "auto", To: "fallback"},
+		{Option: "splice", From: "adaptive", To: "never", Live: true},
 	}, changes); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

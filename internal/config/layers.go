@@ -130,7 +130,8 @@ type Change struct {
 	Option string `json:"option"`
 	From   string `json:"from"`
 	To     string `json:"to"`
-	Live   bool   `json:"live"` // it can change while connections live
+	Live   bool   `json:"live"`             // it can change while connections live
+	Reason string `json:"reason,omitempty"` // why it does not, if not for want of being published anew
 }
 
 // Adopt gives c with what can change of next while connections live, and all that differs between the two. Both are of
@@ -144,10 +145,13 @@ func (c Config) Adopt(next Config) (Config, []Change) {
 			return
 		}
 		can := slices.Contains(live, option.Name) && option.Value.Set(after) == nil
-		changes = append(changes, Change{option.Name, before, after, can})
+		changes = append(changes, Change{Option: option.Name, From: before, To: after, Live: can})
 	})
 	return c, changes
 }
 
 // live are the options that can change while connections live, by an engine that can.
-var live = []string{"dial-timeout", "splice", "udp-timeout", "max-flows", "udp-blocks"}
+var live = []string{
+	"dial-timeout", "splice", "udp-timeout", "max-flows", "udp-blocks", "local-bypass", "proxy-protocol",
+	"accept-proxy-protocol", "log-format", "access-log",
+}

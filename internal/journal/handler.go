@@ -70,7 +70,7 @@ func (h handler) Handle(ctx context.Context, r slog.Record) error {
 
 // line is a line for standard error.
 func (h handler) line(ctx context.Context, r slog.Record) ([]byte, error) {
-	if !h.log.JSON {
+	if !h.log.JSON.Load() {
 		return []byte(name + ": " + r.Message + "\n"), nil
 	}
 	var b bytes.Buffer

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,8 @@ import (
 type Log struct {
 	// Port is the published port, such as "0.0.0.0:80/tcp". It is set before any goroutine writes.
 	Port string
-	// JSON has lines on standard error be objects. It is set as Port is.
-	JSON bool
+	// JSON has lines on standard error be objects.
+	JSON atomic.Bool
 
 	stderr          int
 	journal, syslog string // the sockets' paths

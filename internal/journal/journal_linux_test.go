@@ -103,7 +103,8 @@ func TestJournal(t *testing.T) {
 	if got := read(t, j); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	l.Port, l.JSON = "[::]:80/tcp", true
+	l.Port = "[::]:80/tcp"
+	l.JSON.Store(true)
 	log := slog.New(l).With("engine", "splice").WithGroup("a").With("x", 1)
 	log.Info("two\nlines", "client", netip.MustParseAddrPort("192.0.2.1:80"), "err-or", errors.New("bad\nthing"),
 		slog.Group("g", "duration", 1.5), slog.Group("", "inline", true), "PORTSPLICE"+strings.Repeat("x", 100), "")
@@ -191,7 +192,7 @@ func TestStandardError(t *testing.T) {
 // TestJSON: the handler does what log/slog asks of one, and each line says which port it is of, the last one, too.
 func TestJSON(t *testing.T) {
 	l := unread(t)
-	l.JSON = true
+	l.JSON.Store(true)
 	var file *os.File
 	t.Cleanup(func() { _ = file.Close() })
 	slogtest.Run(t, func(t *testing.T) slog.Handler {

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
 // Log writes lines to standard error.
 type Log struct {
-	Port string // the published port
-	JSON bool   // lines are objects
+	Port string      // the published port
+	JSON atomic.Bool // lines are objects
 }
 
 // New makes a Log.

@@ -33,9 +33,13 @@ type Audience struct {
 type Relay struct {
 	Engine string              // what moves the bytes: splice, fallback, udp, udp-portable or sctp
 	Stats  func() fmt.Stringer // the port's counters, as "name=value" words
-	Close  func()              // frees the frontend's address; connections that exist go on
-	Abort  func()              // is Close, and resets the connections
-	Active func() uint64       // how many connections there are; zero where Close leaves none
+
+	// More tells of counters beside the engine's, for whoever has started it to set before anybody asks. May be nil.
+	More func(tell func(name string, value uint64))
+
+	Close  func()        // frees the frontend's address; connections that exist go on
+	Abort  func()        // is Close, and resets the connections
+	Active func() uint64 // how many connections there are; zero where Close leaves none
 
 	// Set has the port go on with other options, which differ from those it has only in what can change while connections
 	// live (config.Config.Adopt). An error says why it cannot; then nothing has changed.
@@ -46,22 +50,17 @@ type Relay struct {
 	Clients func(most int) []splice.Client
 }
 
+// Counters are those of Stats and More.
+func (r *Relay) Counters() string {
+	text := r.Stats().String()
+	if r.More != nil {
+		r.More(func(name string, value uint64) { text += fmt.Sprintf(" %s=%d", name, value) })
+	}
+	return text
+}
+
 // Line is what SIGUSR1 asks for.
-func (r *Relay) Line() string { return fmt.Sprintf("stats engine=%s %v", r.Engine, r.Stats()) }
-
-// Count adds a counter to those that Stats gives.
-func (r *Relay) Count(name string, value func() uint64) {
-	stats := r.Stats
-	r.Stats = func() fmt.Stringer { return counted{stats(), name, value()} }
-}
-
-type counted struct {
-	others fmt.Stringer
-	name   string
-	value  uint64
-}
-
-func (c counted) String() string { return fmt.Sprintf("%v %s=%d", c.others, c.name, c.value) }
+func (r *Relay) Line() string { return fmt.Sprintf("stats engine=%s %s", r.Engine, r.Counters()) }
 
 // Host is what the ports of a process share: the event loops, and the engine for TCP that is on them. Its zero value is
 // ready; what no port needs is not made.
@@ -188,8 +187,11 @@ func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Re
 	if err != nil {
 		return nil, fmt.Errorf("engine fallback: %w", err)
 	}
-	engine := fallback.New(fallback.Options{DialTimeout: c.DialTimeout, Report: told.Report, Ended: told.Ended, Observe: told.Observe,
-		ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol})
+	options := func(c config.Config) fallback.Options {
+		return fallback.Options{DialTimeout: c.DialTimeout, Report: told.Report, Ended: told.Ended, Observe: told.Observe,
+			ProxyProtocol: versions[c.ProxyProtocol], AcceptProxyProtocol: c.AcceptProxyProtocol}
+	}
+	engine := fallback.New(options(c))
 	port, err := engine.Add(l, c.Backend)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
@@ -200,7 +202,7 @@ func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Re
 		Close:  func() { _ = port.Close() },
 		Abort:  func() { _ = engine.Close() },
 		Active: func() uint64 { return engine.Stats().Active },
-		Set:    func(c config.Config) error { engine.SetDialTimeout(c.DialTimeout); return nil },
+		Set:    func(c config.Config) error { return engine.SetOptions(options(c)) },
 	}, nil
 }
 
@@ -249,12 +251,17 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 		return nil, errors.Join(err, conn.Close())
 	}
 	go func() {
-		if err := r.Serve(); ended != nil && !errors.Is(err, net.ErrClosed) {
+		if err := r.Serve(); err != nil && ended != nil && !errors.Is(err, net.ErrClosed) {
 			ended(err)
 		}
 	}()
 	relay := ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, func() { _ = r.Close() })
-	relay.Set = func(config.Config) error { return errPortable }
+	relay.Set = func(next config.Config) error {
+		if next.UDPTimeout != c.UDPTimeout || next.MaxFlows != c.MaxFlows || next.UDPBlocks != c.UDPBlocks {
+			return errPortable
+		}
+		return nil
+	}
 	return relay, nil
 }
 

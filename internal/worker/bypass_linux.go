@@ -75,39 +75,92 @@ var errAccessLog = errors.New("-access-log is on, and would not have the connect
 // startBypass puts the port into the table, if it is to be there. An error says why a port that requires it is not to be
 // served. One that a worker before this has served is: dockerd would not hear of its end.
 func (p *port) startBypass() error {
-	p.bypass.mu.Lock()
-	defer p.bypass.mu.Unlock()
-	p.bypass.state = string(config.BypassOff)
+	ofHost, err := p.changeBypass(p.config)
 	how := p.config.LocalBypass
-	if p.config.Protocol != listener.TCP || how == config.BypassOff {
-		return nil
-	}
-	var table *bypass.Table
-	err, ofHost := errAccessLog, false
-	if p.access == nil {
-		table, err = p.worker.table()
-		ofHost = err != nil
-	}
-	if err == nil {
-		p.bypass.port, err = table.Add(p.config.Frontend, p.config.Backend)
-	}
 	switch {
 	case err == nil:
-		p.bypass.state = "on"
 		return nil
 	case how == config.BypassRequire && !p.config.Resumed:
-		return fmt.Errorf("-local-bypass require: %w", err)
+		return required(err)
 	}
-	p.bypass.state = err.Error()
-	say := func() {
-		p.config.Warnings = append(p.config.Warnings, fmt.Sprintf("-local-bypass %s: not here: %v", how, err))
-	}
+	say := func() { p.config.Warnings = append(p.config.Warnings, notHere(how, err)) }
 	if ofHost && how == config.BypassAuto {
 		p.worker.bypass.said.Do(say)
 	} else {
 		say()
 	}
 	return nil
+}
+
+func required(err error) error { return fmt.Errorf("-local-bypass require: %w", err) }
+
+func notHere(how config.Bypass, err error) string {
+	return fmt.Sprintf("-local-bypass %s: not here: %v", how, err)
+}
+
+// setBypass has the port be in the table, or not any more, as other options say than it has now. Connections live on. An
+// error says why a port that is to require it cannot; then it is as it was.
+func (p *port) setBypass(now, next config.Config) error {
+	must := next.LocalBypass == config.BypassRequire
+	switch {
+	case now.LocalBypass == next.LocalBypass && now.AccessLog == next.AccessLog:
+		return nil
+	case must && next.AccessLog == config.On: // before it is taken out
+		return required(errAccessLog)
+	}
+	_, err := p.changeBypass(next)
+	switch {
+	case err != nil && must: // it was not there before
+		_, _ = p.changeBypass(now)
+		return required(err)
+	case err != nil:
+		go slog.New(p.log).Warn(notHere(next.LocalBypass, err))
+	}
+	return nil
+}
+
+// changeBypass puts the port into the table or takes it out. The error says why it is not there though it should be, and
+// ofHost whether that is so for every port.
+func (p *port) changeBypass(c config.Config) (ofHost bool, err error) {
+	b := &p.bypass
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.ended:
+		return false, nil
+	case c.Protocol != listener.TCP || c.LocalBypass == config.BypassOff:
+		p.leaveBypass()
+		b.state = string(config.BypassOff)
+		return false, nil
+	case c.AccessLog == config.On:
+		p.leaveBypass()
+		err = errAccessLog
+	case b.port == nil:
+		var table *bypass.Table
+		if table, err = p.worker.table(); err != nil {
+			ofHost = true
+		} else {
+			b.port, err = table.Add(c.Frontend, c.Backend)
+		}
+	}
+	b.state = "on"
+	if err != nil {
+		b.state = err.Error()
+	}
+	return ofHost, err
+}
+
+// leaveBypass takes the port out of the table, if it is there; p.bypass.mu is held.
+func (p *port) leaveBypass() {
+	b := &p.bypass
+	if b.port == nil {
+		return
+	}
+	if err := b.port.Remove(); err != nil {
+		slog.New(p.log).Error("-local-bypass: " + err.Error())
+	}
+	b.gone += b.port.Bypassed()
+	b.port = nil
 }
 
 // lostBypass puts the port into another table, if it was in that one.
@@ -132,13 +185,15 @@ func (p *port) lostBypass(t *bypass.Table, again bool) {
 	}
 }
 
-func (p *port) bypassed() uint64 {
+// bypassed counts the connections, if there are to be any or there were.
+func (p *port) bypassed() (n uint64, is bool) {
 	p.bypass.mu.Lock()
 	defer p.bypass.mu.Unlock()
-	if p.bypass.port == nil {
-		return p.bypass.gone
+	n = p.bypass.gone
+	if p.bypass.port != nil {
+		n += p.bypass.port.Bypassed()
 	}
-	return p.bypass.gone + p.bypass.port.Bypassed()
+	return n, n > 0 || p.bypass.port != nil
 }
 
 // bypassState is what List tells.
@@ -151,15 +206,10 @@ func (p *port) bypassState() string {
 	return p.bypass.state
 }
 
-// endBypass takes the port out of the table, if it is there.
+// endBypass takes the port out of the table, if it is there, for good.
 func (p *port) endBypass() {
 	p.bypass.mu.Lock()
 	defer p.bypass.mu.Unlock()
 	p.bypass.ended = true
-	if p.bypass.port == nil {
-		return
-	}
-	if err := p.bypass.port.Remove(); err != nil {
-		slog.New(p.log).Error("-local-bypass: " + err.Error())
-	}
+	p.leaveBypass()
 }

@@ -79,17 +79,16 @@ type Reload struct {
 type Reloaded struct {
 	Protocol string          `json:"protocol"`
 	Frontend string          `json:"frontend"`
-	Changes  []config.Change `json:"changes"`          // live: has changed; else the port goes on with what it has
-	Reason   string          `json:"reason,omitempty"` // why it goes on so, if not for want of being published anew
+	Changes  []config.Change `json:"changes"` // live: has changed; else the port goes on with what it has
 }
 
-// Tell says what became of one of the changes, to people.
-func (r *Reloaded) Tell(c config.Change) string {
+// Tell says what became of a change, to people.
+func Tell(c config.Change) string {
 	switch {
 	case c.Live:
 		return fmt.Sprintf("%s is %s now, and was %s", c.Option, Shown(c.To), Shown(c.From))
-	case r.Reason != "":
-		return fmt.Sprintf("%s stays %s: %s", c.Option, Shown(c.From), r.Reason)
+	case c.Reason != "":
+		return fmt.Sprintf("%s stays %s: %s", c.Option, Shown(c.From), c.Reason)
 	default:
 		return fmt.Sprintf("%s stays %s: %s is for when the port is published anew", c.Option, Shown(c.From), Shown(c.To))
 	}

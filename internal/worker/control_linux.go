@@ -90,7 +90,7 @@ func (w *Worker) all() []*port {
 // counters are those that SIGUSR1 prints. What is of the whole process is not the port's.
 func (p *port) counters() map[string]uint64 {
 	counters := map[string]uint64{}
-	for word := range strings.FieldsSeq(p.relay.Stats().String()) {
+	for word := range strings.FieldsSeq(p.relay.Counters()) {
 		name, text, _ := strings.Cut(word, "=")
 		if value, err := strconv.ParseUint(text, 10, 64); err == nil && name != "loops" && name != "pipes" {
 			counters[name] = value

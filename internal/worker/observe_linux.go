@@ -13,8 +13,8 @@ func (p *port) observe(c connection.Connection) {
 	if p.config.Protocol != listener.UDP { // whose flows end by a timeout
 		p.durations.add(c)
 	}
-	if p.access != nil {
-		p.access.Observe(c)
+	if p.accessed.Load() {
+		p.access.Load().Observe(c)
 	}
 	if tracers := p.worker.tracers.Load(); tracers != nil {
 		p.tell(*tracers, happening{connection: c})
@@ -22,7 +22,7 @@ func (p *port) observe(c connection.Connection) {
 }
 
 // follows says whether anybody is told of a UDP flow that begins now.
-func (p *port) follows() bool { return p.access != nil || p.worker.tracers.Load() != nil }
+func (p *port) follows() bool { return p.accessed.Load() || p.worker.tracers.Load() != nil }
 
 // durations are a port's histograms. They are made for its first connection: many ports never have one.
 type durations struct {

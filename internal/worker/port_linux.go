@@ -37,7 +37,8 @@ type port struct {
 
 	durations durations
 	failures  *failurelog.Log
-	access    *accesslog.Log // nil unless it is asked for
+	access    atomic.Pointer[accesslog.Log] // nil until it is asked for
+	accessed  atomic.Bool                   // it is now
 
 	printing atomic.Bool // the counters, which may wait for a standard error that is not read
 }
@@ -76,7 +77,8 @@ func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 		r.drop()
 		return err
 	}
-	p.log.Port, p.log.JSON = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol), p.config.LogFormat == config.JSON
+	p.log.Port = fmt.Sprintf("%v/%s", p.config.Frontend, p.config.Protocol)
+	p.setLogs(p.config)
 	loops, err := p.worker.host.Loops()
 	if err != nil {
 		r.drop()
@@ -93,9 +95,6 @@ func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 	}
 	defer closeAll([]int{shared})
 	p.failures = failurelog.New(p.log)
-	if p.config.AccessLog == config.On {
-		p.access = accesslog.New(p.log.Port, p.log)
-	}
 	// First, so that no client is taken by the proxy that is to be bypassed.
 	if err = p.startBypass(); err != nil {
 		return errors.Join(err, socket.Close())
@@ -106,12 +105,7 @@ func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 		p.endBypass()
 		return err
 	}
-	if p.bypass.state == "on" {
-		p.relay.Count("bypassed", p.bypassed)
-	}
-	if p.access != nil {
-		p.relay.Count("access-log-dropped", p.access.Dropped)
-	}
+	p.relay.More = p.counts
 	var rights []byte
 	if r.origin == none {
 		rights = unix.UnixRights(shared)
@@ -167,8 +161,8 @@ func (p *port) end(now bool) {
 		time.Sleep(pause)
 	}
 	p.worker.remove(p)
-	if p.access != nil {
-		p.access.Close()
+	if log := p.access.Load(); log != nil {
+		log.Close()
 	}
 	p.log.Close()
 }
@@ -187,6 +181,16 @@ func (p *port) ended(why error) {
 func (p *port) printCounters() {
 	slog.New(p.log).Info(p.relay.Line())
 	p.printing.Store(false)
+}
+
+// counts tells what the engine does not count.
+func (p *port) counts(tell func(name string, value uint64)) {
+	if n, is := p.bypassed(); is {
+		tell("bypassed", n)
+	}
+	if log := p.access.Load(); log != nil {
+		tell("access-log-dropped", log.Dropped())
+	}
 }
 
 // state tells what the port does, for people.

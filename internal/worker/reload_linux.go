@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/accesslog"
 	"github.com/portsplice/portsplice/internal/config"
 )
 
@@ -87,28 +89,52 @@ func (p *port) inForce() config.Config {
 
 // reload applies what can change of c. w.reloading is held.
 func (p *port) reload(next config.Config) Reloaded {
-	adopted, changes := p.inForce().Adopt(next)
+	now := p.inForce()
+	adopted, changes := now.Adopt(next)
 	r := Reloaded{Protocol: string(p.config.Protocol), Frontend: p.config.Frontend.String(), Changes: changes}
 	if !slices.ContainsFunc(changes, func(c config.Change) bool { return c.Live }) {
 		return r
 	}
-	err := p.relay.Set(adopted)
+	err := p.set(now, adopted)
 	if err == nil {
 		p.reloaded = &adopted
 		return r
 	}
-	for i := range changes {
-		changes[i].Live = false
+	for i, c := range changes {
+		if c.Live {
+			changes[i].Live, changes[i].Reason = false, err.Error()
+		}
 	}
-	r.Reason = err.Error()
 	return r
+}
+
+// set has the port go on with other options, or as it was.
+func (p *port) set(now, next config.Config) error {
+	if err := p.relay.Set(next); err != nil {
+		return err
+	}
+	if err := p.setBypass(now, next); err != nil {
+		return errors.Join(err, p.relay.Set(now))
+	}
+	p.setLogs(next)
+	return nil
+}
+
+// setLogs sets how the port writes its lines, and whether it has an access log.
+func (p *port) setLogs(c config.Config) {
+	p.log.JSON.Store(c.LogFormat == config.JSON)
+	on := c.AccessLog == config.On
+	if on && p.access.Load() == nil {
+		p.access.Store(accesslog.New(p.log.Port, p.log))
+	}
+	p.accessed.Store(on)
 }
 
 // line tells people.
 func (r *Reloaded) line() string {
 	var parts []string
 	for _, c := range r.Changes {
-		parts = append(parts, r.Tell(c))
+		parts = append(parts, Tell(c))
 	}
 	return "reload: " + strings.Join(parts, "; ")
 }
