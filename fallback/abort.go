@@ -43,11 +43,19 @@ func (p *pair) resetAtExit() {
 	e.moving[p] = struct{}{}
 }
 
+// enter is for a pair that begins.
+func (p *pair) enter() {
+	p.port.engine.mu.Lock()
+	defer p.port.engine.mu.Unlock()
+	p.port.engine.pairs[p] = struct{}{}
+}
+
 // endInOrder is for a pair that has passed on both ends.
 func (p *pair) endInOrder() {
 	e := p.port.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	delete(e.pairs, p)
 	delete(e.moving, p)
 	p.linger(-1)
 }

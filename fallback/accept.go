@@ -135,9 +135,9 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 		return
 	}
 	defer e.disown(back)
-	pair := newPair(p, front, back, c)
+	pair := newPair(p, front, back, c, life.began)
 	why := pair.relay()
-	life.FromClient, life.FromBackend = pair.back.taken, pair.front.taken
+	life.FromClient, life.FromBackend = pair.back.taken.Load(), pair.front.taken.Load()
 	life.end(why)
 }
 

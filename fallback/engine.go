@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,7 +108,8 @@ type Engine struct {
 
 	mu     sync.Mutex
 	open   map[io.Closer]struct{} // listeners and connections; nil once closed
-	moving map[*pair]struct{}     // pairs that the end of the process resets
+	pairs  map[*pair]struct{}     // that relay
+	moving map[*pair]struct{}     // of them, those that the end of the process resets
 	sweeps *time.Timer            // runs while there are any
 }
 
@@ -141,7 +144,7 @@ func (o Options) withDefaults() *Options {
 // New makes an engine with no ports.
 func New(o Options) *Engine {
 	e := &Engine{
-		open: make(map[io.Closer]struct{}), moving: make(map[*pair]struct{}),
+		open: make(map[io.Closer]struct{}), pairs: make(map[*pair]struct{}), moving: make(map[*pair]struct{}),
 		socketError: func() error { return nil },
 	}
 	e.options.Store(o.withDefaults())
@@ -207,6 +210,22 @@ func (e *Engine) Stats() Stats {
 		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
 	s.Copied = s.BytesIn + s.BytesOut
 	return s
+}
+
+// Client is a connection, as Engine.Clients tells of it.
+type Client = connection.Traffic
+
+// Clients gives the connections that have moved the most bytes, most of them at the most, the busiest first.
+func (e *Engine) Clients(most int) []Client {
+	e.mu.Lock()
+	pairs := slices.Collect(maps.Keys(e.pairs))
+	e.mu.Unlock()
+	b := connection.Busiest{Most: most}
+	for _, p := range pairs {
+		b.Add(Client{Address: p.client.Client, Age: time.Since(p.began),
+			BytesIn: p.back.taken.Load(), BytesOut: p.front.taken.Load()})
+	}
+	return b.All
 }
 
 // Close closes all ports and connections and returns when their goroutines have ended. What was in flight is

@@ -27,6 +27,7 @@ var errReset = errors.New("connection reset by peer")
 type pair struct {
 	port   *Port
 	client client
+	began  time.Time // the client was accepted
 	front  leg
 	back   leg
 	ended  atomic.Int32        // directions that have passed on an end of file
@@ -44,19 +45,20 @@ type leg struct {
 	side connection.Side
 	shut atomic.Bool // its write side was shut down by us
 
-	writing sync.Mutex  // held during a write and until cut and refused say how it went
-	cut     atomic.Bool // a write failed: the connection is gone, whatever its read side says
-	refused atomic.Bool // a write failed after the peer had ended its own direction in order (EPIPE)
-	taken   uint64      // bytes that were written
+	writing sync.Mutex    // held during a write and until cut and refused say how it went
+	cut     atomic.Bool   // a write failed: the connection is gone, whatever its read side says
+	refused atomic.Bool   // a write failed after the peer had ended its own direction in order (EPIPE)
+	taken   atomic.Uint64 // bytes that were written
 }
 
-func newPair(p *Port, front, back *net.TCPConn, c client) *pair {
-	return &pair{port: p, client: c, front: leg{TCPConn: front, side: connection.Client}, back: leg{TCPConn: back, side: connection.Backend}}
+func newPair(p *Port, front, back *net.TCPConn, c client, began time.Time) *pair {
+	return &pair{port: p, client: c, began: began, front: leg{TCPConn: front, side: connection.Client}, back: leg{TCPConn: back, side: connection.Backend}}
 }
 
 // relay moves bytes both ways until both directions have ended, and closes both connections. It gives who ended them, and
 // why.
 func (p *pair) relay() connection.End {
+	p.enter()
 	p.resetAtExit()
 	var up sync.WaitGroup
 	stats, first := &p.port.engine.stats, p.client.first()
@@ -249,7 +251,7 @@ func (d destination) Write(b []byte) (n int, err error) {
 		}
 		written, err := d.leg.Write(b[n:])
 		n += written
-		d.leg.taken += uint64(written)
+		d.leg.taken.Add(uint64(written))
 		d.copied.Add(uint64(written))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !d.src.wasReset():

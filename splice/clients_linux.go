@@ -1,10 +1,10 @@
 package splice
 
-import "slices"
+import (
+	"slices"
 
-// lookAt is how many pairs are looked at before a loop goes on with its traffic: 25 us, of 51,200 that are not all in the
-// CPU's caches.
-const lookAt = 512
+	"github.com/portsplice/portsplice/internal/connection"
+)
 
 // Clients gives the connections that have moved the most bytes, most of them at the most, the busiest first. The
 // loops are asked between their turns, and answer for a bounded number of connections at a time; what comes or goes
@@ -15,24 +15,24 @@ func (p *Port) Clients(most int) []Client {
 	p.mu.Lock()
 	shares := slices.Clone(p.shares)
 	p.mu.Unlock()
-	b := busiest{most: max(most, 0)}
+	b := connection.Busiest{Most: most}
 	for _, s := range shares {
 		more := s.loop.Do(func() { s.next = s.first })
 		for more && s.loop.Do(func() { more = s.look(&b) }) {
 		}
 	}
-	return b.all
+	return b.All
 }
 
 // look tells of the next pairs, and reports whether there are more.
-func (s *share) look(b *busiest) (more bool) {
+func (s *share) look(b *connection.Busiest) (more bool) {
 	now := s.loop.Now()
-	for range lookAt {
+	for range connection.LookAt {
 		p := s.next
 		if p == nil {
 			return false
 		}
-		b.add(Client{p.client, now - p.began, p.pumps[front].total, p.pumps[back].total})
+		b.Add(Client{Address: p.client, Age: now - p.began, BytesIn: p.pumps[front].total, BytesOut: p.pumps[back].total})
 		s.next = p.next
 	}
 	return s.next != nil

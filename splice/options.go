@@ -87,6 +87,9 @@ type Options struct {
 // Connection is what Options.Observe is told of.
 type Connection = connection.Connection
 
+// Client is a connection through a Port, as Port.Clients tells of it.
+type Client = connection.Traffic
+
 func (o Options) withDefaults() Options {
 	o.DialTimeout = orDefault(o.DialTimeout, DefaultDialTimeout)
 	k := &o.KeepAlive

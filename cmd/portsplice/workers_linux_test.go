@@ -91,13 +91,9 @@ func (l *lab) rootless(t *testing.T, args []string) (namespace string) {
 	return namespace
 }
 
-// TestClients: a worker tells who talks most by a port, and what is wrong with a question.
+// TestClients: a worker tells who talks most by a port, of each engine, and what is wrong with a question.
 func TestClients(t *testing.T) {
 	l := newLab(t)
-	p, frontend := l.publish(t, "tcp", echo(t, "tcp", ours()))
-	for i := range 3 {
-		exchange(t, dial(t, "tcp", frontend), strings.Repeat("x", 10*(i+1)))
-	}
 	ask := func(question string) []worker.PortClients {
 		answers, _ := worker.Ask[worker.Clients](question) // whatever workers of other tests say
 		for _, a := range answers {
@@ -107,12 +103,22 @@ func TestClients(t *testing.T) {
 		}
 		return nil
 	}
-	until(t, "the two that have said most are told of", func() bool {
-		ports := ask(fmt.Sprintf("clients 2 tcp %v", frontend))
-		return len(ports) == 1 && ports[0].Shim == p.Process.Pid && len(ports[0].Clients) == 2 &&
-			ports[0].Clients[0].BytesIn == 30 && ports[0].Clients[1].BytesOut == 20 && ports[0].Clients[0].Age > 0
-	})
-	if ports := ask(fmt.Sprintf("clients 2 udp %v", frontend)); len(ports) != 0 {
+	for _, port := range []struct{ protocol, engine string }{
+		{"tcp", "splice"}, {"tcp", "fallback"}, {"udp", "auto"}, {"udp", "fallback"},
+	} {
+		frontend := freePort(t, port.protocol, ours())
+		args := arguments(port.protocol, frontend, echo(t, port.protocol, ours()), "-engine", port.engine)
+		p := l.run(run{args: args}).serve(t)
+		for i := range 3 {
+			exchange(t, dial(t, port.protocol, frontend), strings.Repeat("x", 10*(i+1)))
+		}
+		until(t, "the two that have said most are told of", func() bool {
+			ports := ask(fmt.Sprintf("clients 2 %s %v", port.protocol, frontend))
+			return len(ports) == 1 && ports[0].Shim == p.Process.Pid && len(ports[0].Clients) == 2 &&
+				ports[0].Clients[0].BytesIn == 30 && ports[0].Clients[1].BytesOut == 20 && ports[0].Clients[0].Age > 0
+		})
+	}
+	if ports := ask("clients 2 udp 127.0.0.1:1"); len(ports) != 0 {
 		t.Errorf("of a port that there is not the worker tells %v", ports)
 	}
 	for _, question := range []string{"clients 101 tcp 127.0.0.1:1", "clients x", "clients -1 tcp 127.0.0.1:1"} {

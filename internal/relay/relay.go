@@ -45,9 +45,8 @@ type Relay struct {
 	// live (config.Config.Adopt). An error says why it cannot; then nothing has changed.
 	Set func(config.Config) error
 
-	// Clients tells of the connections that have moved the most bytes, most of them at the most. Nil: the engine does not
-	// tell them apart.
-	Clients func(most int) []splice.Client
+	// Clients tells of the connections and UDP flows that have moved the most bytes, most of them at the most.
+	Clients func(most int) []connection.Traffic
 }
 
 // Counters are those of Stats and More.
@@ -203,6 +202,8 @@ func startFallback(c config.Config, socket *listener.Socket, told Audience) (*Re
 		Abort:  func() { _ = engine.Close() },
 		Active: func() uint64 { return engine.Stats().Active },
 		Set:    func(c config.Config) error { return engine.SetOptions(options(c)) },
+
+		Clients: engine.Clients,
 	}, nil
 }
 
@@ -238,6 +239,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	}
 	r := ofFlows("udp", func() fmt.Stringer { return port.Stats() }, func() { _ = port.Close() })
 	r.Set = func(c config.Config) error { return port.SetOptions(options(c)) }
+	r.Clients = port.Clients
 	return r, nil
 }
 
@@ -262,6 +264,7 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 		}
 		return nil
 	}
+	relay.Clients = r.Clients
 	return relay, nil
 }
 
@@ -294,5 +297,7 @@ func (h *Host) startSCTP(c config.Config, socket *listener.Socket, told Audience
 		Abort:  port.Abort,
 		Active: func() uint64 { return port.Stats().Active },
 		Set:    func(c config.Config) error { port.SetOptions(options(c)); return nil },
+
+		Clients: port.Clients,
 	}, nil
 }

@@ -2,6 +2,7 @@ package sctp
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -106,4 +107,27 @@ func TestObserve(t *testing.T) {
 			t.Errorf("told of %+v, want a dial that has failed", told)
 		}
 	})
+}
+
+// TestClients: the associations that have moved the most bytes are told of, each with what it has moved either way.
+func TestClients(t *testing.T) {
+	w := newWorld(t, Options{})
+	if all := w.port.Clients(10); len(all) > 0 {
+		t.Errorf("without associations there are %v", all)
+	}
+	for i := range 3 {
+		p, client, backend := w.pair()
+		p.frontend.peer = netip.AddrPortFrom(p.frontend.peer.Addr(), uint16(1+i))
+		client.message(10*(i+1), 0)
+		backend.message(i+1, 0)
+		w.quiet()
+		w.now += time.Second
+	}
+	all := w.port.Clients(2)
+	for i, in := range []uint64{30, 20} {
+		if len(all) != 2 || all[i].BytesIn != in || all[i].BytesOut != in/10 || all[i].Age < time.Duration(i+1)*time.Second {
+			t.Errorf("told of %+v, want the two that have moved the most", all)
+			break
+		}
+	}
 }

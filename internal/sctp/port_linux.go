@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/budget"
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
@@ -337,6 +339,26 @@ func (p *Port) byLoop() map[loop][]*pair {
 		all[pair.loop] = append(all[pair.loop], pair)
 	}
 	return all
+}
+
+// Clients gives the associations of clients that have moved the most bytes, most of them at the most, the busiest first. The
+// loops are asked between their turns, for a bounded number of pairs at a time; one that goes to another loop meanwhile
+// may be missed. It must not be called from Report.
+func (p *Port) Clients(most int) []connection.Traffic {
+	b := connection.Busiest{Most: most}
+	for on, pairs := range p.byLoop() {
+		for part := range slices.Chunk(pairs, connection.LookAt) {
+			on.Do(func() {
+				for _, pair := range part {
+					if p.isOn(pair, on) {
+						b.Add(connection.Traffic{Address: pair.frontend.peer, Age: on.Now() - pair.began,
+							BytesIn: pair.in.total, BytesOut: pair.out.total})
+					}
+				}
+			})
+		}
+	}
+	return b.All
 }
 
 // Stats returns the counters as they are now, one by one.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -35,3 +36,6 @@ func (p *Port) Abort() {}
 
 // Stats has nothing to count.
 func (p *Port) Stats() Stats { return Stats{} }
+
+// Clients gives none.
+func (p *Port) Clients(int) []connection.Traffic { return nil }

@@ -20,29 +20,24 @@ import (
 // and another does not get its number.
 type flow struct {
 	flows.Tracking[flowKey]
+	tally
 	port *Port
 	at   atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
 	mu   sync.Mutex           // guards fd, handle and at of a flow that is not at home
 
-	tally *tally // nil: nobody follows it
-
-	fd     int32  // -1 once it is closed
-	number uint16 // its source port, if it is of the pool
 	handle eventloop.Handle
+	fd     int32         // -1 once it is closed
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
-	wide   bool          // its socket has been made ready for bursts
-
-	// What is of the loop that it is on.
-	heard bool // the backend has answered
-	depth depth
+	depth  depth         // of the loop that it is on
+	device uint32        // that the client came by
+	number uint16        // its source port, if it is of the pool
 
 	// limits are the largest datagrams that blocks to the backend, and to the client, are made of. A block that was
 	// refused lowers it.
 	limits [2]uint16
-	device uint32 // that the client came by
 
+	wide    bool // its socket has been made ready for bursts
 	nowhere bool // the client has no address that an answer could go to
-	stray   bool // the socket has none either
 }
 
 // openFlow finds the flow of key, or opens it, at another's expense when the table is full or there is no descriptor
@@ -81,7 +76,7 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 		p.evict()
 	}
 	p.flows.Add(f, now)
-	f.tally = o.follow(key.client.addrPort(), p.backend, now)
+	f.begin(o, key.client.addrPort(), p.backend, now)
 	p.descriptors.Add(1)
 	p.refs.Add(1)
 	p.count.flows.Store(uint64(p.flows.Len()))
@@ -149,9 +144,7 @@ func (p *Port) abandon(f *flow) {
 func (p *Port) closeFlow(f *flow, why connection.Reason) {
 	p.count.flows.Store(uint64(p.flows.Len()))
 	p.closeSocket(f)
-	if f.tally != nil {
-		p.options.Load().end(f.tally, f.Key.client.addrPort(), p.backend, p.now(p.home.Load().loop), why)
-	}
+	f.end(p.options.Load(), f.Key.client.addrPort(), p.backend, p.now(p.home.Load().loop), why)
 }
 
 func (p *Port) closeSocket(f *flow) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -35,6 +36,9 @@ func (*Port) SetOptions(Options) error { return Supported() }
 
 // Stats is never called.
 func (*Port) Stats() Stats { return Stats{} }
+
+// Clients gives none.
+func (*Port) Clients(int) []connection.Traffic { return nil }
 
 // controlSpace is none: replies leave from the address the kernel chooses.
 const controlSpace = 0

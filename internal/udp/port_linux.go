@@ -274,6 +274,31 @@ func (p *Port) Stats() Stats {
 	return p.count.read()
 }
 
+// Clients gives the flows that have moved the most bytes, most of them at the most, the busiest first. The port's loop is
+// asked between its turns, for a bounded number of flows at a time. A client that has asked two of the host's
+// addresses is told of by its busier flow. It must not be called from Report.
+func (p *Port) Clients(most int) []connection.Traffic {
+	b := connection.Busiest{Most: most}
+	if p.count.flows.Load() == 0 { // or a port that nobody has used would become a handler
+		return nil
+	}
+	for next, more := 0, true; more; next += connection.LookAt {
+		looked := make(chan struct{})
+		if !p.atHome(func() {
+			now := p.now(p.home.Load().loop)
+			for f := range p.flows.Part(next, connection.LookAt) {
+				b.Add(f.traffic(f.Key.client.addrPort(), now))
+			}
+			more = next+connection.LookAt < p.flows.Len()
+			close(looked)
+		}) {
+			break
+		}
+		<-looked
+	}
+	return b.All
+}
+
 // Close closes the frontend and every flow, and returns when that is done. It must not be called from Report.
 func (p *Port) Close() error {
 	p.closing.Do(func() {

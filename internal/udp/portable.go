@@ -150,6 +150,21 @@ func (r *Portable) Stats() Stats {
 	return s
 }
 
+// Clients gives the flows that have moved the most bytes, most of them at the most, the busiest first. A client that has
+// asked two of the host's addresses is told of by its busier flow.
+func (r *Portable) Clients(most int) []connection.Traffic {
+	b := connection.Busiest{Most: most}
+	for next, more := 0, true; more; next += connection.LookAt {
+		r.mu.Lock()
+		for f := range r.flows.Part(next, connection.LookAt) {
+			b.Add(f.traffic(f.Key.client, r.now()))
+		}
+		more = next+connection.LookAt < r.flows.Len()
+		r.mu.Unlock()
+	}
+	return b.All
+}
+
 // countLostBy counts what a socket had no room for since that was told last.
 func (r *Portable) countLostBy(conn *net.UDPConn, before *atomic.Uint32) {
 	if lost, counted := lostByConn(conn); counted {
@@ -175,7 +190,7 @@ func (r *Portable) flow(key portableKey) (*portableFlow, error) {
 		return nil, err
 	}
 	f.number = number
-	f.tally = r.options.follow(key.client, r.backend, r.now())
+	f.begin(&r.options, key.client, r.backend, r.now())
 	if f.stray = r.prober.stray(r.backend.Addr(), r.now(), func() netip.Addr { return sourceOf(conn) }); f.stray {
 		r.fail("open a flow to the backend", key.client, errStray)
 	}
@@ -326,6 +341,6 @@ func (r *Portable) closeFlow(f *portableFlow, why connection.Reason) {
 	r.countLostBy(f.conn, &f.lost)
 	if f.close() {
 		r.numbers.Return(f.number)
-		r.options.end(f.tally, f.Key.client, r.backend, r.now(), why)
+		f.end(&r.options, f.Key.client, r.backend, r.now(), why)
 	}
 }

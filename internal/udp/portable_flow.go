@@ -22,14 +22,12 @@ type portableTable = flows.Table[portableKey, *portableFlow]
 // from it.
 type portableFlow struct {
 	flows.Tracking[portableKey]
+	tally
 	conn    *net.UDPConn  // connected to the backend
 	number  uint16        // its source port, if it is of the pool
-	stray   bool          // it has no address that an answer could go to
 	inbox   *inbox        // how conn is read
 	control []byte        // control message that makes replies leave from key.asked, with room for their traffic class
-	heard   bool          // the backend has answered
 	lost    atomic.Uint32 // datagrams that conn had no room for, as last told
-	tally   *tally        // nil: nobody follows it
 }
 
 // newPortableFlow owns conn, also when it fails.
@@ -65,7 +63,7 @@ func (r *Portable) forward(datagram []byte, key portableKey, tos uint8) {
 			return
 		}
 		if err = r.send(f, datagram, control); err == nil {
-			f.tally.count(toBackend, len(datagram))
+			f.count(toBackend, len(datagram))
 			r.count.countSent(toBackend, 1, len(datagram))
 			return
 		}
@@ -156,6 +154,6 @@ func (r *Portable) reply(f *portableFlow, datagram []byte, tos uint8) {
 		r.drop("send to the client", f.Key, err)
 		return
 	}
-	f.tally.count(toClients, len(datagram))
+	f.count(toClients, len(datagram))
 	r.count.countSent(toClients, 1, len(datagram))
 }

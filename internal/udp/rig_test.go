@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/leakcheck"
 	"github.com/portsplice/portsplice/internal/sourceport"
 )
@@ -69,6 +70,7 @@ type relay interface {
 	Serve() error
 	Close() error
 	Stats() Stats
+	Clients(most int) []connection.Traffic
 	settings() Options
 	setClock(now func() time.Duration) // before Serve
 	setNumbers(*sourceport.Pool)       // before Serve

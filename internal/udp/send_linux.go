@@ -148,7 +148,7 @@ func (p *Port) countSent(parcels []parcel, way direction) {
 		parcel := &parcels[i]
 		datagrams += parcel.datagrams
 		bytes += parcel.bytes
-		parcel.flow.tally.count(way, parcel.bytes)
+		parcel.flow.count(way, parcel.bytes)
 		if parcel.datagrams > 1 {
 			blocks++
 			segments += parcel.datagrams

@@ -136,8 +136,8 @@ type Clients struct {
 
 // PortClients are the clients of a port, the busiest first.
 type PortClients struct {
-	Shim    int      `json:"shim"`    // the port's
-	Clients []Client `json:"clients"` // null: the port's engine does not tell them apart
+	Shim    int      `json:"shim"` // the port's
+	Clients []Client `json:"clients"`
 }
 
 // Client is a connection through a port.

@@ -64,9 +64,6 @@ func (w *Worker) Clients(which string) (Clients, error) {
 }
 
 func (p *port) clients(most int) []Client {
-	if p.relay.Clients == nil {
-		return nil
-	}
 	all := []Client{}
 	for _, c := range p.relay.Clients(most) {
 		all = append(all, Client{c.Address.String(), c.Age.Seconds(), c.BytesIn, c.BytesOut})

@@ -191,6 +191,25 @@ func (t *Table[K, F]) oldest() (seen time.Duration, some bool) {
 // All gives the flows, in no order.
 func (t *Table[K, F]) All() iter.Seq[F] { return maps.Values(t.flows) }
 
+// Part gives up to most of the flows, from a place on. They change places as time goes by: who comes back for the next part
+// may miss some, and see others twice.
+func (t *Table[K, F]) Part(from, most int) iter.Seq[F] {
+	return func(yield func(F) bool) {
+		for i := from; i < min(from+most, t.Len()); i++ {
+			if f := t.at(i); !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table[K, F]) at(place int) F {
+	if place < len(t.oneSided) {
+		return t.oneSided[place]
+	}
+	return t.twoSided[place-len(t.oneSided)]
+}
+
 // Drain takes out all flows.
 func (t *Table[K, F]) Drain() []F {
 	all := slices.Collect(t.All())
