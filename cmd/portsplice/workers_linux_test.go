@@ -128,6 +128,22 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestSilentWorker: a worker that stands still is named, and the ports of another one are listed all the same.
+func TestSilentWorker(t *testing.T) {
+	silent, other := newLab(t), newLab(t)
+	_, hidden := silent.publish(t, "tcp", echo(t, "tcp", ours()))
+	_, frontend := other.publish(t, "tcp", echo(t, "tcp", ours()))
+	pid := silent.worker(t)
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	defer func() { must(t, syscall.Kill(pid, syscall.SIGCONT)) }()
+	out, said, code := control(t, "ps")
+	contains(t, "ps", out, frontend.String()+"/tcp")
+	contains(t, "ps", said, fmt.Sprintf(": process %d has not answered within 1s: it is stopped, or the host too busy\n", pid))
+	if code != 1 || strings.Contains(out, hidden.String()) {
+		t.Errorf("ps ends with %d and prints %s", code, out)
+	}
+}
+
 // TestDraining: a port whose dockerd has ended drains until its last connection has ended.
 func TestDraining(t *testing.T) {
 	l := newLab(t)

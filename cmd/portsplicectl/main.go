@@ -43,7 +43,7 @@ func command() *cobra.Command {
 		// Packages bring the completions; the command is for others.
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(asking(false, ps()), asking(true, trace()), check(), asking(true, showOptions()), asking(true, reload()))
+	root.AddCommand(asking(false, ps()), asking(false, trace()), check(), asking(true, showOptions()), asking(true, reload()))
 	root.AddCommand(installCommand(), uninstallCommand(), asking(true, doctorCommand()), asking(false, exporterCommand()))
 	root.AddCommand(extra...)
 	return root

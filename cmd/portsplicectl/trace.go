@@ -16,6 +16,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/config"
 	"github.com/portsplice/portsplice/internal/worker"
+	"github.com/portsplice/portsplice/internal/workers"
 )
 
 // trace is the command that shows connections as they come and go.
@@ -25,7 +26,9 @@ func trace() *cobra.Command {
 		Use:   "trace [[ADDRESS:]PORT[-PORT][/PROTOCOL]]",
 		Short: "Show connections and failures as they happen",
 		Long: `Show connections and failures as they happen, of all ports or of some, until it is
-interrupted. Workers and ports that come meanwhile are followed, too.
+interrupted. Workers and ports that come meanwhile are followed, too. Root sees all
+workers of the host, in every network namespace; others see their own in this one,
+and those of their own rootless dockerd.
 
 Nothing is kept for it: what happened before is in the log (-access-log on), and
 what comes faster than it can be shown is dropped and counted.`,
@@ -42,7 +45,7 @@ what comes faster than it can be shown is dropped and counted.`,
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt)
 			defer stop()
-			t := tracing{ports: ports, out: c.OutOrStdout(), err: c.ErrOrStderr(), show: sentence, open: map[string]*worker.Stream{}}
+			t := tracing{ports: ports, out: c.OutOrStdout(), err: c.ErrOrStderr(), show: sentence, open: map[place]*worker.Stream{}}
 			if asJSON {
 				t.show = func(w io.Writer, e worker.Event) error { return json.NewEncoder(w).Encode(e) }
 			}
@@ -61,10 +64,14 @@ type tracing struct {
 
 	running sync.WaitGroup
 	mu      sync.Mutex
-	open    map[string]*worker.Stream // nil for one that has not understood
-	broken  error                     // of the output
-	lone    bool                      // it was said that there is no worker
+	open    map[place]*worker.Stream // nil for one that has not understood
+	broken  error                    // of the output
+	lone    bool                     // it was said that there is no worker
+	last    string                   // that was said of those that could not be asked
 }
+
+// place is where a worker is met.
+type place struct{ namespace, name string }
 
 // lookAgain is how often workers are looked for that have come meanwhile.
 const lookAgain = time.Second
@@ -76,14 +83,15 @@ func (t *tracing) run(ctx context.Context) error {
 	defer t.close()
 	defer stop()
 	for look := time.NewTicker(lookAgain); ; {
-		streams, err := worker.Trace(t.ports, t.known)
-		if err != nil {
-			return err
-		}
+		streams, err := workers.Trace(t.ports, t.known)
 		t.mu.Lock()
 		for _, s := range streams {
-			t.open[s.Name] = s
+			t.open[place{s.Namespace, s.Name}] = s.Stream
 			t.running.Go(func() { t.follow(s, stop) })
+		}
+		if err != nil && err.Error() != t.last { // of some; others are followed
+			t.last = err.Error()
+			t.say("%v", err)
 		}
 		if len(t.open) == 0 && !t.lone {
 			t.lone = true
@@ -100,10 +108,10 @@ func (t *tracing) run(ctx context.Context) error {
 	}
 }
 
-func (t *tracing) known(name string) bool {
+func (t *tracing) known(namespace, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, known := t.open[name]
+	_, known := t.open[place{namespace, name}]
 	return known
 }
 
@@ -118,23 +126,25 @@ func (t *tracing) close() {
 }
 
 // follow shows what a worker tells.
-func (t *tracing) follow(s *worker.Stream, stop func()) {
+func (t *tracing) follow(s workers.Stream, stop func()) {
 	defer func() { _ = s.Close() }() // it has ended, or nothing more is wanted of it
+	at := place{s.Namespace, s.Name}
 	for {
 		e, err := s.Next()
+		e.Namespace = s.Namespace
 		t.mu.Lock()
 		switch {
 		case errors.Is(err, io.EOF):
-			delete(t.open, s.Name) // another may have the name
+			delete(t.open, at) // another may have the name
 		case err != nil:
-			t.open[s.Name] = nil
+			t.open[at] = nil
 			if !errors.Is(err, os.ErrPermission) { // others' workers are not spoken of
 				t.say("worker %s: %v", s.Name, err)
 			}
 		case e.Event == "tracing" && len(e.Ports) == 0:
-			t.say("worker %d serves no such port; waiting for one", e.Worker)
+			t.say("worker %d%s serves no such port; waiting for one", e.Worker, in(e))
 		case e.Event == "tracing":
-			t.say("tracing %s", strings.Join(e.Ports, ", "))
+			t.say("tracing %s%s", strings.Join(e.Ports, ", "), in(e))
 		default:
 			if err = t.show(t.out, e); err != nil {
 				t.broken = errors.Join(t.broken, err)
@@ -163,9 +173,9 @@ func text(e worker.Event) string {
 	if e.Event == "dropped" {
 		return fmt.Sprintf("%d events came faster than they could be shown", e.Dropped)
 	}
-	where := fmt.Sprintf("%s  %s → %s", e.Port, e.Client, e.Backend)
+	where := fmt.Sprintf("%s%s  %s → %s", e.Port, in(e), e.Client, e.Backend)
 	if e.Client == "" {
-		where = fmt.Sprintf("%s  → %s", e.Port, e.Backend)
+		where = fmt.Sprintf("%s%s  → %s", e.Port, in(e), e.Backend)
 	}
 	switch e.Event {
 	case "connected":
@@ -181,6 +191,14 @@ func text(e worker.Event) string {
 		return fmt.Sprintf("%s  %s: %s", where, e.Operation, e.Error)
 	}
 	return where
+}
+
+// in says in which network namespace, if it is another than this process's.
+func in(e worker.Event) string {
+	if e.Namespace == "" {
+		return ""
+	}
+	return " in " + e.Namespace
 }
 
 func duration(seconds float64) time.Duration {

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +138,30 @@ func TestTraceText(t *testing.T) {
 	if n := strings.Count(out.String(), "\n"); n != len(events) {
 		t.Errorf("%d lines, want %d", n, len(events))
 	}
+}
+
+// TestTraceOfAnotherNamespace: a worker of another network namespace is followed, too, and what it tells says where it is.
+func TestTraceOfAnotherNamespace(t *testing.T) {
+	elsewhere := rig.Namespace(t)
+	var p puppet
+	var name string
+	rig.Must(t, elsewhere.Do(func() (err error) {
+		p = newPuppet(t)
+		name, err = os.Readlink("/proc/thread-self/ns/net")
+		return err
+	}))
+	inside := exec.Command("cat") // a process makes the namespace one that is found
+	stdin, err := inside.StdinPipe()
+	rig.Must(t, err)
+	rig.Must(t, elsewhere.Do(inside.Start))
+	defer func() { rig.Check(t, errors.Join(stdin.Close(), inside.Wait())) }()
+	out, said, stop := start(t, selector)
+	conn := p.asked(t)
+	tell(t, conn, worker.Event{Event: "tracing", Worker: 6, Ports: []string{selector}})
+	shows(t, said, "tracing "+selector+" in "+name)
+	tell(t, conn, worker.Event{Event: "accepted", Port: selector, Client: "192.0.2.1:5", Backend: "172.17.0.2:80"})
+	shows(t, out, "accepted   198.18.0.1:443/tcp in "+name+"  192.0.2.1:5 → 172.17.0.2:80")
+	rig.Check(t, stop())
 }
 
 // TestTraceJSON: with --json an event is shown as it was told.

@@ -10,29 +10,38 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Ask sends a question, of those that the package documentation has, to every worker of this thread's network namespace
-// that answers this process's user, and gives the answers. Workers that have ended meanwhile, or belong to others, are left
-// out. The error is of those that do not answer; the answers of others come along.
+// that answers this process's user, to all at once, and gives the answers. Workers that have ended meanwhile, or belong to
+// others, are left out. The error is of those that do not answer; the answers of others come along.
 func Ask[T Answer](question string) (answers []T, err error) {
 	names, err := rendezvousNames()
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		var answer T
-		failed := ask(name, question, &answer)
+	all, errs := make([]T, len(names)), make([]error, len(names))
+	var asked sync.WaitGroup
+	for i, name := range names {
+		conn, failed := dial(name) // by this thread
+		if failed != nil {
+			errs[i] = failed
+			continue
+		}
+		asked.Go(func() { errs[i] = ask(conn, question, &all[i]) })
+	}
+	asked.Wait()
+	for i, failed := range errs {
 		switch {
-		case errors.Is(failed, unix.ECONNREFUSED), errors.Is(failed, io.ErrUnexpectedEOF), errors.Is(failed, os.ErrPermission):
-		case errors.Is(failed, unix.EPIPE), errors.Is(failed, unix.ECONNRESET): // it refused before it was asked, perhaps
+		case hasEnded(failed), errors.Is(failed, io.ErrUnexpectedEOF), errors.Is(failed, os.ErrPermission):
 		case failed != nil:
-			err = errors.Join(err, fmt.Errorf("worker %s: %w", name, failed))
+			err = errors.Join(err, fmt.Errorf("worker %s: %w", names[i], failed))
 		default:
-			answers = append(answers, answer)
+			answers = append(answers, all[i])
 		}
 	}
 	return answers, err
@@ -57,7 +66,7 @@ func Trace(pattern string, known func(name string) bool) (streams []*Stream, err
 		if known(name) {
 			continue
 		}
-		conn, failed := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
+		conn, failed := dial(name)
 		if failed == nil {
 			if _, failed = conn.Write([]byte(strings.TrimSpace("trace " + pattern))); failed != nil {
 				_ = conn.Close() // nothing was heard
@@ -119,15 +128,49 @@ func rendezvousNames() (names []string, err error) {
 	return names, lines.Err()
 }
 
-func ask(name, question string, answer any) error {
-	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
-	if err != nil {
-		return err
+// dial connects to a worker of this thread's network namespace.
+func dial(name string) (*net.UnixConn, error) {
+	return net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
+}
+
+// within is how long a worker has for an answer. That of a thousand ports takes 17 ms, and ten times that where others have
+// the CPUs; a reload reads every port's options.
+func within(question string) time.Duration {
+	if question == "reload" || question == "options" {
+		return 10 * time.Second
 	}
+	return time.Second
+}
+
+// ask takes the answer from a connection, and closes that.
+func ask(conn *net.UnixConn, question string, answer any) error {
 	defer func() { _ = conn.Close() }() // all was said
-	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+	wait := within(question)
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
+	err := exchange(conn, question, answer)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("process %d has not answered within %v: it is stopped, or the host too busy", peerOf(conn), wait)
+	}
+	return err
+}
+
+// peerOf is the process that listens at the other end; zero if this one may not know.
+func peerOf(conn *net.UnixConn) (pid int) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(peer.Pid)
+		}
+	})
+	return pid
+}
+
+func exchange(conn *net.UnixConn, question string, answer any) error {
 	if _, err := conn.Write([]byte(question)); err != nil {
 		return err
 	}

@@ -10,9 +10,10 @@ type Event struct {
 	// has a line for, or "dropped": of events that whoever asked was too slow for.
 	Event string `json:"event"`
 
-	Port    string `json:"port,omitempty"`   // such as "0.0.0.0:443/tcp"
-	Client  string `json:"client,omitempty"` // its address and port, where there is one
-	Backend string `json:"backend,omitempty"`
+	Port      string `json:"port,omitempty"`      // such as "0.0.0.0:443/tcp"
+	Namespace string `json:"namespace,omitempty"` // of the network, if not that of who has asked, who sets it
+	Client    string `json:"client,omitempty"`    // its address and port, where there is one
+	Backend   string `json:"backend,omitempty"`
 
 	ConnectSeconds  float64 `json:"connect_seconds,omitempty"`  // from the accept to the backend's answer
 	DurationSeconds float64 `json:"duration_seconds,omitempty"` // from the accept to the end

@@ -56,7 +56,8 @@ type Worker struct {
 // Run is the worker's process, of the program's version. It returns when the last port has gone, and its connections.
 func Run(version string) error {
 	unix.CloseOnExec(rendezvousFD)
-	signal.Ignore(unix.SIGUSR1) // it is for shims: here it would end all ports
+	_ = unix.Listen(rendezvousFD, unix.SOMAXCONN) // again, as the shim does: SO_PEERCRED is of who was last to
+	signal.Ignore(unix.SIGUSR1)                   // it is for shims: here it would end all ports
 	file := os.NewFile(rendezvousFD, "rendezvous")
 	l, err := net.FileListener(file) // a duplicate
 	if err = errors.Join(err, file.Close()); err != nil {

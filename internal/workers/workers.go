@@ -5,8 +5,16 @@
 // dockerd runs, and asks inside each of them. The user of a rootless dockerd is root where that has its ports (EnterRootless).
 package workers
 
+import "github.com/portsplice/portsplice/internal/worker"
+
 // Answer is what a worker has answered.
 type Answer[T any] struct {
 	Namespace string // its network namespace as /proc names it, "net:[4026532281]"; empty: that of this process
 	Told      T
+}
+
+// Stream is what a worker tells of events.
+type Stream struct {
+	Namespace string // as that of an Answer
+	*worker.Stream
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -17,32 +18,41 @@ import (
 // Ask sends a question (see worker.Ask) to every worker of the host that it can find, at once, and gives the answers. The
 // error is of those that do not answer; the answers of others come along.
 func Ask[T worker.Answer](question string) ([]Answer[T], error) {
+	return everywhere(func(namespace string) (answers []Answer[T], err error) {
+		told, err := worker.Ask[T](question)
+		for _, t := range told {
+			answers = append(answers, Answer[T]{namespace, t})
+		}
+		return answers, err
+	})
+}
+
+// Trace has the workers of the host that it can find, and that are not known yet, tell of events (see worker.Trace).
+func Trace(pattern string, known func(namespace, name string) bool) ([]Stream, error) {
+	return everywhere(func(namespace string) (streams []Stream, err error) {
+		all, err := worker.Trace(pattern, func(name string) bool { return known(namespace, name) })
+		for _, s := range all {
+			streams = append(streams, Stream{namespace, s})
+		}
+		return streams, err
+	})
+}
+
+// everywhere calls f on a thread in each network namespace that has workers, in all of them at once, and gives all results.
+func everywhere[T any](f func(namespace string) ([]T, error)) ([]T, error) {
 	others, err := others()
-	all := make([][]Answer[T], 1+len(others))
+	all := make([][]T, 1+len(others))
 	errs := make([]error, 1+len(others))
 	var running sync.WaitGroup
 	for i, n := range others {
 		running.Go(func() {
-			entered := n.do(func() { all[1+i], errs[1+i] = ask[T](question, n.name) })
+			entered := n.do(func() { all[1+i], errs[1+i] = f(n.name) })
 			errs[1+i] = errors.Join(errs[1+i], entered)
 		})
 	}
-	all[0], errs[0] = ask[T](question, "")
+	all[0], errs[0] = f("")
 	running.Wait()
-	var answers []Answer[T]
-	for _, some := range all {
-		answers = append(answers, some...)
-	}
-	return answers, errors.Join(append(errs, err)...)
-}
-
-// ask asks in the network namespace of this thread.
-func ask[T worker.Answer](question, namespace string) (answers []Answer[T], err error) {
-	told, err := worker.Ask[T](question)
-	for _, t := range told {
-		answers = append(answers, Answer[T]{namespace, t})
-	}
-	return answers, err
+	return slices.Concat(all...), errors.Join(append(errs, err)...)
 }
 
 // namespace is a network namespace other than this process's, in which there are workers.
