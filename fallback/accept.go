@@ -3,6 +3,7 @@ package fallback
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -107,7 +108,14 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	c := client{version: o.ProxyProtocol, Addresses: proxyheader.Addresses{Client: clientOf(front), Frontend: address(front.LocalAddr())}}
 	if proxyheader.Trusted(o.AcceptProxyProtocol, c.Client.Addr()) {
 		told(nil) // others are served meanwhile
-		if err := c.readHeader(front, deadline); err != nil {
+		err := c.readHeader(front, deadline)
+		switch {
+		case errors.Is(err, io.EOF): // it has come and gone, as health checks do
+			life.end(connection.End{By: connection.Client, Reason: connection.Closed})
+			_ = front.SetLinger(-1)
+			_ = front.Close()
+			return
+		case err != nil:
 			p.refused(c.Client, err)
 			life.headerFailed(err)
 			reset(front)

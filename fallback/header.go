@@ -20,7 +20,7 @@ type client struct {
 	version               uint8  // of the header that its backend gets; zero: none
 }
 
-// readHeader reads the PROXY header that the client begins with.
+// readHeader reads the PROXY header that the client begins with. The error is io.EOF if it has ended without a byte.
 func (c *client) readHeader(conn *net.TCPConn, deadline time.Time) error {
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (c *client) readHeader(conn *net.TCPConn, deadline time.Time) error {
 			}
 			c.early = bytes.Clone(b[length:have])
 			return conn.SetReadDeadline(time.Time{})
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && have > 0:
 			return proxyheader.ErrEnded
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return proxyheader.ErrTimeout

@@ -39,7 +39,10 @@ func (p *pair) readHeader(ended bool) {
 		if n, errno := l.kernel.recv(fd, l.buffer[:length]); n < length { // which were all there
 			err = sysError("recvfrom", errno)
 		}
-	case ended || n == 0 && errno == 0:
+	case n == 0 && errno == 0: // it has come and gone, as health checks do
+		p.closeFor(connection.End{By: connection.Client, Reason: connection.Closed})
+		return
+	case ended:
 		err = proxyheader.ErrEnded
 	default:
 		return // its other bytes make an event

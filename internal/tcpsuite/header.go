@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/rig"
 )
@@ -298,7 +299,6 @@ func headerRefused(t *testing.T, e Engine) {
 		{"v2 of an unknown family", headerV2(1, 0x77, strings.Repeat("x", 100)), false},
 		{"v1 cut short", "PROXY TCP4 192.0.2.1", true},
 		{"v2 cut short", headerV2(1, 0x21, strings.Repeat("x", 36))[:30], true},
-		{"nothing", "", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var reported reports
@@ -330,6 +330,31 @@ func headerRefused(t *testing.T, e Engine) {
 				t.Errorf("%+v; want nothing but one header refused", s)
 			}
 		})
+	}
+}
+
+// headerOfNobody: a trusted client that ends without a byte is no failure: it has closed the connection, which ends in order,
+// and no backend hears of it.
+func headerOfNobody(t *testing.T, e Engine) {
+	var reported reports
+	ended := make(chan connection.Connection, 1)
+	o := Options{AcceptProxyProtocol: trusted, Report: reported.add, Observe: func(c connection.Connection) {
+		if c.Phase == connection.Ended {
+			ended <- c
+		}
+	}}
+	p := startWith(t, e, o, rig.Backend(t, rig.Echo))
+	conn := dial(t, p)
+	rig.Check(t, conn.CloseWrite())
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("the client read %d bytes and %v, want the end", n, err)
+	}
+	if c := <-ended; c.Client != local(conn) || c.End != (connection.End{By: connection.Client, Reason: connection.Closed}) {
+		t.Errorf("told of %+v, want that the client has closed it", c)
+	}
+	pairsEnd(t, p)
+	if s := p.Stats(); s.Accepted != 1 || s.HeadersRefused != 0 || s.Aborted != 0 || s.DialErrors != 0 || len(reported.get()) != 0 {
+		t.Errorf("%+v, %v reported; want one client and no failure", s, reported.get())
 	}
 }
 

@@ -102,6 +102,7 @@ func Run(t *testing.T, e Engine) {
 		{"HeaderAccepted", headerAccepted},
 		{"HeaderPassedOn", headerPassedOn},
 		{"HeaderRefused", headerRefused},
+		{"HeaderOfNobody", headerOfNobody},
 		{"HeaderKeepsNobodyWaiting", headerKeepsNobodyWaiting},
 		{"HeaderTooLate", waiting(headerTooLate)},
 		{"HeaderOfNobodyTrusted", headerOfNobodyTrusted},
