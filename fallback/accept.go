@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/connection"
-	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 )
 
@@ -125,7 +124,7 @@ func (p *Port) connect(front *net.TCPConn, socket chan<- error) {
 	}
 	back, err := p.dial(c.Client, deadline, told)
 	if err != nil {
-		e.stats.dialErrors[dialerror.KindOf(err)].Add(1)
+		e.stats.dialErrors.Add(err)
 		o.Report("dial", c.Client, p.backend, err)
 		if e.closing.Err() != nil {
 			life.end(stopped)

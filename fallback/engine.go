@@ -67,27 +67,21 @@ type Stats struct {
 	Accepted     uint64 // connections accepted
 	Active       uint64 // pairs that exist now
 	AcceptErrors uint64 // calls of accept that failed, or of socket for a backend while descriptors had run out
-	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
 	BytesIn      uint64 // bytes written to backends
 	BytesOut     uint64 // bytes written to clients
 	Copied       uint64 // both
 
-	// Why dials have failed: of DialErrors, those for which a reason is told apart.
-	DialRefused     uint64 // nobody listens at the backend
-	DialTimeouts    uint64 // it did not answer in time
-	DialUnreachable uint64 // there is no route to it, or its host does not answer
-	DialExhausted   uint64 // no descriptor, memory or source port was left
+	dialerror.Counts // of backends that refused, could not be reached or did not answer in time; their clients were reset
 
 	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
-		"dial-unreachable=%d dial-exhausted=%d aborted=%d bytes-in=%d bytes-out=%d spliced=0 copied=%d headers-refused=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
-		s.DialUnreachable, s.DialExhausted, s.Aborted, s.BytesIn, s.BytesOut, s.Copied, s.HeadersRefused)
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d %v "+
+		"aborted=%d bytes-in=%d bytes-out=%d spliced=0 copied=%d headers-refused=%d",
+		s.Accepted, s.Active, s.AcceptErrors, s.Counts, s.Aborted, s.BytesIn, s.BytesOut, s.Copied, s.HeadersRefused)
 }
 
 // Engine relays any number of ports. Its methods may be called from any goroutine.
@@ -96,7 +90,7 @@ type Engine struct {
 	stats   struct {
 		accepted, active, acceptErrors, aborted, headersRefused atomic.Uint64
 
-		dialErrors      [dialerror.Kinds]atomic.Uint64
+		dialErrors      dialerror.Counters
 		toBack, toFront atomic.Uint64 // bytes
 	}
 	closing context.Context // done when the engine closes
@@ -194,20 +188,15 @@ func (p *Port) Close() error {
 func (e *Engine) Stats() Stats {
 	count := &e.stats
 	s := Stats{
-		Accepted:        count.accepted.Load(),
-		Active:          count.active.Load(),
-		AcceptErrors:    count.acceptErrors.Load(),
-		Aborted:         count.aborted.Load(),
-		BytesIn:         count.toBack.Load(),
-		BytesOut:        count.toFront.Load(),
-		DialRefused:     count.dialErrors[dialerror.Refused].Load(),
-		DialTimeouts:    count.dialErrors[dialerror.Timeout].Load(),
-		DialUnreachable: count.dialErrors[dialerror.Unreachable].Load(),
-		DialExhausted:   count.dialErrors[dialerror.Exhausted].Load(),
-		HeadersRefused:  count.headersRefused.Load(),
+		Accepted:       count.accepted.Load(),
+		Active:         count.active.Load(),
+		AcceptErrors:   count.acceptErrors.Load(),
+		Aborted:        count.aborted.Load(),
+		BytesIn:        count.toBack.Load(),
+		BytesOut:       count.toFront.Load(),
+		Counts:         count.dialErrors.Read(),
+		HeadersRefused: count.headersRefused.Load(),
 	}
-	s.DialErrors = count.dialErrors[dialerror.Other].Load() +
-		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
 	s.Copied = s.BytesIn + s.BytesOut
 	return s
 }

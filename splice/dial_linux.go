@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/connection"
-	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/proxyheader"
 	"github.com/portsplice/portsplice/internal/transparent"
 	"github.com/portsplice/portsplice/internal/vanish"
@@ -323,7 +322,7 @@ func (p *pair) dialed() {
 
 // dialFailed resets the client: a clean end would tell it that somebody had listened.
 func (p *pair) dialFailed(err error) {
-	add(&p.share.count.dialErrors[dialerror.KindOf(err)], 1)
+	p.share.count.dialErrors.Add(err)
 	p.settings.Report("dial", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
 	p.closeFor(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: err})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/internal/connection"
+	"github.com/portsplice/portsplice/internal/dialerror"
 )
 
 // DefaultDialTimeout bounds the dial of a backend when Options.DialTimeout is zero.
@@ -114,7 +115,6 @@ type Stats struct {
 	Accepted     uint64 // connections accepted
 	Active       uint64 // pairs that exist now
 	AcceptErrors uint64 // calls of accept that failed, and clients that were reset because descriptors had run out
-	DialErrors   uint64 // backends that refused, could not be reached or did not answer in time
 	Aborted      uint64 // pairs that ended by a reset or another failure of a leg
 	BytesIn      uint64 // bytes that reached backends
 	BytesOut     uint64 // bytes that reached clients
@@ -124,11 +124,7 @@ type Stats struct {
 	PipesRefused uint64 // times that no usable pipe was to be had and the pump went on copying
 	SourcePorts  uint64 // dials from a source port of our choice, because there were very many (moby#47537)
 
-	// Why dials have failed: of DialErrors, those for which a reason is told apart.
-	DialRefused     uint64 // nobody listens at the backend
-	DialTimeouts    uint64 // it did not answer in time
-	DialUnreachable uint64 // there is no route to it, or its host does not answer
-	DialExhausted   uint64 // no descriptor, memory or source port was left
+	dialerror.Counts // of backends that refused, could not be reached or did not answer in time; their clients were reset
 
 	HeadersRefused uint64 // clients that were reset because their PROXY header was missing or wrong
 	SourceRefused  uint64 // clients that were reset because the backend could not be shown their address
@@ -136,10 +132,9 @@ type Stats struct {
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
-		"dial-unreachable=%d dial-exhausted=%d aborted=%d bytes-in=%d bytes-out=%d spliced=%d copied=%d pipes=%d "+
+	return fmt.Sprintf("loops=%d accepted=%d active=%d accept-errors=%d %v "+
+		"aborted=%d bytes-in=%d bytes-out=%d spliced=%d copied=%d pipes=%d "+
 		"pipes-refused=%d source-ports=%d headers-refused=%d source-refused=%d",
-		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
-		s.DialUnreachable, s.DialExhausted, s.Aborted, s.BytesIn, s.BytesOut, s.Spliced, s.Copied, s.Pipes,
+		s.Loops, s.Accepted, s.Active, s.AcceptErrors, s.Counts, s.Aborted, s.BytesIn, s.BytesOut, s.Spliced, s.Copied, s.Pipes,
 		s.PipesRefused, s.SourcePorts, s.HeadersRefused, s.SourceRefused)
 }

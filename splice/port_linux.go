@@ -294,7 +294,7 @@ func (s *share) abort() {
 type counters struct {
 	accepted, active, aborted, pipesRefused, sourcePorts, headersRefused, sourceRefused atomic.Uint64
 
-	dialErrors      [dialerror.Kinds]atomic.Uint64
+	dialErrors      dialerror.Counters
 	spliced, copied [2]atomic.Uint64 // bytes, by the side that they came from
 }
 
@@ -303,20 +303,15 @@ func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) }
 
 func (c *counters) read() Stats {
 	s := Stats{
-		Accepted:        c.accepted.Load(),
-		Active:          c.active.Load(),
-		Aborted:         c.aborted.Load(),
-		PipesRefused:    c.pipesRefused.Load(),
-		SourcePorts:     c.sourcePorts.Load(),
-		DialRefused:     c.dialErrors[dialerror.Refused].Load(),
-		DialTimeouts:    c.dialErrors[dialerror.Timeout].Load(),
-		DialUnreachable: c.dialErrors[dialerror.Unreachable].Load(),
-		DialExhausted:   c.dialErrors[dialerror.Exhausted].Load(),
-		HeadersRefused:  c.headersRefused.Load(),
-		SourceRefused:   c.sourceRefused.Load(),
+		Accepted:       c.accepted.Load(),
+		Active:         c.active.Load(),
+		Aborted:        c.aborted.Load(),
+		PipesRefused:   c.pipesRefused.Load(),
+		SourcePorts:    c.sourcePorts.Load(),
+		Counts:         c.dialErrors.Read(),
+		HeadersRefused: c.headersRefused.Load(),
+		SourceRefused:  c.sourceRefused.Load(),
 	}
-	s.DialErrors = c.dialErrors[dialerror.Other].Load() +
-		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
 	spliced, copied := [...]uint64{c.spliced[front].Load(), c.spliced[back].Load()},
 		[...]uint64{c.copied[front].Load(), c.copied[back].Load()}
 	s.Spliced, s.Copied = spliced[front]+spliced[back], copied[front]+copied[back]
@@ -329,11 +324,7 @@ func (s Stats) plus(o Stats) Stats {
 	s.Accepted += o.Accepted
 	s.Active += o.Active
 	s.AcceptErrors += o.AcceptErrors
-	s.DialErrors += o.DialErrors
-	s.DialRefused += o.DialRefused
-	s.DialTimeouts += o.DialTimeouts
-	s.DialUnreachable += o.DialUnreachable
-	s.DialExhausted += o.DialExhausted
+	s.Counts = dialerror.Sum(s.Counts, o.Counts)
 	s.Aborted += o.Aborted
 	s.BytesIn += o.BytesIn
 	s.BytesOut += o.BytesOut

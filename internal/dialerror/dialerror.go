@@ -1,9 +1,11 @@
-// Package dialerror sorts why a backend could not be reached, for the counters of the engines.
+// Package dialerror sorts and counts why a backend could not be reached, for the engines.
 package dialerror
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -45,4 +47,48 @@ func KindOf(err error) Kind {
 		return Timeout
 	}
 	return Other
+}
+
+// Counts are how often backends could not be reached: in all, and for each reason that is told apart.
+type Counts struct {
+	DialErrors      uint64
+	DialRefused     uint64 // nobody listens at the backend
+	DialTimeouts    uint64 // it did not answer in time
+	DialUnreachable uint64 // there is no route to it, or its host does not answer
+	DialExhausted   uint64 // no descriptor, memory or source port was left
+}
+
+// Sum adds those of two ports, or of two parts of one.
+func Sum(c, o Counts) Counts {
+	c.DialErrors += o.DialErrors
+	c.DialRefused += o.DialRefused
+	c.DialTimeouts += o.DialTimeouts
+	c.DialUnreachable += o.DialUnreachable
+	c.DialExhausted += o.DialExhausted
+	return c
+}
+
+// String gives the counts as "name=value" words.
+func (c Counts) String() string {
+	return fmt.Sprintf("dial-errors=%d dial-refused=%d dial-timeouts=%d dial-unreachable=%d dial-exhausted=%d",
+		c.DialErrors, c.DialRefused, c.DialTimeouts, c.DialUnreachable, c.DialExhausted)
+}
+
+// Counters count. Any goroutine may use them.
+type Counters [Kinds]atomic.Uint64
+
+// Add counts the error of a dial.
+func (c *Counters) Add(err error) { c[KindOf(err)].Add(1) }
+
+// Read reads them one by one.
+func (c *Counters) Read() Counts {
+	counts := Counts{
+		DialRefused:     c[Refused].Load(),
+		DialTimeouts:    c[Timeout].Load(),
+		DialUnreachable: c[Unreachable].Load(),
+		DialExhausted:   c[Exhausted].Load(),
+	}
+	counts.DialErrors = c[Other].Load() +
+		counts.DialRefused + counts.DialTimeouts + counts.DialUnreachable + counts.DialExhausted
+	return counts
 }

@@ -32,3 +32,19 @@ func TestKindOf(t *testing.T) {
 		}
 	}
 }
+
+// TestCounters: each failure is counted by its kind and in the sum.
+func TestCounters(t *testing.T) {
+	var c dialerror.Counters
+	for n, err := range []error{
+		errors.New("other"), syscall.ECONNREFUSED, syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.EMFILE,
+	} {
+		for range n + 1 {
+			c.Add(err)
+		}
+	}
+	const want = "dial-errors=30 dial-refused=4 dial-timeouts=6 dial-unreachable=8 dial-exhausted=10"
+	if got := dialerror.Sum(c.Read(), c.Read()).String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/dialerror"
 )
 
 // TestRefusedBackend: the client is aborted when nobody listens. Public issue: moby#16976.
@@ -22,7 +24,7 @@ func TestRefusedBackend(t *testing.T) {
 			relay := startRelay(t, "127.0.0.1", addr, Options{})
 			newPeer(t, unix.AF_INET, 10).expectRefusal(relay.addr)
 			relay.expectReport(t, "dial", unix.ECONNREFUSED)
-			relay.expectStats(t, Stats{Accepted: 1, DialErrors: 1, DialRefused: 1})
+			relay.expectStats(t, Stats{Accepted: 1, Counts: dialerror.Counts{DialErrors: 1, DialRefused: 1}})
 		})
 	}
 }
@@ -51,7 +53,7 @@ func TestSilentBackend(t *testing.T) {
 		t.Errorf("the client was aborted after %v; want %v", took, timeout)
 	}
 	relay.expectReport(t, "dial", os.ErrDeadlineExceeded)
-	relay.expectStats(t, Stats{Accepted: 1, DialErrors: 1, DialTimeouts: 1})
+	relay.expectStats(t, Stats{Accepted: 1, Counts: dialerror.Counts{DialErrors: 1, DialTimeouts: 1}})
 }
 
 // TestDialBehindStandstill: a backend that has answered while the process stood still (SIGSTOP, a frozen cgroup) is served,

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/connection"
-	"github.com/portsplice/portsplice/internal/dialerror"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -139,7 +138,7 @@ func (p *pair) dialReady() {
 // dialFailed ends a pair whose backend cannot be reached: the client is aborted.
 func (p *pair) dialFailed(cause error) {
 	p.cause = cause
-	p.port.count.dialErrors[dialerror.KindOf(cause)].Add(1)
+	p.port.count.dialErrors.Add(cause)
 	p.port.forget()
 	p.end(connection.End{By: connection.Backend, Reason: connection.DialFailed, Err: cause})
 	p.port.complain("dial", p.frontend.peer, p.backend.peer, cause)

@@ -62,7 +62,7 @@ type counters struct {
 	accepted, active, acceptErrors, aborted, undelivered, remapped atomic.Uint64
 	messagesIn, messagesOut, bytesIn, bytesOut                     atomic.Uint64
 
-	dialErrors [dialerror.Kinds]atomic.Uint64
+	dialErrors dialerror.Counters
 }
 
 // New serves fd, a bound and listening one-to-one SCTP socket of either family, with associations to backend, on the loops
@@ -364,23 +364,18 @@ func (p *Port) Clients(most int) []connection.Traffic {
 // Stats returns the counters as they are now, one by one.
 func (p *Port) Stats() Stats {
 	s := Stats{
-		Accepted:        p.count.accepted.Load(),
-		Active:          p.count.active.Load(),
-		AcceptErrors:    p.count.acceptErrors.Load(),
-		Aborted:         p.count.aborted.Load(),
-		Undelivered:     p.count.undelivered.Load(),
-		Remapped:        p.count.remapped.Load(),
-		MessagesIn:      p.count.messagesIn.Load(),
-		MessagesOut:     p.count.messagesOut.Load(),
-		BytesIn:         p.count.bytesIn.Load(),
-		BytesOut:        p.count.bytesOut.Load(),
-		DialRefused:     p.count.dialErrors[dialerror.Refused].Load(),
-		DialTimeouts:    p.count.dialErrors[dialerror.Timeout].Load(),
-		DialUnreachable: p.count.dialErrors[dialerror.Unreachable].Load(),
-		DialExhausted:   p.count.dialErrors[dialerror.Exhausted].Load(),
+		Accepted:     p.count.accepted.Load(),
+		Active:       p.count.active.Load(),
+		AcceptErrors: p.count.acceptErrors.Load(),
+		Aborted:      p.count.aborted.Load(),
+		Undelivered:  p.count.undelivered.Load(),
+		Remapped:     p.count.remapped.Load(),
+		MessagesIn:   p.count.messagesIn.Load(),
+		MessagesOut:  p.count.messagesOut.Load(),
+		BytesIn:      p.count.bytesIn.Load(),
+		BytesOut:     p.count.bytesOut.Load(),
+		Counts:       p.count.dialErrors.Read(),
 	}
-	s.DialErrors = p.count.dialErrors[dialerror.Other].Load() +
-		s.DialRefused + s.DialTimeouts + s.DialUnreachable + s.DialExhausted
 	return s
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/portsplice/portsplice/internal/budget"
 	"github.com/portsplice/portsplice/internal/connection"
+	"github.com/portsplice/portsplice/internal/dialerror"
 )
 
 const (
@@ -93,7 +94,6 @@ type Stats struct {
 	Accepted     uint64 // associations of clients; one that a client begins anew on the same ports is another
 	Active       uint64 // of them, those that have not ended
 	AcceptErrors uint64 // failed attempts to accept; the port goes on after each
-	DialErrors   uint64 // clients aborted because the backend could not be reached
 	Aborted      uint64 // pairs that a peer or a failure ended, rather than a shutdown
 	Undelivered  uint64 // messages read, but too late for the side they were meant for
 	Remapped     uint64 // messages sent on another stream than theirs, which the receiver had not granted
@@ -102,19 +102,14 @@ type Stats struct {
 	BytesIn      uint64
 	BytesOut     uint64
 
-	// Why dials have failed: of DialErrors, those for which a reason is told apart.
-	DialRefused     uint64 // nobody listens at the backend
-	DialTimeouts    uint64 // it did not answer in time
-	DialUnreachable uint64 // there is no route to it, or its host does not answer
-	DialExhausted   uint64 // no descriptor, memory or source port was left
+	dialerror.Counts // of backends that refused, could not be reached or did not answer in time; their clients were reset
 }
 
 // String gives the counters as "name=value" words.
 func (s Stats) String() string {
-	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d dial-errors=%d dial-refused=%d dial-timeouts=%d "+
-		"dial-unreachable=%d dial-exhausted=%d aborted=%d undelivered=%d remapped=%d "+
+	return fmt.Sprintf("accepted=%d active=%d accept-errors=%d %v "+
+		"aborted=%d undelivered=%d remapped=%d "+
 		"messages-in=%d messages-out=%d bytes-in=%d bytes-out=%d",
-		s.Accepted, s.Active, s.AcceptErrors, s.DialErrors, s.DialRefused, s.DialTimeouts,
-		s.DialUnreachable, s.DialExhausted, s.Aborted, s.Undelivered, s.Remapped,
+		s.Accepted, s.Active, s.AcceptErrors, s.Counts, s.Aborted, s.Undelivered, s.Remapped,
 		s.MessagesIn, s.MessagesOut, s.BytesIn, s.BytesOut)
 }
