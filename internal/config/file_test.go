@@ -288,6 +288,8 @@ func TestParsePorts(t *testing.T) {
 		":1/tcp":               `"" is not an IP address`,
 		"::1:1/tcp":            "an IPv6 address is in brackets: [::1]",
 		"[::1:1/tcp":           `"[::1" is not an IP address`,
+		"[::]/tcp":             "the port is missing, as in [::]:443",
+		"127.0.0.1/tcp":        "the port is missing, as in 127.0.0.1:443",
 		"[127.0.0.1]:1/tcp":    `"[127.0.0.1]" is not an IP address`,
 	} {
 		p, err := ParsePorts(name)

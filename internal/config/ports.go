@@ -28,6 +28,9 @@ func ParsePorts(name string) (p Ports, err error) {
 		return Ports{}, fmt.Errorf("unknown protocol %q (tcp, udp and sctp are known)", protocol)
 	}
 	span := where
+	if _, err := hostAddr(where); err == nil {
+		return Ports{}, fmt.Errorf("the port is missing, as in %s:443", where)
+	}
 	if colon := strings.LastIndexByte(where, ':'); colon >= 0 {
 		span = where[colon+1:]
 		if p.Addr, err = hostAddr(where[:colon]); err != nil {
