@@ -119,7 +119,7 @@ func (r run) start(t *testing.T) *process {
 	}
 	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(buffer), began: time.Now()}
 	p.Stderr = p.stderr
-	p.Env = r.env
+	p.Env = leakcheck.Environment(r.env...)
 	if !r.bare {
 		p.Env = append(os.Environ(), r.env...)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/leakcheck"
 	"github.com/portsplice/portsplice/internal/needroot"
 	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/internal/worker"
@@ -86,7 +88,7 @@ func (l *lab) says(t *testing.T, user, worker int, message string) (answer strin
 
 // request is what a shim says, as package worker describes it.
 func request(args []string) string {
-	return fmt.Sprintf("serve %x 0\x00%s\x00", len(args), strings.Join(args, "\x00"))
+	return fmt.Sprintf("serve %x 0\x00%s\x00", len(args), strings.Join(slices.Concat(args, leakcheck.Environment()), "\x00"))
 }
 
 // TestAnothersAddress: whoever has taken the worker's address, and is none, keeps no port from being served, and is told

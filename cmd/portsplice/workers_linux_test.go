@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/portsplice/portsplice/internal/leakcheck"
 	"github.com/portsplice/portsplice/internal/needroot"
 	"github.com/portsplice/portsplice/internal/rig"
 	"github.com/portsplice/portsplice/internal/worker"
@@ -69,7 +70,7 @@ func (l *lab) rootless(t *testing.T, args []string) (namespace string) {
 	needroot.Check(t)
 	shim := exec.Command("unshare", append([]string{"--user", "--map-root-user", "--net", "--",
 		filepath.Join(l.dir, "portsplice-shim")}, args...)...)
-	shim.Env = []string{"PATH=" + os.Getenv("PATH"), "PORTSPLICE_WORKER=require"}
+	shim.Env = leakcheck.Environment("PATH="+os.Getenv("PATH"), "PORTSPLICE_WORKER=require")
 	shim.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
 	status, report, err := os.Pipe()
 	must(t, err)

@@ -1,4 +1,5 @@
-// Package leakcheck fails a package whose tests leave descriptors, goroutines or child processes behind.
+// Package leakcheck keeps tests and the machine that they run on apart. It fails a package whose tests leave descriptors,
+// goroutines or child processes behind, and hides that machine's own file of options from what they start.
 //
 // A test package opts in with
 //
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,8 +24,19 @@ const patience = 10 * time.Second
 // but left something behind. What was left is printed.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
+// noFile names no file of options.
+const noFile = "PORTSPLICE_CONFIG=/nonexistent/portsplice.json"
+
+// Environment is one in which a program reads no file of options but what more says, for a test that passes none of its own.
+func Environment(more ...string) []string { return append([]string{noFile}, more...) }
+
 // Run is Main for a package that has something of its own to clean up: it returns the exit status.
 func Run(m *testing.M) int {
+	name, value, _ := strings.Cut(noFile, "=")
+	if err := os.Setenv(name, value); err != nil {
+		fmt.Fprintln(os.Stderr, "leakcheck:", err)
+		return 1
+	}
 	warmUp()
 	before, err := take()
 	if err != nil {
