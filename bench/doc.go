@@ -63,6 +63,9 @@
 // "shim" is started for each port, and one worker serves them all. Of idle ports, what the worker holds is in machine-kB
 // alone; otherwise it is the proxy.
 //
+// "splice-header" is splice with -proxy-protocol v2, at crr: the server takes only connections that begin with such a header.
+// It is compared with splice: "bench ratios -work crr -rows splice,splice-header -again".
+//
 // Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and goref, HAProxy and nginx
 // listen on all. The many processes share the client's group, and the worker, a session by itself, does not: look at the
 // CPU times there.

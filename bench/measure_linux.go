@@ -46,7 +46,7 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 	if w.Kind == idlePorts {
 		return p.measureIdlePorts(ctx, l, w, proxy)
 	}
-	server, err := p.startServer(ctx, l, w)
+	server, err := p.startServer(ctx, l, w, proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +82,15 @@ func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Pro
 	}
 }
 
-func (p *Programs) startServer(ctx context.Context, l *lab, w Work) (*process, error) {
+func (p *Programs) startServer(ctx context.Context, l *lab, w Work, proxy Proxy) (*process, error) {
 	if w.Kind == others {
 		return l.startRealServer(ctx, realClients[w.client[0]])
 	}
-	return l.start(ctx, l.container, p.load, "serve", "-on", backend.String(), "-sink", sink.String())
+	args := []string{"serve", "-on", backend.String(), "-sink", sink.String()}
+	if proxy.Headers {
+		args = append(args, "-headers")
+	}
+	return l.start(ctx, l.container, p.load, args...)
 }
 
 // startProxies starts as many proxies as the work has ports, or one that serves them all, from firstFrontend on. It gives

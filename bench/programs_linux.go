@@ -109,7 +109,9 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		bypass := shim
 		bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
 		bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
-		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim, bypass}, peers())
+		headers := Proxy{Name: "splice-header", Path: o.Portsplice, Protocols: []string{tcp}, Headers: true, Base: "splice",
+			Arguments: []string{"-engine", "splice", "-proxy-protocol", "v2"}}
+		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim, bypass, headers}, peers())
 	} else {
 		both := []string{tcp, udp}
 		p.Proxies = []Proxy{{Name: Direct, Protocols: both, manyPorts: true}, {Name: "old", Path: o.Old, Protocols: both},

@@ -57,9 +57,22 @@ func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 		return f, false
 	}
 	f = Figure{Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values)}
-	_, f.Comparison = r.against(proxy, unit, func(p Proxy) bool { return p.Reference }) // never better than itself
+	base := r.base(proxy)
+	_, f.Comparison = r.against(proxy, unit, func(p Proxy) bool { // never better than itself
+		return base == "" && p.Reference || base != "" && p.Name == base
+	})
 	f.Reference = f.Ratio == 1 && slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return p.Reference && p.Name == proxy })
 	return f, true
+}
+
+// base is the row that a proxy is compared with, if it is not the references.
+func (r Result) base(proxy string) string {
+	for _, p := range r.Proxies {
+		if p.Name == proxy {
+			return p.Base
+		}
+	}
+	return ""
 }
 
 // against names the proxy that one fares worst against in a unit, of those that may be compared with, and compares with

@@ -71,6 +71,29 @@ work/conns=1   2 rounds
 	}
 }
 
+// TestTableOfARowWithABase: a row that has one is compared with it, and not with the reference that it is worse than.
+func TestTableOfARowWithABase(t *testing.T) {
+	r := result([]Unit{{"op/s", true}}, map[string]map[string][]float64{
+		"old":    {"op/s": {1, 100, 100}},
+		"ours":   {"op/s": {1, 200, 200}},
+		"header": {"op/s": {1, 190, 190}},
+	})
+	r.Proxies = append(r.Proxies, Proxy{Name: "header", Base: "ours", Protocols: []string{tcp}, Path: "/path"})
+	want := `
+work/conns=1   2 rounds
+  proxy   op/s ↑
+  direct  -
+  old     100 [100..100] ref
+  new     -
+  ours    200 [200..200] 2.00x
+  again   -
+  header  190 [190..190] 0.95x
+`
+	if diff := cmp.Diff(fields(want), fields(r.String())); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTableSaysWhyThereAreNoFigures(t *testing.T) {
 	r := result([]Unit{{"op/s", true}}, map[string]map[string][]float64{
 		Direct: {"op/s": {1, 10, 10}},

@@ -19,7 +19,10 @@ type Proxy struct {
 	Again     string   `json:"again,omitempty"`     // name of the row that has the same program
 	Shim      bool     `json:"shim,omitempty"`      // a worker, which is not its child, moves the bytes
 
-	Bypass bool `json:"bypass,omitempty"` // local clients reach the container without a hop
+	Bypass  bool `json:"bypass,omitempty"`  // local clients reach the container without a hop
+	Headers bool `json:"headers,omitempty"` // the server is told of each client by a PROXY header
+
+	Base string `json:"base,omitempty"` // name of the row that it is compared with, in place of the references
 
 	Environment []string `json:"environment,omitempty"` // beyond the benchmark's own
 

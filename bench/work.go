@@ -67,10 +67,10 @@ func answerUnits(one string) []Unit {
 }
 
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
-// can start where that is the work.
+// can start where that is the work. What is told of clients is of short connections.
 func (w Work) Fits(p Proxy) bool {
 	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
-		(w.local || !p.Bypass)
+		(w.local || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
 }
 
 // Traffic tells whether the work is traffic for the time that it is measured.

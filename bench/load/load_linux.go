@@ -56,8 +56,9 @@ func Run(args []string) error {
 	if args[0] == "serve" {
 		fs.TextVar(&on, "on", on, "where messages and datagrams are answered, and streams begin and end")
 		fs.TextVar(&sink, "sink", sink, "where datagrams are counted")
+		headers := fs.Bool("headers", false, "whether connections are to begin with a PROXY header of version 2")
 		_ = fs.Parse(args[1:]) // it exits
-		return caught(func() { serve(on, sink) })
+		return caught(func() { serve(on, sink, *headers) })
 	}
 	r.declare(fs)
 	_ = fs.Parse(args[1:]) // it exits

@@ -108,6 +108,35 @@ func TestCountsAreToldAsOftenAsTheyAreAskedFor(t *testing.T) {
 	}
 }
 
+// TestHeaders: a server that wants PROXY headers answers whoever begins with one, in however many parts, and resets others.
+func TestHeaders(t *testing.T) {
+	ours := benchtest.OwnAddress()
+	at, sink := netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
+	start(t, "serve", "-headers", "-on", at, "-sink", sink)
+	const header = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + "\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x02"
+	message := makeHeader(headerSize, 7)
+	for sent, want := range map[string]string{
+		header + string(message[:]):          string(message[:]),
+		string(message[:]):                   "",
+		header[:12] + "\x20" + header[13:]:   "", // of a connection by the proxy itself
+		"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n": "",
+	} {
+		conn, err := net.Dial("tcp4", at)
+		benchtest.Must(t, err)
+		for part := range slices.Chunk([]byte(sent), 5) {
+			if _, err := conn.Write(part); err != nil {
+				break // it was reset before
+			}
+		}
+		got := make([]byte, len(message))
+		n, err := conn.Read(got)
+		if string(got[:n]) != want || (err == nil) != (want != "") {
+			t.Errorf("%q is answered %q, %v; want %q", sent, got[:n], err, want)
+		}
+		benchtest.Must(t, conn.Close())
+	}
+}
+
 func TestIdleHoldsItsConnections(t *testing.T) {
 	const conns = 100 // more than are opened at a time
 	at, _, pid := serveAt(t)

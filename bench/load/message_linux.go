@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ const (
 // conn is a connection on which messages go one way at a time.
 type conn struct {
 	fd       int
+	lead     int // bytes that are to come of a PROXY header, before the first message
 	sending  bool
 	waiting  bool // from sending a message to the end of its answer
 	outgoing [headerSize]byte
@@ -107,8 +109,33 @@ func (l *loop) read(c *conn) (done bool, err error) {
 // errStream says that a length would be beyond maxMessage: its first byte asks for a stream.
 var errStream = errors.New("no message")
 
+// proxyHeader is how a header of the PROXY protocol begins that tells of a client by TCP and IPv4, in version 2; 12 bytes of
+// addresses follow (section 2.2 of the specification).
+const (
+	proxyHeader       = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
+	proxyHeaderLength = len(proxyHeader) + 12
+)
+
+var errNoHeader = errors.New("the connection does not begin with a PROXY header")
+
+// takeLead takes what has come of the PROXY header, and gives what is behind it.
+func (c *conn) takeLead(b []byte) ([]byte, error) {
+	n := min(c.lead, len(b))
+	at := proxyHeaderLength - c.lead
+	if at < len(proxyHeader) && !strings.HasPrefix(proxyHeader[at:], string(b[:min(n, len(proxyHeader)-at)])) {
+		return nil, errNoHeader
+	}
+	c.lead -= n
+	return b[n:], nil
+}
+
 // take counts what has arrived and keeps the header.
 func (c *conn) take(b []byte) (done bool, err error) {
+	if c.lead > 0 {
+		if b, err = c.takeLead(b); err != nil || len(b) == 0 {
+			return false, err
+		}
+	}
 	if c.received < headerSize {
 		copy(c.incoming[c.received:], b)
 	}

@@ -17,13 +17,18 @@ type server struct {
 	*loop
 	streams  streamServer
 	listener int
+	lead     int // bytes of the PROXY header that connections begin with
 }
 
 // serve answers messages and datagrams and serves streams on one address, and counts datagrams on another, until the
-// process is killed. It reports on descriptor 3, as proxies do, once all are served.
-func serve(on, sink netip.AddrPort) {
+// process is killed. With headers, connections are to begin with a PROXY header of version 2. It reports on descriptor 3, as
+// proxies do, once all are served.
+func serve(on, sink netip.AddrPort, headers bool) {
 	ready := status.Adopt()
 	s := &server{loop: newLoop(newPoller()), listener: listenTCP(on)}
+	if headers {
+		s.lead = proxyHeaderLength
+	}
 	s.watch(s.listener, unix.EPOLLIN)
 	echo, counted := bindUDP(on), bindUDP(sink)
 	check(ready.Ready())
@@ -53,7 +58,7 @@ func (s *server) accept() {
 		return
 	}
 	checkCall("accept4", err)
-	s.add(fd)
+	s.add(fd).lead = s.lead
 }
 
 // answer reads or writes as far as the kernel goes. Errors of a connection are the client's to report.
