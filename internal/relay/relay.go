@@ -116,7 +116,13 @@ func (h *Host) Close() {
 
 // splice gives the engine.
 func (h *Host) splice() (*splice.Engine, error) {
-	if err := splice.Supported(); err != nil {
+	h.mu.Lock()
+	engine := h.engine
+	h.mu.Unlock()
+	if engine != nil {
+		return engine, nil
+	}
+	if err := splice.Supported(); err != nil { // without loops that nobody needs
 		return nil, err
 	}
 	group, err := h.Loops()
