@@ -1,6 +1,5 @@
 //go:build release && linux
 
-// Package packaging tests what "make release" has made.
 package packaging
 
 import (
@@ -16,14 +15,11 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/portsplice/portsplice/internal/leakcheck"
 	"github.com/portsplice/portsplice/internal/netlab"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
 var release = flag.String("release", "../../bin/release", "`directory` that make release has made, with amd64 in it")
-
-func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // emulators run programs of other architectures, named as Go does.
 var emulators = map[string]string{"arm64": "qemu-aarch64-static", "arm": "qemu-arm-static", "ppc64le": "qemu-ppc64le-static",
@@ -130,16 +126,4 @@ func start(t *testing.T, ns *netlab.Namespace, program string, args []string) (s
 	said, err := io.ReadAll(read)
 	rig.Must(t, err)
 	return shim, string(said)
-}
-
-// run runs a command, and gives what it prints.
-func run(t *testing.T, dir string, command ...string) string {
-	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
-	}
-	return string(out)
 }
