@@ -5,7 +5,6 @@ import (
 
 	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/proxyheader"
-	"github.com/portsplice/portsplice/internal/transparent"
 )
 
 // expect waits for the PROXY header that the client begins with.
@@ -47,8 +46,8 @@ func (p *pair) readHeader(ended bool) {
 	default:
 		return // its other bytes make an event
 	}
-	if p.settings.Transparent && told.Client.Addr().IsLoopback() { // of the proxy's host, and it would look like this one
-		err = transparent.ErrNoAddress
+	if err == nil && told.Client.IsValid() {
+		err = p.settings.path.Told(told.Client.Addr())
 	}
 	if err != nil {
 		p.refuse(err)

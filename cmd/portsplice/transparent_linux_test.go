@@ -2,8 +2,8 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -285,7 +285,7 @@ func TestTransparentAndValidMarks(t *testing.T) {
 }
 
 // TestTransparentBehindABalancer: the backend sees whom the PROXY header of a trusted client tells of, also if it is to
-// have a header of its own. A header that tells of the balancer's own host is refused.
+// have a header of its own. A header that tells of a client that would look like this host is refused.
 func TestTransparentBehindABalancer(t *testing.T) {
 	n := newRouted(t)
 	shell(t, n.host, documented(t, "nft add table"))
@@ -297,17 +297,19 @@ func TestTransparentBehindABalancer(t *testing.T) {
 		t.Errorf("the backend answers %q, want %q", got, want)
 	}
 	must(t, n.client.Do(func() error {
-		conn := dial(t, "tcp", to)
-		_, err := io.WriteString(conn, "PROXY TCP4 127.0.0.1 198.18.1.1 1234 443\r\n")
-		must(t, err)
-		must(t, conn.SetDeadline(time.Now().Add(timeout)))
-		if b, err := io.ReadAll(conn); len(b) > 0 || err == nil {
-			t.Errorf("a client that is told of as 127.0.0.1 got %q, %v; want a reset", b, err)
+		for _, address := range []string{"127.0.0.1", inside[0].Addr().String()} {
+			conn := dial(t, "tcp", to)
+			_, err := fmt.Fprintf(conn, "PROXY TCP4 %s 198.18.1.1 1234 443\r\nx\n", address)
+			must(t, err)
+			must(t, conn.SetDeadline(time.Now().Add(timeout)))
+			if b, err := bufio.NewReader(conn).ReadString('\n'); len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("a client that is told of as %s got %q, %v; want a reset", address, b, err)
+			}
 		}
 		return nil
 	}))
-	if got := p.count(t, "headers-refused"); got != 1 {
-		t.Errorf("%d headers are refused, want 1", got)
+	if got := p.count(t, "headers-refused"); got != 2 {
+		t.Errorf("%d headers are refused, want 2", got)
 	}
 }
 

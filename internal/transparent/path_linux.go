@@ -14,6 +14,7 @@ var (
 	ErrFamily    = errors.New("its address is of another family than the container's, which cannot be shown it")
 	ErrNeighbour = errors.New("it is on the container's own network, which would answer it directly: let it connect to the container")
 	ErrNoAddress = errors.New("its address means nothing to the container: it is one on its link alone, or none")
+	ErrThisHost  = errors.New("its PROXY header tells an address of this host's, which the container would take for this host")
 )
 
 // Path is the way to a backend. A nil one shows nobody's address.
@@ -74,6 +75,15 @@ func (p *Path) Source(client netip.Addr) (netip.Addr, error) {
 		}
 	}
 	return client, neighbour
+}
+
+// Told is why a client that another proxy tells of cannot be shown as Source would: it is not this host, whatever its address,
+// and must not look like it.
+func (p *Path) Told(client netip.Addr) error {
+	if source, err := p.Source(client); p == nil || source.IsValid() || err != nil {
+		return nil // or Source says why
+	}
+	return ErrThisHost
 }
 
 // Set lets a socket of a family be bound to an address that is none of this host's, and has the kernel choose the port when

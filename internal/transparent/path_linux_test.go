@@ -65,6 +65,27 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// TestTold: whom another proxy tells of is not this host, whatever its address, and is not shown as this host.
+func TestTold(t *testing.T) {
+	n := host(t)
+	var p *Path
+	rig.Must(t, n.Do(func() (err error) {
+		p, err = To(netip.MustParseAddr("198.18.0.2"))
+		return err
+	}))
+	for client, want := range map[string]error{
+		"127.0.0.1": ErrThisHost, "::ffff:127.0.0.1": ErrThisHost, "::1": ErrThisHost, "198.18.0.1": ErrThisHost,
+		"203.0.113.7": nil, "198.18.0.3": nil, "2001:db8::7": nil, // of the last two, Source says that they cannot be shown
+	} {
+		if err := p.Told(netip.MustParseAddr(client)); !errors.Is(err, want) {
+			t.Errorf("told of as %s: %v, want %v", client, err, want)
+		}
+	}
+	if err := (*Path)(nil).Told(netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Errorf("no path refuses with %v", err)
+	}
+}
+
 // TestAnswered: without a rule it is certain that answers do not come back; with one the kernel is asked.
 func TestAnswered(t *testing.T) {
 	const table, mark = 7073, 0x7073
