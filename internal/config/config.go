@@ -208,7 +208,7 @@ func (c *Config) checkTransparent() error {
 
 // excludeBypass has clients not go around the proxy, as an option is for what goes through it.
 func (c *Config) excludeBypass(option string) error {
-	reason := fmt.Sprintf("clients that go around the proxy have no part in %s", option)
+	reason := goAround(option)
 	switch c.LocalBypass {
 	case BypassRequire:
 		return fmt.Errorf("-local-bypass require: %s", reason)
@@ -217,6 +217,10 @@ func (c *Config) excludeBypass(option string) error {
 		c.Warnings = append(c.Warnings, "-local-bypass auto: not here: "+reason)
 	}
 	return nil
+}
+
+func goAround(option string) string {
+	return "clients that go around the proxy have no part in " + option
 }
 
 // raw is what dockerd passes, as it stands on the command line.

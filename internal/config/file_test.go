@@ -326,6 +326,13 @@ func TestAdopt(t *testing.T) {
 	if fmt.Sprint(before) != fmt.Sprint(parsed("-udp-timeout 1s")) {
 		t.Errorf("it has changed what it was given: %v", before)
 	}
+	got, changes = parsed("-transparent on").Adopt(parsed("-local-bypass require")) // -transparent stays, and has no bypass beside it
+	if diff := cmp.Diff([]Change{
+		{Option: "local-bypass", From: "off", To: "require", Reason: "clients that go around the proxy have no part in -transparent"},
+		{Option: "transparent", From: "on", To: "off"},
+	}, changes); diff != "" || got.LocalBypass != BypassOff {
+		t.Errorf("the bypass is %s, -want +got:\n%s", got.LocalBypass, diff)
+	}
 }
 
 // FuzzFile: whatever is in the file, it is taken or refused with a line that it has.

@@ -144,8 +144,15 @@ func (c Config) Adopt(next Config) (Config, []Change) {
 		if before == after || !slices.Contains(uses[c.Protocol], option.Name) {
 			return
 		}
-		can := slices.Contains(live, option.Name) && option.Value.Set(after) == nil
-		changes = append(changes, Change{Option: option.Name, From: before, To: after, Live: can})
+		change := Change{Option: option.Name, From: before, To: after}
+		switch {
+		case !slices.Contains(live, option.Name):
+		case option.Name == "local-bypass" && c.Transparent == On: // whatever next has: it stays
+			change.Reason = goAround("-transparent")
+		default:
+			change.Live = option.Value.Set(after) == nil
+		}
+		changes = append(changes, change)
 	})
 	return c, changes
 }
