@@ -96,15 +96,16 @@ func (l *lane) sendEach(i int) {
 		l.single.messages[n].Hdr.Iov = &l.single.iovecs[n]
 		l.single.messages[n].Hdr.SetIovlen(1)
 		if n++; n == batch {
-			l.sendSingle(n)
+			l.sendSingle(i, n)
 			n = 0
 		}
 	}
-	l.sendSingle(n)
+	l.sendSingle(i, n)
 }
 
-func (l *lane) sendSingle(n int) {
-	p := l.out.port
+// sendSingle sends so many datagrams of message i.
+func (l *lane) sendSingle(i, n int) {
+	p, parcel := l.out.port, &l.out.parcels[i] // whose flow another may take the place of
 	for sent := 0; sent < n; {
 		left := l.single.messages[sent:n]
 		k, errno := p.kernel.send(l.out.socket(), left)
@@ -113,12 +114,13 @@ func (l *lane) sendSingle(n int) {
 			errno = l.trySingle(left[:1], errno)
 		}
 		if errno != 0 {
-			p.lose(l.out.flow(), 1, l.out.way, sysError("sendmmsg", errno))
+			p.lose(parcel.flow, 1, l.out.way, sysError("sendmmsg", errno))
 		} else {
 			bytes := 0
 			for i := range k {
 				bytes += int(left[i].Hdr.Iov.Len)
 			}
+			parcel.flow.count(l.out.way, bytes)
 			p.count.countSent(l.out.way, k, bytes)
 		}
 		sent += k

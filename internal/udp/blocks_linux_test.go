@@ -97,6 +97,10 @@ func TestRefusedBlocksAreSentOneByOne(t *testing.T) {
 			if s := r.Stats(); s.BlocksRefused < 2 || s.Blocks != 0 || s.Dropped != 0 || s.Abandoned != 0 {
 				t.Errorf("%v; want blocks refused, none sent and nothing lost", s)
 			}
+			bytes := uint64(len("hello") + 2*len(block))
+			if all := r.Clients(1); len(all) != 1 || all[0].BytesIn != bytes || all[0].BytesOut != bytes {
+				t.Errorf("the client has %+v, want %d bytes each way", all, bytes)
+			}
 		})
 	}
 }
