@@ -92,6 +92,62 @@ func (l *lab) rootless(t *testing.T, args []string) (namespace string) {
 	return namespace
 }
 
+// TestUnitOfExporter: with the capabilities that the exporter's unit leaves it, root is told of the ports of a rootless dockerd.
+func TestUnitOfExporter(t *testing.T) {
+	needroot.Check(t)
+	unit, err := os.ReadFile("../../internal/packaging/portsplice-exporter.service")
+	must(t, err)
+	_, line, found := strings.Cut(string(unit), "\nCapabilityBoundingSet=")
+	if !found {
+		t.Fatal("the unit bounds no capabilities")
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	l := newLab(t)
+	must(t, os.Chmod(filepath.Dir(l.dir), 0o755)) // for the user
+	namespace := l.rootless(t, arguments("tcp", netip.MustParseAddrPort("0.0.0.0:1"), netip.MustParseAddrPort("127.0.0.1:2")))
+	path, err := buildControl()
+	must(t, err)
+	bounds := "-all" + strings.ReplaceAll(" "+strings.ToLower(line), " cap_", ",+")
+	out, err := exec.Command("setpriv", "--bounding-set", bounds, path, "ps").CombinedOutput()
+	if !strings.Contains(string(out), namespace) || strings.Contains(string(out), "not permitted") {
+		t.Errorf("%v, says\n%s\nwant a port in %s", err, out, namespace)
+	}
+}
+
+// TestSandboxOfAnother: a user's process in a user namespace, which shares the network namespace with root's worker, is not
+// taken for a rootless dockerd's.
+func TestSandboxOfAnother(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	l.publish(t, "tcp", echo(t, "tcp", ours()))
+	by := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
+	sandbox := exec.Command("unshare", "--user", "--map-current-user", "--", "sh", "-c", "echo; read end")
+	sandbox.SysProcAttr = by
+	in, err := sandbox.StdinPipe()
+	must(t, err)
+	out, err := sandbox.StdoutPipe()
+	must(t, err)
+	must(t, sandbox.Start())
+	defer func() { _ = sandbox.Wait() }() // the line is none
+	defer func() { must(t, in.Close()) }()
+	_, err = out.Read(make([]byte, 1)) // it is in there
+	must(t, err)
+
+	built, err := buildControl()
+	must(t, err)
+	b, err := os.ReadFile(built)
+	must(t, err)
+	path := filepath.Join(l.dir, "portsplicectl") // where the user may get to
+	must(t, os.WriteFile(path, b, 0o755))
+	must(t, os.Chmod(filepath.Dir(l.dir), 0o755))
+	ps := exec.Command("sh", "-c", path+" ps; exit $?") // the shell is there, too
+	ps.SysProcAttr = by
+	said, err := ps.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(said), "No portsplice worker of yours runs in this network namespace") {
+		t.Errorf("%v, says %q", err, said)
+	}
+}
+
 // TestClients: a worker tells who talks most by a port, of each engine, and what is wrong with a question.
 func TestClients(t *testing.T) {
 	l := newLab(t)

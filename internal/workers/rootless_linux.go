@@ -36,8 +36,8 @@ func EnterRootless(network bool) error {
 	return os.NewSyscallError("execve", unix.Exec(nsenter, append(append(args, "--", self), os.Args[1:]...), os.Environ()))
 }
 
-// rootless finds a process of this user's in another user namespace, and in a network namespace with workers; 0 if there
-// is none, or this is root.
+// rootless finds a process of this user's in another user namespace, and in another network namespace, with workers; 0 if
+// there is none, or this is root. A sandbox that shares the network namespace, as a browser has them, is none.
 func rootless() (pid int) {
 	if os.Geteuid() == 0 {
 		return 0
@@ -47,7 +47,7 @@ func rootless() (pid int) {
 		return 0
 	}
 	for _, p := range all {
-		if p.User() != os.Geteuid() || p.Shares("user") {
+		if p.User() != os.Geteuid() || p.Shares("user") || p.Shares("net") {
 			continue
 		}
 		sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", p.PID))
