@@ -91,6 +91,9 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 			collectProcess(to, a.Told.Worker, a.Namespace)
 		}
 		for _, p := range a.Told.Ports {
+			if p.Protocol == "" { // anybody may say to be a worker
+				continue
+			}
 			l := labelsOf(p)
 			if seen[l] == nil {
 				seen[l] = map[key]worker.Port{}

@@ -53,6 +53,14 @@ func port(protocol string, shim int, counters map[string]uint64) worker.Port {
 // The labels of port.
 const tcpLabels = `container_ip="fd00::2",container_port="8080",host_ip="127.0.0.1",host_port="80",protocol="tcp"`
 
+// TestNoProtocol: anybody on the host may say to be a worker, and say anything.
+func TestNoProtocol(t *testing.T) {
+	s := newScraped(worker.Port{}, port("tcp", 1, map[string]uint64{"active": 2}))
+	want := "# HELP portsplice_connections Connections of clients that there are now.\n# TYPE portsplice_connections gauge\n" +
+		"portsplice_connections{" + tcpLabels + "} 2\n"
+	rig.Check(t, testutil.CollectAndCompare(s, strings.NewReader(want), "portsplice_connections"))
+}
+
 func TestMetrics(t *testing.T) {
 	s := newScraped(
 		port("tcp", 1, map[string]uint64{"active": 2, "accepted": 10, "bytes-in": 100, "bytes-out": 200, "spliced": 150,

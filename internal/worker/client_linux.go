@@ -170,6 +170,9 @@ func peerOf(conn *net.UnixConn) (pid int) {
 	return pid
 }
 
+// longestAnswer is more than a worker says of as many ports as there are. Anybody may say to be a worker.
+const longestAnswer = 64 << 20
+
 func exchange(conn *net.UnixConn, question string, answer any) error {
 	if _, err := conn.Write([]byte(question)); err != nil {
 		return err
@@ -183,6 +186,9 @@ func exchange(conn *net.UnixConn, question string, answer any) error {
 		}
 		if err != nil {
 			return err
+		}
+		if len(line) > longestAnswer {
+			return fmt.Errorf("process %d goes on to answer after %d bytes", peerOf(conn), len(line))
 		}
 	}
 	if reason, refused := strings.CutPrefix(string(line), decline); refused {
