@@ -296,7 +296,7 @@ func (l *Loop) Work(h Handle) uint32 {
 }
 
 // Listen is Watch for any goroutine. The handler's events come before all others in a turn. It is for what brings new
-// work: listeners, and the sockets that clients send to.
+// work: listeners, and the sockets that clients send to; and for what is rare.
 func (l *Loop) Listen(fd int, events uint32, h Handler) (Handle, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

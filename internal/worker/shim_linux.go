@@ -17,16 +17,18 @@ type shim struct {
 	loop *eventloop.Loop
 
 	mu     sync.Mutex
-	fd     int // -1: there is none
+	kept   bool
+	early  string // what was told before
+	fd     int    // -1: there is none
 	handle eventloop.Handle
 }
 
 // keep takes the connection over from conn, which is the caller's to close, has its events told to h, and says the first
-// word, with descriptors. Events wait until it is said.
+// word, with descriptors, and what was told before. Events wait until it is said.
 func (s *shim) keep(conn *net.UnixConn, h eventloop.Handler, word string, rights []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fd = -1
+	s.kept, s.fd = true, -1
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -43,6 +45,7 @@ func (s *shim) keep(conn *net.UnixConn, h eventloop.Handler, word string, rights
 	if s.handle, err = s.loop.Listen(fd, unix.EPOLLIN, h); err == nil {
 		if err = unix.Sendmsg(fd, []byte(word), rights, nil, unix.MSG_NOSIGNAL); err == nil {
 			s.fd = fd
+			s.send(s.early)
 			return nil
 		}
 		s.loop.Unlisten(s.handle, fd)
@@ -72,11 +75,20 @@ func (s *shim) ignore() {
 	s.loop.Unlisten(s.handle, s.fd)
 }
 
-// tell says a word, unless the connection is closed, or its queue is full.
+// tell says a word, at once or after the first one, unless the connection is closed, or its queue is full.
 func (s *shim) tell(word string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fd >= 0 {
+	if !s.kept {
+		s.early = word
+		return
+	}
+	s.send(word)
+}
+
+// send sends a word, if it is one; s.mu is held.
+func (s *shim) send(word string) {
+	if s.fd >= 0 && word != "" { // an empty message would be the end
 		_ = unix.Send(s.fd, []byte(word), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
