@@ -182,7 +182,8 @@ func (e *Entry) bypassed() uint64 {
 }
 
 // Remove takes the port out, if it is in the table still. No connect that begins afterwards is bypassed to its backend, and
-// none that has begun goes on to wait for an answer, where the kernel ends such, and the thread is of the table's namespace.
+// none that waits for an answer goes on to, where the kernel ends such, and the thread is of the table's namespace. (One whose
+// connect(2) runs while this does may be missed.)
 func (e *Entry) Remove() error {
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
