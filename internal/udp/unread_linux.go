@@ -64,6 +64,7 @@ func (p *Port) takeUnread(f *flow) {
 		spare.flush()
 		delivered = delivered || n > 0
 	}
+	f.bytes[toClients].Add(last.bytes[toClients].Load()) // the flow's loop may be counting
 	if dropped > 0 {
 		p.lose(last, dropped, toClients, errUnread)
 	}

@@ -46,8 +46,10 @@ func TestAnswersOutliveTheirFlow(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			var a audience
+			a.follows.Store(true)
 			backend := listen(t, "127.0.0.1")
-			r, p, _ := newScripted(t, addressOf(backend), Options{})
+			r, p, _ := newScripted(t, addressOf(backend), a.options(Options{}))
 			clock := new(clock).set(r)
 			client := dial(t, r.address)
 			flow := exchange(t, client, backend, []byte("before"))
@@ -56,6 +58,9 @@ func TestAnswersOutliveTheirFlow(t *testing.T) {
 				c.close(t, r, p, clock)
 			})
 			expectAnswers(t, client, answers)
+			if got, want := a.wait(t, 2)[1].FromBackend, len("before")+answers*len(numberedAnswer(0)); got != uint64(want) {
+				t.Errorf("%d bytes are told of, want %d", got, want)
+			}
 			if s := r.Stats(); s.Flows != 0 || s.Evicted+s.Expired != 1 || s.DatagramsOut != 1+answers || s.Dropped != 0 {
 				t.Errorf("%v; want the flow gone, and %d answers sent", s, 1+answers)
 			}
