@@ -17,7 +17,10 @@ var version = "unknown"
 
 func main() {
 	debug.SetGCPercent(400) // most commands have printed a thousand ports before a collection pays
-	if command().Execute() != nil {
+	c := command()
+	c.SetOut(plain{os.Stdout})
+	c.SetErr(plain{os.Stderr})
+	if c.Execute() != nil {
 		os.Exit(1)
 	}
 }

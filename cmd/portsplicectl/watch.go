@@ -20,11 +20,11 @@ type screen struct {
 
 // onTerminal gives the screen that w is, if it is one that can go to its upper left corner.
 func onTerminal(w io.Writer) (*screen, bool) {
-	f, is := w.(*os.File)
+	f, is := w.(plain)
 	if !is || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil, false
 	}
-	return &screen{f, func() (int, int, error) { return term.GetSize(int(f.Fd())) }}, true
+	return &screen{f.File, func() (int, int, error) { return term.GetSize(int(f.Fd())) }}, true
 }
 
 // ANSI's control sequences (ECMA-48), and the two of all terminals by which the cursor is hidden.
@@ -54,7 +54,7 @@ func (s *screen) show(text string) error {
 		if r := []rune(line); len(r) > width {
 			line = string(r[:width])
 		}
-		b.WriteString(line + clearLine + "\r\n")
+		b.WriteString(printable(line) + clearLine + "\r\n")
 	}
 	b.WriteString(clearBelow)
 	_, err = io.WriteString(s.w, b.String())
@@ -66,10 +66,10 @@ func (s *screen) show(text string) error {
 func (o *psOptions) watchOn(ctx context.Context, out, diagnosis io.Writer) (err error) {
 	screen, live := onTerminal(out)
 	if live {
-		if _, err := io.WriteString(out, hideCursor+clearAll); err != nil {
+		if _, err := io.WriteString(screen.w, hideCursor+clearAll); err != nil {
 			return err
 		}
-		defer func() { _, _ = io.WriteString(out, showCursor) }() // or nobody looks any more
+		defer func() { _, _ = io.WriteString(screen.w, showCursor) }() // or nobody looks any more
 	}
 	ticker := time.NewTicker(o.interval)
 	defer ticker.Stop()

@@ -5,7 +5,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 
@@ -227,7 +226,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	supported := udp.Supported()
 	switch {
 	case c.Engine == config.Fallback || c.Engine == config.Auto && supported != nil:
-		return startPortableUDP(c, socket, options(c), told.Ended)
+		return startPortableUDP(c, socket, options(c))
 	case supported != nil:
 		return nil, errors.Join(supported, socket.Close())
 	}
@@ -235,7 +234,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	switch {
 	case err != nil && portable(c): // as for TCP
 		told.Report("engine", netip.AddrPort{}, c.Backend, err)
-		return startPortableUDP(c, socket, options(c), told.Ended)
+		return startPortableUDP(c, socket, options(c))
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("udp: %w", err), socket.Close())
 	}
@@ -249,7 +248,7 @@ func (h *Host) startUDP(c config.Config, socket *listener.Socket, told Audience)
 	return r, nil
 }
 
-func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options, ended func(error)) (*Relay, error) {
+func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Options) (*Relay, error) {
 	conn, err := socket.UDPConn()
 	if err != nil {
 		return nil, fmt.Errorf("udp: %w", err)
@@ -258,11 +257,7 @@ func startPortableUDP(c config.Config, socket *listener.Socket, options udp.Opti
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	go func() {
-		if err := r.Serve(); err != nil && ended != nil && !errors.Is(err, net.ErrClosed) {
-			ended(err)
-		}
-	}()
+	go func() { _ = r.Serve() }() // until it is closed: what else happens is reported
 	relay := ofFlows("udp-portable", func() fmt.Stringer { return r.Stats() }, func() { _ = r.Close() })
 	relay.Set = func(next config.Config) error {
 		if next.UDPTimeout != c.UDPTimeout || next.MaxFlows != c.MaxFlows || next.UDPBlocks != c.UDPBlocks {
