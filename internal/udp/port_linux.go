@@ -78,7 +78,7 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),
 	}
-	p.openSocket = func(number uint16) (int, error) { return p.openFrom(number) }
+	p.openSocket = p.openFrom
 	p.descriptors.Of(o.Budget)
 	if err := p.start(backend, o); err != nil {
 		closeFD(frontend)

@@ -151,23 +151,17 @@ func ask(conn *net.UnixConn, question string, answer any) error {
 	}
 	err := exchange(conn, question, answer)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("process %d has not answered within %v: it is stopped, or the host too busy", peerOf(conn), wait)
+		return fmt.Errorf("process %d has not answered within %v: it is stopped, or the host too busy", processOf(conn), wait)
 	}
 	return err
 }
 
-// peerOf is the process that listens at the other end; zero if this one may not know.
-func peerOf(conn *net.UnixConn) (pid int) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0
+// processOf is the process that listens at the other end; zero if this one may not know.
+func processOf(conn *net.UnixConn) int32 {
+	if peer, err := peerOf(conn); err == nil {
+		return peer.Pid
 	}
-	_ = raw.Control(func(fd uintptr) {
-		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(peer.Pid)
-		}
-	})
-	return pid
+	return 0
 }
 
 // longestAnswer is more than a worker says of as many ports as there are. Anybody may say to be a worker.
@@ -188,7 +182,7 @@ func exchange(conn *net.UnixConn, question string, answer any) error {
 			return err
 		}
 		if len(line) > longestAnswer {
-			return fmt.Errorf("process %d goes on to answer after %d bytes", peerOf(conn), len(line))
+			return fmt.Errorf("process %d goes on to answer after %d bytes", processOf(conn), len(line))
 		}
 	}
 	if reason, refused := strings.CutPrefix(string(line), decline); refused {

@@ -12,7 +12,7 @@ import (
 )
 
 // shim is the connection to the process that stands for a port. It is on the event loop, as what it says comes once in days:
-// a goroutine that waits for it would take more memory than all else of an idle port.
+// two goroutines that waited, for it and for the port's end, had 5 of the 13 kB of an idle port.
 type shim struct {
 	loop *eventloop.Loop
 

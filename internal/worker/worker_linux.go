@@ -191,22 +191,26 @@ func (w *Worker) meet(conn *net.UnixConn) {
 
 // permitted gives the peer's process, if its user may ask.
 func permitted(conn *net.UnixConn) (pid int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var peer *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
+	peer, err := peerOf(conn)
 	switch {
-	case errors.Join(err, failed) != nil:
-		return 0, errors.Join(err, failed)
+	case err != nil:
+		return 0, err
 	case peer.Uid != 0 && int(peer.Uid) != os.Geteuid():
 		return 0, fmt.Errorf("the worker of user %d does not serve user %d", os.Geteuid(), peer.Uid)
 	}
 	return int(peer.Pid), nil
+}
+
+// peerOf tells who is at the other end: the process and user that connected, or that listened first.
+func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return peer, errors.Join(failed, err)
 }
 
 // add registers a port, and remove forgets it.
