@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -80,7 +79,7 @@ func buildAndRun(m *testing.M) int {
 type process struct {
 	*exec.Cmd
 	status string // all that it wrote to the status pipe
-	stderr *buffer
+	stderr *rig.Output
 	began  time.Time
 	last   map[string]string // the counters when they were asked for last
 }
@@ -117,7 +116,7 @@ func (r run) start(t *testing.T) *process {
 	if r.descriptors > 0 {
 		command = append([]string{"sh", "-c", fmt.Sprintf("ulimit -n %d && exec \"$@\"", r.descriptors), "sh"}, command...)
 	}
-	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(buffer), began: time.Now()}
+	p := &process{Cmd: exec.Command(command[0], command[1:]...), stderr: new(rig.Output), began: time.Now()}
 	p.Stderr = p.stderr
 	p.Env = leakcheck.Environment(r.env...)
 	if !r.bare {
@@ -185,24 +184,6 @@ func (p *process) ends(t *testing.T) int {
 		t.Errorf("the program did not exit by itself: %v", p.ProcessState)
 	}
 	return p.ProcessState.ExitCode()
-}
-
-// buffer is a bytes.Buffer for two goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // ours is a loopback address that no other test process uses, so that a port found free on it stays free.

@@ -153,7 +153,7 @@ func (l *lab) squat(t *testing.T, user int, listens bool) (told func() string) {
 			must(t, unix.Listen(fd, unix.SOMAXCONN)) // the user is that of now (unix(7), SO_PEERCRED)
 		}
 	})
-	var heard buffer
+	var heard rig.Output
 	if !listens {
 		t.Cleanup(func() { must(t, unix.Close(fd)) })
 		return heard.String

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -57,29 +56,11 @@ func tell(t *testing.T, conn *net.UnixConn, e worker.Event) {
 	rig.Must(t, err)
 }
 
-// output is what the command has written.
-type output struct {
-	mu sync.Mutex
-	strings.Builder
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.Builder.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.Builder.String()
-}
-
 // start runs the command until its context is cancelled, and then gives its error.
-func start(t *testing.T, args ...string) (out, err *output, stop func() error) {
+func start(t *testing.T, args ...string) (out, err *rig.Output, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	out, err = new(output), new(output)
+	out, err = new(rig.Output), new(rig.Output)
 	root := &cobra.Command{SilenceUsage: true, SilenceErrors: true}
 	root.AddCommand(trace())
 	root.SetArgs(append([]string{"trace"}, args...))
@@ -91,7 +72,7 @@ func start(t *testing.T, args ...string) (out, err *output, stop func() error) {
 }
 
 // shows waits for a line that ends so. (Workers of other tests may be spoken of as well.).
-func shows(t *testing.T, o *output, line string) {
+func shows(t *testing.T, o *rig.Output, line string) {
 	t.Helper()
 	rig.Until(t, fmt.Sprintf("%q is shown", line), func() bool { return strings.Contains(o.String(), line+"\n") })
 }

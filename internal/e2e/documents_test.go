@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -222,7 +221,7 @@ func (d *daemon) typeCommand(t *testing.T, where, dir, text string) {
 func (d *daemon) typeEndless(t *testing.T, where, dir, text string) {
 	t.Helper()
 	cmd := d.shell(t.Context(), dir, "exec "+text)
-	var out said
+	var out rig.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	rig.Must(t, cmd.Start())
 	says := waitFor(func() bool {
@@ -240,24 +239,6 @@ func visit(page string) {
 	if resp, err := visitor.Get(page); err == nil {
 		_ = resp.Body.Close() // whatever it is
 	}
-}
-
-// said is what a command has printed so far.
-type said struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
 }
 
 // startJournal starts a journal, which is kept in memory: /run is the test's own.

@@ -3,7 +3,6 @@
 package backends
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -63,32 +61,19 @@ func newLab(t *testing.T) *lab {
 }
 
 // server is a program that runs until the test ends.
-type server struct {
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func (s *server) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.Write(b)
-}
+type server struct{ log rig.Output }
 
 // says waits for a line that has that in it.
 func (s *server) says(t *testing.T, what string) {
 	t.Helper()
-	rig.Until(t, "the log says "+what, func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return strings.Contains(s.log.String(), what)
-	})
+	rig.Until(t, "the log says "+what, func() bool { return strings.Contains(s.log.String(), what) })
 }
 
 // run starts a program in a namespace, and ends it, and all that it has started, when the test ends.
 func run(t *testing.T, in *netlab.Namespace, command ...string) *server {
 	t.Helper()
 	s, cmd := &server{}, exec.Command(command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = s, s
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = rig.Timeout
 	rig.Must(t, in.Do(cmd.Start))
