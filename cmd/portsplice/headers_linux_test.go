@@ -73,11 +73,9 @@ func TestProxyProtocolByTheWorker(t *testing.T) {
 		"portsplice: -local-bypass auto: not here: clients that go around the proxy have no part in -proxy-protocol\n",
 		fmt.Sprintf("portsplice: proxy header: client %v, backend %v: proxyproto: proxy protocol signature not present\n", conn.LocalAddr(), backend),
 	}
-	until(t, "both lines are there", func() bool { return len(p.log()) == len(want) })
-	for _, line := range want {
-		if log := strings.Join(p.log(), ""); !strings.Contains(log, line) {
-			t.Errorf("the log is %q, want %q", log, line)
-		}
+	p.says(t, want...)
+	if log := p.log(); len(log) != len(want) {
+		t.Errorf("the log is %q, want %d lines", log, len(want))
 	}
 }
 

@@ -291,5 +291,13 @@ func (p *process) log() []string {
 	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, statsPrefix) })
 }
 
+// says waits until the log has these parts: a line is on its way when its event is counted.
+func (p *process) says(t *testing.T, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		until(t, "the log has "+strconv.Quote(part), func() bool { return strings.Contains(strings.Join(p.log(), ""), part) })
+	}
+}
+
 // statsPrefix begins a line of counters.
 const statsPrefix = "portsplice: stats "

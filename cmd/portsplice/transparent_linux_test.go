@@ -223,9 +223,7 @@ func testTransparent(t *testing.T, n routed, protocol string, family int) {
 		return err
 	}))
 	until(t, "the neighbour is refused", func() bool { return p.count(t, "source-refused") == 1 })
-	if log := strings.Join(p.log(), ""); !strings.Contains(log, "it is on the container's own network") {
-		t.Errorf("the log is %q", log)
-	}
+	p.says(t, "it is on the container's own network")
 	p.signalled(t, 15)
 }
 
@@ -245,14 +243,7 @@ func TestTransparentOtherFamily(t *testing.T) {
 	if got := p.count(t, "source-refused"); got != 1 {
 		t.Errorf("%d clients are refused, want 1", got)
 	}
-	for _, want := range []string{
-		fmt.Sprintf("-transparent: clients of [::]:%d, but for this host, are refused", port),
-		"transparent: client [fd00:1::2]:",
-	} {
-		if log := strings.Join(p.log(), ""); !strings.Contains(log, want) {
-			t.Errorf("the log is %q, want %q", log, want)
-		}
-	}
+	p.says(t, fmt.Sprintf("-transparent: clients of [::]:%d, but for this host, are refused", port), "transparent: client [fd00:1::2]:")
 }
 
 // TestTransparentAndValidMarks: with src_valid_mark answers are martians by the rule that is documented, which the log tells at the
@@ -269,9 +260,7 @@ func TestTransparentAndValidMarks(t *testing.T) {
 		rig.WantReset(t, to)
 		return nil
 	}))
-	if log := strings.Join(p.log(), ""); !strings.Contains(log, "seem to be forwarded") || !strings.Contains(log, "invalid argument") {
-		t.Errorf("the log is %q", log)
-	}
+	p.says(t, "seem to be forwarded", "invalid argument")
 	p.signalled(t, 15)
 	shell(t, n.host, documented(t, "nft delete table"))
 	shell(t, n.host, strings.ReplaceAll(commands, "rule add fwmark", "rule add iif inside fwmark"))
@@ -362,10 +351,7 @@ func TestTransparentByTheNextWorker(t *testing.T) {
 		rig.WantReset(t, frontend)
 		return nil
 	}))
-	const want = "transparent: backend 198.18.0.2:"
-	if log := strings.Join(p.log(), ""); !strings.Contains(log, want) || !strings.Contains(log, "no rule of ip-rule(8)") {
-		t.Errorf("the log is %q, want %q", log, want)
-	}
+	p.says(t, "transparent: backend 198.18.0.2:", "no rule of ip-rule(8)")
 	shell(t, n.host, add)
 	served()
 	if p.alone(t) {
