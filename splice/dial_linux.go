@@ -307,11 +307,20 @@ func (p *pair) dialed() {
 	p.state = relaying
 	p.connected()
 	exhaust := p.legs[front].handle.Registered()
-	if p.settings.ProxyProtocol != 0 {
-		p.introduce(exhaust)
-	} else {
+	switch {
+	case p.settings.ProxyProtocol == 0:
 		p.read(front, exhaust) // a client has mostly sent its request by now
+	case exhaust:
+		p.introduce(exhaust)
+	default:
+		p.share.loop.AtTurnEnd(p)
+		return
 	}
+	p.begin()
+}
+
+// begin waits for events of both legs.
+func (p *pair) begin() {
 	// Of what is there or has happened before a leg is registered, epoll tells then.
 	if err := p.watch(); err != nil {
 		p.unwatchable(err)

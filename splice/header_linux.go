@@ -70,6 +70,15 @@ func (p *pair) refuse(err error) {
 	p.closeFor(connection.End{By: connection.Client, Reason: connection.HeaderRefused, Err: err})
 }
 
+// TurnEnd introduces a client that has only just been accepted. Its first bytes are mostly a moment away, and are to leave with
+// the header, which by itself would wake the backend for nothing.
+func (p *pair) TurnEnd() {
+	if p.state == relaying { // it may have been closed since
+		p.introduce(false)
+		p.begin()
+	}
+}
+
 // introduce tells the backend who the client is, and what that has sent by now.
 func (p *pair) introduce(exhaust bool) {
 	pm, l := &p.pumps[front], p.share.loop

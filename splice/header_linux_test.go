@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,53 @@ func TestHeaderIsOneSend(t *testing.T) {
 			})
 		}
 	}
+}
+
+// busy is a kernel that has every client send something while the connection behind it is made.
+type busy struct {
+	kernel
+	before func()
+}
+
+func (b busy) connect(fd int, to *sockaddr) unix.Errno {
+	b.before()
+	return b.kernel.connect(fd, to)
+}
+
+// TestHeaderWaitsForTheTurnsEnd: the header leaves with what the client has sent by the end of the turn in which it was accepted.
+func TestHeaderWaitsForTheTurnsEnd(t *testing.T) {
+	l := rig.Listen(t, rig.Loopback)
+	clients := make([]*net.TCPConn, 3)
+	for i := range clients {
+		clients[i] = rig.Dial(t, "tcp", rig.Address(l)).(*net.TCPConn)
+	}
+	ended, dials := make(chan string, len(clients)), 0
+	backend := rig.Backend(t, func(conn *net.TCPConn) {
+		all, err := io.ReadAll(conn)
+		rig.Check(t, err)
+		ended <- string(all)
+	})
+	first := make(chan string, len(clients))
+	k := busy{noting{linux{}, first}, func() {
+		if dials++; dials > 1 { // the one before has been dialed
+			_, err := io.WriteString(clients[dials-2], "request")
+			rig.Check(t, errors.Join(err, clients[dials-2].CloseWrite()))
+		}
+	}}
+	e := scriptedEngine(t, k)
+	_, err := e.AddWith(rig.Take(t, l), backend, Options{ProxyProtocol: 1})
+	rig.Must(t, err)
+	for range len(clients) - 1 {
+		if got := <-first; !strings.HasSuffix(got, "\r\nrequest") {
+			t.Errorf("%q was sent first, want the request behind a header", got)
+		}
+		<-ended
+	}
+	if got := <-first; !strings.HasPrefix(got, "PROXY TCP4 ") || !strings.HasSuffix(got, "\r\n") {
+		t.Errorf("%q was sent first for a client that says nothing, want the header", got)
+	}
+	rig.Must(t, clients[len(clients)-1].CloseWrite())
+	<-ended
 }
 
 // TestClientLeavesDuringItsHeader: a client that resets while its header is awaited is no failure of anybody's, whenever

@@ -170,7 +170,7 @@ func (l *Loop) turn() {
 
 // look gives what is ready. It waits only if there is nothing else to do.
 func (l *Loop) look() []unix.EpollEvent {
-	if l.queue.first() != nil || l.passed != 0 {
+	if l.queue.first() != nil || l.passed != 0 || len(l.late) > 0 {
 		return l.epoll.poll()
 	}
 	if ready := l.yields.try(l.epoll.poll); len(ready) > 0 {
@@ -241,7 +241,8 @@ func (l *Loop) Single() bool { return l.single }
 // More notes that a handler has left something behind that it will be told of again: deadlines wait for it.
 func (l *Loop) More() { l.more = true }
 
-// AtTurnEnd has e told when all events of this turn were heard. It is called once for each time that it is asked for.
+// AtTurnEnd has e told when all events of this turn were heard; of the next one, which does not wait for any, if they were
+// already. It is called once for each time that it is asked for.
 func (l *Loop) AtTurnEnd(e TurnEnder) { l.late = append(l.late, e) }
 
 // AtEnd has f called, on the loop's goroutine, when the loop ends. It is for what a protocol keeps for the loop.

@@ -107,6 +107,21 @@ func TestOrderOfATurn(t *testing.T) {
 	}
 }
 
+// What asks for a turn's end when the events of its turn were heard already is told without a wait for others.
+func TestTurnEndIsNotPutOff(t *testing.T) {
+	l := idleLoop(t)
+	told := false
+	l.Enqueue(&runFunc{func() Verdict {
+		l.AtTurnEnd(turnEnd(func() { told = true }))
+		return Done
+	}})
+	l.turn()
+	quiet := l.quiet
+	if l.turn(); !told || l.quiet != quiet {
+		t.Errorf("told: %v, after a wait of %v; want true, and none", told, l.quiet-quiet)
+	}
+}
+
 type turnEnd func()
 
 func (f turnEnd) TurnEnd() { f() }
