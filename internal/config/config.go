@@ -133,17 +133,15 @@ func Parse(args, environment []string, usage io.Writer) (Config, error) {
 
 func parseAll(args, environment []string, usage io.Writer) (c Config, settings []Setting, err error) {
 	var r raw
-	dockerd := flag.NewFlagSet("portsplice", flag.ContinueOnError)
-	dockerd.SetOutput(io.Discard) // errors are returned, and the usage is printed below
-	r.declare(dockerd)
-	dockerd.BoolVar(&c.UseListenFD, "use-listen-fd", false, "descriptor 4 is the bound socket of the frontend")
-	dockerd.BoolVar(&c.Version, "v", false, "print the version and exit")
-	dockerd.BoolVar(&c.Version, "version", false, "print the version and exit")
-	ours := c.defaults()
-	ours.VisitAll(func(f *flag.Flag) { dockerd.Var(f.Value, f.Name, f.Usage) })
-	err = dockerd.Parse(args)
+	flags := c.defaults()
+	flags.SetOutput(io.Discard) // errors are returned, and the usage is printed below
+	r.declare(flags)
+	flags.BoolVar(&c.UseListenFD, "use-listen-fd", false, "descriptor 4 is the bound socket of the frontend")
+	flags.BoolVar(&c.Version, "v", false, "print the version and exit")
+	flags.BoolVar(&c.Version, "version", false, "print the version and exit")
+	err = flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		printUsage(usage, dockerd, ours)
+		printUsage(usage, flags)
 		return Config{}, nil, ErrHelp
 	}
 	if err != nil {
@@ -152,15 +150,15 @@ func parseAll(args, environment []string, usage io.Writer) (c Config, settings [
 	if c.Version {
 		return c, nil, nil
 	}
-	if dockerd.NArg() > 0 {
-		return Config{}, nil, fmt.Errorf("unexpected argument %q", dockerd.Arg(0))
+	if flags.NArg() > 0 {
+		return Config{}, nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if err := r.check(&c); err != nil {
 		return Config{}, nil, err
 	}
 	onCommandLine := make(map[string]bool)
-	dockerd.Visit(func(f *flag.Flag) { onCommandLine[f.Name] = true })
-	settings, c.Warnings, err = settle(ours, c.Protocol, c.Frontend, onCommandLine, environment)
+	flags.Visit(func(f *flag.Flag) { onCommandLine[f.Name] = true })
+	settings, c.Warnings, err = settle(flags, c.Protocol, c.Frontend, onCommandLine, environment)
 	if err != nil {
 		return Config{}, nil, err
 	}
@@ -353,7 +351,7 @@ func address(side, ip string, port int) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
 }
 
-func printUsage(w io.Writer, all, ours *flag.FlagSet) {
+func printUsage(w io.Writer, all *flag.FlagSet) {
 	var b strings.Builder
 	b.WriteString(`portsplice serves one published port of a Docker host; dockerd starts it.
 
@@ -363,7 +361,7 @@ usage: portsplice -proto tcp|udp|sctp -host-ip IP -host-port N -container-ip IP 
 	all.SetOutput(&b)
 	all.PrintDefaults()
 	b.WriteString("\nFrom the environment, where the command line is dockerd's:\n")
-	ours.VisitAll(func(f *flag.Flag) { fmt.Fprintf(&b, "  %s (-%s)\n", variable(f.Name), f.Name) })
+	new(Config).defaults().VisitAll(func(f *flag.Flag) { fmt.Fprintf(&b, "  %s (-%s)\n", variable(f.Name), f.Name) })
 	fmt.Fprintf(&b, "\nOr from %s, or the file that %s names: \"portsplicectl check\" reads it.\n", DefaultFile, fileVariable)
 	b.WriteString(`
 SIGINT and SIGTERM end the program, SIGUSR1 prints its counters on standard error,

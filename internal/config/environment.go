@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/portsplice/portsplice/internal/listener"
 )
@@ -15,12 +16,13 @@ const environmentPrefix = "PORTSPLICE_"
 // fileVariable names the file of options.
 const fileVariable = environmentPrefix + "CONFIG"
 
-// uses says which options a protocol has a use for: a variable, or the top level of the file, may have others, which its
-// ports do not look at.
+// uses says which options a protocol has a use for, in order: a variable, or the top level of the file, may have others, which
+// its ports do not look at.
 var uses = map[listener.Protocol][]string{
-	listener.TCP:  {"engine", "splice", "dial-timeout", "local-bypass", "proxy-protocol", "accept-proxy-protocol", "transparent", "log-format", "access-log"},
-	listener.UDP:  {"engine", "udp-timeout", "max-flows", "udp-blocks", "transparent", "log-format", "access-log"},
-	listener.SCTP: {"dial-timeout", "transparent", "log-format", "access-log"},
+	listener.TCP: {"accept-proxy-protocol", "access-log", "dial-timeout", "engine", "local-bypass", "log-format", "proxy-protocol",
+		"splice", "transparent"},
+	listener.UDP:  {"access-log", "engine", "log-format", "max-flows", "transparent", "udp-blocks", "udp-timeout"},
+	listener.SCTP: {"access-log", "dial-timeout", "log-format", "transparent"},
 }
 
 // others are variables with the prefix that are not options: of the shim, of builds that measure themselves, and of the
@@ -29,23 +31,31 @@ var others = []string{"PORTSPLICE_WORKER", "PORTSPLICE_NO_WORKER", "PORTSPLICE_P
 	"PORTSPLICE_TEST_BACKEND"}
 
 // ofEnvironment gives the variables that are options, and the one that names the file. The warnings are of variables that
-// nothing reads.
-func ofEnvironment(environment []string, ours *flag.FlagSet) (variables map[string]string, warnings []string) {
-	known := []string{fileVariable}
-	ours.VisitAll(func(option *flag.Flag) { known = append(known, variable(option.Name)) })
-	variables = make(map[string]string)
+// nothing reads. It is called for each port, mostly with none.
+func ofEnvironment(environment []string) (variables map[string]string, warnings []string) {
 	for _, entry := range environment {
 		name, value, _ := strings.Cut(entry, "=")
-		switch {
-		case !strings.HasPrefix(name, environmentPrefix) || slices.Contains(others, name):
-		case slices.Contains(known, name):
-			variables[name] = value
-		default:
-			warnings = append(warnings, unknownVariable(name, known))
+		if !strings.HasPrefix(name, environmentPrefix) || slices.Contains(others, name) {
+			continue
 		}
+		if known := knownVariables(); !slices.Contains(known, name) {
+			warnings = append(warnings, unknownVariable(name, known))
+			continue
+		}
+		if variables == nil {
+			variables = make(map[string]string)
+		}
+		variables[name] = value
 	}
 	return variables, warnings
 }
+
+// knownVariables are all that are read.
+var knownVariables = sync.OnceValue(func() []string {
+	known := []string{fileVariable}
+	new(Config).defaults().VisitAll(func(option *flag.Flag) { known = append(known, variable(option.Name)) })
+	return known
+})
 
 // variable is the name of an option in the environment.
 func variable(option string) string {

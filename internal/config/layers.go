@@ -63,7 +63,7 @@ func (c *Config) checkTogether(settings []Setting) error {
 // warnings are of variables that nothing reads.
 func settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.AddrPort, onCommandLine map[string]bool,
 	environment []string) (settings []Setting, warnings []string, err error) {
-	variables, warnings := ofEnvironment(environment, ours)
+	variables, warnings := ofEnvironment(environment)
 	path, err := fileOf(variables)
 	if err != nil {
 		return nil, warnings, err
@@ -81,20 +81,19 @@ func (f *file) settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.Ad
 	variables map[string]string) (settings []Setting, err error) {
 	entries, err := f.of(p, frontend)
 	errs := []error{err}
-	ours.VisitAll(func(option *flag.Flag) {
-		if !slices.Contains(uses[p], option.Name) {
-			return
+	settings = make([]Setting, 0, len(uses[p]))
+	for _, name := range uses[p] {
+		option, source, told, value := ours.Lookup(name), defaultSource, entries[name], ""
+		if len(variables) > 0 {
+			value = variables[variable(name)]
 		}
-		source := defaultSource
-		name := variable(option.Name)
-		value, told := variables[name], entries[option.Name]
 		switch {
-		case onCommandLine[option.Name]:
-			source = "-" + option.Name
+		case onCommandLine[name]:
+			source = "-" + name
 		case value != "":
-			source = name
+			source = variable(name)
 			if err := option.Value.Set(value); err != nil {
-				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", name, value, err))
+				errs = append(errs, fmt.Errorf("environment: %s=%q: %w", source, value, err))
 			}
 		case told.line != 0:
 			source = fmt.Sprintf("%s:%d", f.path, told.line)
@@ -102,8 +101,8 @@ func (f *file) settle(ours *flag.FlagSet, p listener.Protocol, frontend netip.Ad
 				errs = append(errs, option.Value.Set(told.value)) // which it took before
 			}
 		}
-		settings = append(settings, Setting{option.Name, option.Value.String(), source})
-	})
+		settings = append(settings, Setting{name, option.Value.String(), source})
+	}
 	return settings, errors.Join(errs...)
 }
 
@@ -121,7 +120,7 @@ func fileOf(variables map[string]string) (string, error) {
 
 // File is where the file of options is for programs with this environment.
 func File(environment []string) (string, error) {
-	variables, _ := ofEnvironment(environment, new(Config).defaults())
+	variables, _ := ofEnvironment(environment)
 	return fileOf(variables)
 }
 
