@@ -201,7 +201,8 @@ static void worker(int rendezvous_socket)
 	_exit(1);
 }
 
-/* start_worker starts one that is nobody's child, unless another shim has bound the address before: then it gives 0. */
+/* start_worker starts one that is nobody's child, unless another shim has bound the address before: then it gives 0. By
+ * vfork(2), as fork(2) would copy page tables that nobody needs; until the worker runs there is nothing else to do here. */
 static int start_worker(struct sockaddr_un *address, socklen_t length)
 {
 	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -209,12 +210,12 @@ static int start_worker(struct sockaddr_un *address, socklen_t length)
 		return 0;
 	int first = bind(s, (struct sockaddr *)address, length) == 0 && listen(s, SOMAXCONN) == 0;
 	if (first) {
-		pid_t child = fork();
+		pid_t child = vfork();
 		if (child == 0) {
 			setsid();
 			if (listener >= 0)
 				close(listener); /* the worker gets it with the request; before its execve(2) it would keep the port bound */
-			if (fork() == 0)
+			if (vfork() == 0)
 				worker(s);
 			_exit(0);
 		}
