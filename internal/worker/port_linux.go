@@ -40,7 +40,7 @@ type port struct {
 	access    atomic.Pointer[accesslog.Log] // nil until it is asked for
 	accessed  atomic.Bool                   // it is now
 
-	printing atomic.Bool // the counters, which may wait for a standard error that is not read
+	asked atomic.Int32 // for the counters, which may have to wait for a standard error that is not read
 }
 
 // serve serves the port that a shim asks for, which keeps the connection, unless it fails, by a duplicate.
@@ -136,7 +136,7 @@ func (p *port) Ready(uint32) {
 	switch {
 	case !ok:
 	case word == "counters":
-		if p.printing.CompareAndSwap(false, true) {
+		if p.asked.Add(1) == 1 {
 			go p.printCounters()
 		}
 	default: // "stop", or "close", or nothing, if the shim was killed
@@ -177,10 +177,13 @@ func (p *port) ended(why error) {
 	}()
 }
 
-// printCounters prints them on the shim's standard error.
+// printCounters prints them on the shim's standard error: once for all who have asked by then, and again for those who have since.
 func (p *port) printCounters() {
-	slog.New(p.log).Info(p.relay.Line())
-	p.printing.Store(false)
+	for n := int32(1); n > 0; {
+		n = p.asked.Load()
+		slog.New(p.log).Info(p.relay.Line())
+		n = p.asked.Add(-n)
+	}
 }
 
 // counts tells what the engine does not count.
