@@ -105,7 +105,9 @@ func (p *Programs) build(ctx context.Context, o Options) error {
 		return fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
 	if o.Old == "" {
-		shim := Proxy{Name: "shim", Path: buildShim(ctx, p.dir), Protocols: []string{tcp, udp}, Shim: true}
+		shim := Proxy{Name: "shim", Path: buildShim(ctx, p.dir), Protocols: []string{tcp, udp}, Shim: true,
+			Environment: []string{fmt.Sprintf("PORTSPLICE_MAX_FLOWS=%d", 2*mostFlows)},
+			descriptors: 2 * 8.0 / 7} // a worker keeps an eighth for its other ports
 		bypass := shim
 		bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
 		bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
