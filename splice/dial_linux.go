@@ -310,9 +310,7 @@ func (p *pair) dialed() {
 	switch {
 	case p.settings.ProxyProtocol == 0:
 		p.read(front, exhaust) // a client has mostly sent its request by now
-	case exhaust:
-		p.introduce(exhaust)
-	default:
+	case !p.introduce(exhaust, !exhaust):
 		p.share.loop.AtTurnEnd(p)
 		return
 	}

@@ -54,8 +54,8 @@
 //
 // A relaying pair has both pumps running. If the backend is to be told who the client is (Options.ProxyProtocol), a
 // header is written first, whether the client has sent something or not, and if so in one send with it; what of it the
-// backend does not take waits like all that a pump holds. A client that has only just been accepted has until the end of the loop's turn
-// to send something.
+// backend does not take waits like all that a pump holds. A client that has only just been accepted and has sent
+// nothing has until the end of the loop's turn for it.
 //
 // End of file on one leg shuts down the write side of the other, once every byte before it has left; the opposite direction
 // goes on.

@@ -70,17 +70,18 @@ func (p *pair) refuse(err error) {
 	p.closeFor(connection.End{By: connection.Client, Reason: connection.HeaderRefused, Err: err})
 }
 
-// TurnEnd introduces a client that has only just been accepted. Its first bytes are mostly a moment away, and are to leave with
-// the header, which by itself would wake the backend for nothing.
+// TurnEnd introduces a client that had sent nothing yet when it was accepted. Its first bytes are mostly a moment away, and are to
+// leave with the header, which by itself would wake the backend for nothing.
 func (p *pair) TurnEnd() {
 	if p.state == relaying { // it may have been closed since
-		p.introduce(false)
+		p.introduce(false, false)
 		p.begin()
 	}
 }
 
-// introduce tells the backend who the client is, and what that has sent by now.
-func (p *pair) introduce(exhaust bool) {
+// introduce tells the backend who the client is, and what that has sent by now. If it is to wait for that, it reports false
+// when the client has sent nothing.
+func (p *pair) introduce(exhaust, wait bool) bool {
 	pm, l := &p.pumps[front], p.share.loop
 	if pm.rest == nil { // the client has told no addresses
 		own := proxyheader.Addresses{Client: p.client}
@@ -89,11 +90,17 @@ func (p *pair) introduce(exhaust bool) {
 		}
 		pm.rest = own.Format(p.settings.ProxyProtocol)
 	}
-	header := copy(l.buffer, pm.rest)
+	rest := pm.rest
+	header := copy(l.buffer, rest)
 	pm.rest = nil
-	if v := pm.introduce(p.share, p.way(front), header); v == more || v == drained && exhaust {
+	switch v := pm.introduce(p.share, p.way(front), header, wait); {
+	case v == awaitSource:
+		pm.rest = rest
+		return false
+	case v == more || v == drained && exhaust:
 		p.read(front, exhaust)
-	} else {
+	default:
 		p.took(front, v)
 	}
+	return true
 }

@@ -74,38 +74,56 @@ func TestHeaderIsOneSend(t *testing.T) {
 	}
 }
 
-// busy is a kernel that has every client send something while the connection behind it is made.
+// busy is a kernel that does something before each connection to a backend, and counts what is sent.
 type busy struct {
 	kernel
 	before func()
+	sends  int
 }
 
-func (b busy) connect(fd int, to *sockaddr) unix.Errno {
+func (b *busy) connect(fd int, to *sockaddr) unix.Errno {
 	b.before()
 	return b.kernel.connect(fd, to)
 }
 
-// TestHeaderWaitsForTheTurnsEnd: the header leaves with what the client has sent by the end of the turn in which it was accepted.
+func (b *busy) send(fd int, data []byte) (int, unix.Errno) {
+	b.sends++
+	return b.kernel.send(fd, data)
+}
+
+// TestHeaderWaitsForTheTurnsEnd: the header leaves at once with what the client has sent, or else with what it has sent by the end of
+// the turn in which it was accepted, or else by itself.
 func TestHeaderWaitsForTheTurnsEnd(t *testing.T) {
 	l := rig.Listen(t, rig.Loopback)
-	clients := make([]*net.TCPConn, 3)
+	clients := make([]*net.TCPConn, 4)
 	for i := range clients {
 		clients[i] = rig.Dial(t, "tcp", rig.Address(l)).(*net.TCPConn)
 	}
-	ended, dials := make(chan string, len(clients)), 0
+	send := func(i int) {
+		_, err := io.WriteString(clients[i], "request")
+		rig.Check(t, errors.Join(err, clients[i].CloseWrite()))
+	}
+	ended := make(chan string, len(clients))
 	backend := rig.Backend(t, func(conn *net.TCPConn) {
 		all, err := io.ReadAll(conn)
 		rig.Check(t, err)
 		ended <- string(all)
 	})
-	first := make(chan string, len(clients))
-	k := busy{noting{linux{}, first}, func() {
-		if dials++; dials > 1 { // the one before has been dialed
-			_, err := io.WriteString(clients[dials-2], "request")
-			rig.Check(t, errors.Join(err, clients[dials-2].CloseWrite()))
+	first, dials := make(chan string, len(clients)), 0
+	k := &busy{kernel: noting{linux{}, first}}
+	k.before = func() {
+		switch dials++; dials {
+		case 1:
+		case 2:
+			if k.sends != 1 {
+				t.Error("the header of a client that has sent a request waits")
+			}
+		default:
+			send(dials - 2) // the client before: its backend is connected
 		}
-	}}
+	}
 	e := scriptedEngine(t, k)
+	send(0)
 	_, err := e.AddWith(rig.Take(t, l), backend, Options{ProxyProtocol: 1})
 	rig.Must(t, err)
 	for range len(clients) - 1 {

@@ -199,7 +199,7 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 				continue
 			}
 		} else if s.header > 0 {
-			if v = p.introduce(part, w, introduced); v == sourceFailed && s.checked+len(s.received) == 0 {
+			if v = p.introduce(part, w, introduced, false); v == sourceFailed && s.checked+len(s.received) == 0 {
 				content = content[introduced:] // whose client is gone
 			}
 		} else {

@@ -124,11 +124,14 @@ func (p *pump) step(s *share, w way, most int) verdict {
 }
 
 // introduce is the first step where the destination is told who the client is: it writes the header, which stands in the
-// loop's buffer already, and in the same send what the source has, if it has anything yet.
-func (p *pump) introduce(s *share, w way, header int) verdict {
+// loop's buffer already, and in the same send what the source has. If it has nothing yet and is to be waited for, no byte moves.
+func (p *pump) introduce(s *share, w way, header int, wait bool) verdict {
 	l := s.loop
 	n, errno := l.kernel.recv(w.src, l.buffer[header:])
-	if errno != 0 && errno != unix.EAGAIN {
+	switch {
+	case errno == unix.EAGAIN && wait:
+		return awaitSource
+	case errno != 0 && errno != unix.EAGAIN:
 		return p.fail(l, sourceFailed, errno)
 	}
 	p.observe(n)

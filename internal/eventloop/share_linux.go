@@ -102,7 +102,7 @@ func (l *Loop) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.slots.used > 0 || l.shared.used > 1 || // the one shared handler is the loop's own
-		len(l.tasks) > 0 || len(l.timers) > 0 {
+		len(l.tasks) > 0 || len(l.timers) > 0 || len(l.late) > 0 {
 		return false
 	}
 	l.ended = true
