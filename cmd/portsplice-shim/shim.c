@@ -194,15 +194,18 @@ static void worker(int rendezvous_socket)
 	syscall(SYS_close_range, 4u, ~0u, 0u); /* where the kernel does not know it, what is here is close-on-exec */
 	if (chdir("/") < 0)
 		_exit(1);
+	/* First, as a handler would note the signal in the shim's memory. */
+	static const int defaults[] = {SIGHUP, SIGPIPE, SIGINT, SIGTERM, SIGUSR1};
+	for (unsigned i = 0; i < sizeof defaults / sizeof *defaults; i++)
+		signal(defaults[i], SIG_DFL);
 	sigprocmask(SIG_SETMASK, &usual, NULL);
-	signal(SIGHUP, SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);
 	execl(program, program, "worker", (char *)NULL);
 	_exit(1);
 }
 
 /* start_worker starts one that is nobody's child, unless another shim has bound the address before: then it gives 0. By
- * vfork(2), as fork(2) would copy page tables that nobody needs; until the worker runs there is nothing else to do here. */
+ * vfork(2), as fork(2) would copy page tables that nobody needs. It returns when the program has been executed, which only a
+ * stalled disk delays; a signal waits for that, too. */
 static int start_worker(struct sockaddr_un *address, socklen_t length)
 {
 	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -263,7 +266,9 @@ static int reach(unsigned long deadline, const char **why)
 			*why = "three workers died before they answered";
 			return -1;
 		}
-		if (!start_worker(&address, length)) /* else its queue takes this process already */
+		if (started)
+			pause_for(-1, RETRY_MS); /* what kept the last one from its execve(2), such as a program that is being written, may pass */
+		if (!start_worker(&address, length)) /* else its queue takes this process already, or it has failed */
 			pause_for(-1, RETRY_MS);
 	}
 	return -1;

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,6 +263,15 @@ func TestUsage(t *testing.T) {
 	for _, want := range []string{"-proto", "-use-listen-fd", "-engine", "PORTSPLICE_DIAL_TIMEOUT"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage does not mention %s:\n%s", want, usage)
+		}
+	}
+}
+
+// TestUsesAreInOrder: options are told in this order.
+func TestUsesAreInOrder(t *testing.T) {
+	for protocol, options := range uses {
+		if !slices.IsSorted(options) {
+			t.Errorf("%s: %q", protocol, options)
 		}
 	}
 }
