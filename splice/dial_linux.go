@@ -306,11 +306,11 @@ func (p *pair) dialed() {
 	}
 	p.state = relaying
 	p.connected()
-	exhaust := p.legs[front].handle.Registered()
+	registered := p.legs[front].handle.Registered()
 	switch {
 	case p.settings.ProxyProtocol == 0:
-		p.read(front, exhaust) // a client has mostly sent its request by now
-	case !p.introduce(exhaust, !exhaust):
+		p.read(front, registered) // a client has mostly sent its request by now
+	case !p.introduce(!registered):
 		p.share.loop.AtTurnEnd(p)
 		return
 	}

@@ -74,28 +74,29 @@ func (p *pair) refuse(err error) {
 // leave with the header, which by itself would wake the backend for nothing.
 func (p *pair) TurnEnd() {
 	if p.state == relaying { // it may have been closed since
-		p.introduce(false, false)
+		p.introduce(false)
 		p.begin()
 	}
 }
 
 // introduce tells the backend who the client is, and what that has sent by now. If it is to wait for that, it reports false
 // when the client has sent nothing.
-func (p *pair) introduce(exhaust, wait bool) bool {
+func (p *pair) introduce(wait bool) bool {
 	pm, l := &p.pumps[front], p.share.loop
-	if pm.rest == nil { // the client has told no addresses
+	header := pm.rest
+	if header == nil { // the client has told no addresses
 		own := proxyheader.Addresses{Client: p.client}
 		if name := &l.addresses[0]; getsockname(int(p.legs[front].fd), name) == 0 {
 			own.Frontend = addrPort(name)
 		}
-		pm.rest = own.Format(p.settings.ProxyProtocol)
+		header = own.Format(p.settings.ProxyProtocol)
 	}
-	rest := pm.rest
-	header := copy(l.buffer, rest)
 	pm.rest = nil
-	switch v := pm.introduce(p.share, p.way(front), header, wait); {
+	v := pm.introduce(p.share, p.way(front), copy(l.buffer, header), wait)
+	exhaust := p.legs[front].handle.Registered() // epoll has told what is beside bytes, and will not again
+	switch {
 	case v == awaitSource:
-		pm.rest = rest
+		pm.rest = header
 		return false
 	case v == more || v == drained && exhaust:
 		p.read(front, exhaust)

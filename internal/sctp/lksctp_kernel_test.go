@@ -3,18 +3,18 @@
 package sctp
 
 import (
-	"bytes"
 	"cmp"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // TestLksctp: two programs of lksctp-tools, which know nothing of this package, see the same messages at both ends.
@@ -100,7 +100,7 @@ func joined(all []sighting) (whole []sighting) {
 type tool struct {
 	*exec.Cmd
 	t   *testing.T
-	out output
+	out testrig.Output
 }
 
 func startTool(t *testing.T, args ...string) *tool {
@@ -124,22 +124,4 @@ func (p *tool) expect(words string) {
 	p.t.Helper()
 	eventually(p.t, func() bool { return strings.Contains(p.out.String(), words) },
 		func() string { return "sctp_test did not print " + words + ":\n" + p.out.String() })
-}
-
-// output is a bytes.Buffer for two goroutines.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
+
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // program is what dockerd starts. The tests of cmd/portsplice run on the kernel of the host, which may have no SCTP.
@@ -27,7 +29,7 @@ var program = flag.String("program", "", "the portsplice to test")
 type running struct {
 	*exec.Cmd
 	t      *testing.T
-	stderr output
+	stderr testrig.Output
 }
 
 // run starts the program and waits for its answer on the status pipe, which must be the given one.
