@@ -107,21 +107,27 @@ static void fail(const char *what, const char *reason)
 	exit(1);
 }
 
+static int variables(void)
+{
+	int n = 0;
+	while (environment[n])
+		n++;
+	return n;
+}
+
 /* by_itself has the port served in this process. The program logs the reason, if there is one. */
 static void by_itself(const char *reason)
 {
 	char *mode = getenv("PORTSPLICE_WORKER");
 	if (reason && mode && strcmp(mode, "require") == 0)
 		fail("PORTSPLICE_WORKER=require", reason);
-	int variables = 0;
-	while (environment[variables])
-		variables++;
+	int n = variables();
 	/* On the stack: malloc(3) would take half a page of data, of every port. */
-	char *list[argument_count + 2], *all[variables + 2], why[sizeof "PORTSPLICE_NO_WORKER=" + sizeof text];
+	char *list[argument_count + 2], *all[n + 2], why[sizeof "PORTSPLICE_NO_WORKER=" + sizeof text];
 	memcpy(list, arguments, (argument_count + 1) * sizeof *list);
 	list[argument_count + 1] = NULL;
 	all[0] = why;
-	memcpy(all + 1, environment, (variables + 1) * sizeof *all);
+	memcpy(all + 1, environment, (n + 1) * sizeof *all);
 	snprintf(why, sizeof why, "PORTSPLICE_NO_WORKER=%s", reason ? reason : "");
 	if (listener >= 0) {
 		dup2(listener, LISTENER);
@@ -199,7 +205,15 @@ static void worker(int rendezvous_socket)
 	for (unsigned i = 0; i < sizeof defaults / sizeof *defaults; i++)
 		signal(defaults[i], SIG_DFL);
 	sigprocmask(SIG_SETMASK, &usual, NULL);
-	execl(program, program, "worker", (char *)NULL);
+	/*
+	 * With one CPU Go's runtime is ready sooner. The worker takes the others when it has answered, if it finds the number
+	 * written as no person does.
+	 */
+	int n = variables();
+	char *list[] = {program, "worker", NULL}, *all[n + 2];
+	all[0] = "GOMAXPROCS=01";
+	memcpy(all + 1, environment, (n + 1) * sizeof *all);
+	execve(program, list, getenv("GOMAXPROCS") ? environment : all);
 	_exit(1);
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -216,6 +217,9 @@ func TestLocalBypassProcess(t *testing.T) {
 			if !strings.Contains(string(b), want+"\n") {
 				t.Errorf("want %q in\n%s", want, b)
 			}
+		}
+		if b, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err != nil || bytes.Contains(b, []byte("GOMAXPROCS")) {
+			t.Errorf("the environment is %q, %v; the number of CPUs is for the worker's start", b, err)
 		}
 		name(t, dial(t, "tcp", frontend))
 		if got := l.listed(t, frontend).Counters["bypassed"]; got != death+1 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -11,15 +12,32 @@ import (
 // TestLoopsFollowTheLoad streams over several connections at once: with two CPUs the program starts a second loop, and
 // ends it when they are gone. With one CPU the same load is left to one loop.
 func TestLoopsFollowTheLoad(t *testing.T) {
-	two, load := startUnderLoad(t, "GOMAXPROCS=2")
+	two, load := startUnderLoad(t, run{env: []string{"GOMAXPROCS=2"}})
 	until(t, "a second loop runs", func() bool { return two.count(t, "loops") == 2 })
 	enough := two.count(t, "spliced")
 	load.end()
 	until(t, "the second loop has ended", func() bool { return two.count(t, "loops") == 1 })
 
-	one, load := startUnderLoad(t, "GOMAXPROCS=1")
-	until(t, "much more has been carried", func() bool { return one.count(t, "spliced") > 4*enough })
-	if loops := one.count(t, "loops"); loops != 1 {
+	staysAlone(t, run{env: []string{"GOMAXPROCS=1"}}, enough)
+}
+
+// TestLoopsOfTheWorker: it starts with one CPU and takes all that there are, unless somebody else has set their number.
+func TestLoopsOfTheWorker(t *testing.T) {
+	all := newLab(t)
+	p, load := startUnderLoad(t, all.run(run{}))
+	want := min(runtime.NumCPU(), 2)
+	until(t, "loops run on two CPUs, if there are two", func() bool { return p.count(t, "loops") >= want })
+	enough := p.count(t, "spliced")
+	load.end()
+	staysAlone(t, newLab(t).run(run{env: []string{"GOMAXPROCS=1"}}), enough)
+}
+
+// staysAlone has a process that has one CPU carry much more than was enough elsewhere for a second loop.
+func staysAlone(t *testing.T, r run, enough int) {
+	t.Helper()
+	p, load := startUnderLoad(t, r)
+	until(t, "much more has been carried", func() bool { return p.count(t, "spliced") > 4*enough })
+	if loops := p.count(t, "loops"); loops != 1 {
 		t.Errorf("with one CPU there are %d loops", loops)
 	}
 	load.end()
@@ -31,12 +49,12 @@ type load struct {
 	ended sync.WaitGroup
 }
 
-func startUnderLoad(t *testing.T, environment string) (*process, *load) {
+func startUnderLoad(t *testing.T, r run) (*process, *load) {
 	t.Helper()
 	backend := rig.Serve(t, rig.Listen(t, ours()), rig.Pour)
 	frontend := freePort(t, "tcp", ours())
-	args := arguments("tcp", frontend, backend, "-engine", "splice", "-splice", "always")
-	p := run{args: args, env: []string{environment}}.serve(t)
+	r.args = arguments("tcp", frontend, backend, "-engine", "splice", "-splice", "always")
+	p := r.serve(t)
 	l := new(load)
 	for range 8 {
 		conn := dial(t, "tcp", frontend).(*net.TCPConn)

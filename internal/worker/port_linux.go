@@ -56,6 +56,7 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 		p.log.Close()
 		return err
 	}
+	w.spread()
 	for _, warning := range p.config.Warnings {
 		go slog.New(p.log).Warn(warning)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ type Worker struct {
 
 	bypass bypassed
 	log    *journal.Log // for what is of no port
+	spread func()       // is called when a port is served
 
 	reloading sync.Mutex                // over Reload
 	tracers   atomic.Pointer[[]*tracer] // nil: nobody is told of events; changed with mu held
@@ -67,7 +69,7 @@ func Run(version string) error {
 	if !ok {
 		return fmt.Errorf("worker: descriptor %d is not a unix socket (the shim starts workers)", rendezvousFD)
 	}
-	w := &Worker{version: version, began: time.Now(), listener: listener, log: journal.New(),
+	w := &Worker{version: version, began: time.Now(), listener: listener, log: journal.New(), spread: spread(),
 		ports: make(map[*port]struct{})}
 	w.host.Budget = budget.New(budget.Limit() - common)
 	w.own.Of(w.host.Budget)
@@ -76,6 +78,17 @@ func Run(version string) error {
 	w.ending = time.AfterFunc(linger, w.end)
 	w.tidying = time.AfterFunc(linger, debug.FreeOSMemory) // what the start of ports has left
 	return w.accept()
+}
+
+// spread gives what takes all CPUs, once, for a worker that the shim has started with one, as nobody had set GOMAXPROCS: with
+// one the runtime is ready sooner. Programs that the worker starts have the variable as it was.
+func spread() func() {
+	const variable, one = "GOMAXPROCS", "01" // no person writes it so: theirs stays
+	if os.Getenv(variable) != one {
+		return func() {}
+	}
+	_ = os.Unsetenv(variable) // it is a name
+	return sync.OnceFunc(runtime.SetDefaultGOMAXPROCS)
 }
 
 const (
