@@ -90,6 +90,21 @@ func TestPairIsCountedAsOne(t *testing.T) {
 		if whole, part := l.Work(p.legs[front].handle), l.Work(p.legs[back].handle); whole < 2*messages || part != 0 {
 			t.Errorf("%d and %d events are counted for the legs, want %d for the first", whole, part, 2*messages)
 		}
+		if l.Streams(p.legs[front].handle) {
+			t.Error("messages are taken for a stream")
+		}
+	})
+	const bytes = 64 * copySize
+	go func() {
+		_, err := ends.backend.Write(make([]byte, bytes))
+		rig.Check(t, err)
+	}()
+	_, err := io.CopyN(io.Discard, ends.client, bytes)
+	rig.Must(t, err)
+	l.Do(func() {
+		if !l.Streams(p.legs[front].handle) {
+			t.Error("a stream is taken for messages")
+		}
 	})
 }
 

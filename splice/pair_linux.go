@@ -213,7 +213,7 @@ func (p *pair) slice(s side) eventloop.Verdict {
 			break
 		}
 	}
-	p.share.loop.Charge(p.legs[front].handle, 1+uint32(pm.moved-before)/(32<<10))
+	p.share.loop.Stream(p.legs[front].handle, 1+uint32(pm.moved-before)/(32<<10))
 	switch {
 	case v != more && v != drained:
 		p.took(s, v)

@@ -200,6 +200,21 @@ func TestMovesAreInSteps(t *testing.T) {
 	}
 }
 
+// What handlers do until a share has its turn does not count against them: of two streams with as much to do, one goes.
+func TestShareOfWorkThatGoesOn(t *testing.T) {
+	_, l, other := held(t, 2, 2, 0)
+	movers := l.having([]did{{work: 1000, streams: true}, {work: 1000, streams: true}})
+	if !l.relieve(100) {
+		t.Fatal("nothing is shared")
+	}
+	for i := range l.slots.end {
+		l.slots.at(i).work += 10
+	}
+	if moved := l.moved(movers, other); len(moved) != 1 {
+		t.Errorf("moved %v, want one of two", moved)
+	}
+}
+
 // A loop does not end while it has something to do, and takes nothing once it is about to.
 func TestLoopWithWorkDoesNotEnd(t *testing.T) {
 	l := idleLoop(t)

@@ -23,6 +23,7 @@ type Group struct {
 
 	mu      sync.Mutex
 	loops   atomic.Pointer[[]*Loop] // replaced as a whole, under mu; the first is always there
+	quiet   atomic.Pointer[Loop]    // is kept for talkers; nil: none is
 	leaving []*Loop                 // they end when they have given their handlers away
 	closed  bool
 }
@@ -72,9 +73,9 @@ func (l *Loop) Place() *Loop {
 func (l *Loop) pressure() int32 { return l.load.percent.Load() + l.load.placed.Load() }
 
 // least gives the one of the others with the least to do, nil if there are none.
-func (g *Group) least(but *Loop) (least *Loop) {
+func (g *Group) least(but ...*Loop) (least *Loop) {
 	for _, l := range g.all() {
-		if l != but && (least == nil || l.pressure() < least.pressure()) {
+		if !slices.Contains(but, l) && (least == nil || l.pressure() < least.pressure()) {
 			least = l
 		}
 	}
@@ -119,7 +120,7 @@ func (g *Group) most() int {
 // easy says whether the loop is the last and could be done without.
 func (g *Group) easy(l *Loop) bool {
 	all := g.all()
-	if len(all) <= max(1, g.options.Min) || all[len(all)-1] != l {
+	if len(all) <= max(1, g.options.Min) || all[len(all)-1] != l || g.quiet.Load() == l {
 		return false
 	}
 	sum := int32(0)
@@ -145,6 +146,7 @@ func (g *Group) leave(l *Loop) bool {
 	if g.closed || len(all) == 1 || all[len(all)-1] != l {
 		return false
 	}
+	g.quiet.CompareAndSwap(l, nil)
 	loops := all[: len(all)-1 : len(all)-1]
 	g.loops.Store(&loops)
 	g.leaving = append(slices.DeleteFunc(g.leaving, (*Loop).hasEnded), l)

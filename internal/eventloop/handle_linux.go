@@ -23,9 +23,15 @@ func (h Handle) unshared() Handle { return Handle{h.index &^ sharedIndex, h.gene
 type slot struct {
 	handler    Handler // nil while the slot is free
 	generation uint32  // of the handle that is good now
-	work       uint32  // events and slices since they were last counted
+	work       uint32  // events and slices since they were last counted; streamed if there were slices
 	whole      Handle  // whose work its events are; the zero Handle: its own
 }
+
+// streamed marks work of which some was slices.
+const streamed = 1 << 31
+
+// units is how much work it was.
+func (s *slot) units() uint32 { return s.work &^ streamed }
 
 // table is a loop's slots. They are made in blocks, so that nothing is copied as they become more, and free ones are used
 // first. Its zero value is empty.
@@ -124,12 +130,13 @@ func (t *table) find(h Handle) *slot {
 	return nil
 }
 
-// count counts work.
-func (t *table) count(s *slot, units uint32) {
+// count counts work, for the slot that it gives.
+func (t *table) count(s *slot, units uint32) *slot {
 	if whole := t.find(s.whole); whole != nil {
 		s = whole
 	}
 	s.work += units
+	return s
 }
 
 // at gives the slot with an index that was used.

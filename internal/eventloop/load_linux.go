@@ -34,6 +34,7 @@ const (
 type load struct {
 	percent atomic.Int32 // in the last window
 	placed  atomic.Int32 // connections that were placed here since
+	streams atomic.Bool  // there were slices in the last window
 
 	skip         int  // turns until the next that is sampled
 	sampled      bool // this turn is
@@ -41,7 +42,10 @@ type load struct {
 	waited       time.Duration // in the sampled turns of this window
 	worked       time.Duration
 	since        time.Duration // when the window began
+	streamed     bool          // there were slices in this window
+	events       int           // of this window, but for listeners and tasks
 	busy, easy   int           // windows in a row
+	needless     int           // windows in a row in which the quiet loop was not needed
 	nextShare    time.Duration
 	sharing      bool // a share is under way
 	retiring     bool
@@ -82,7 +86,9 @@ func (l *Loop) measure() {
 	o.since, o.waited, o.worked = now, 0, 0
 	o.percent.Store(percent)
 	o.placed.Store(0)
+	o.streams.Store(o.streamed)
 	l.balance(percent, now)
+	o.streamed, o.events = false, 0
 }
 
 // balance acts on the load of a window: it gives work away, or ends the loop.
@@ -91,13 +97,16 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 	if l.group.held.Load() || o.retiring {
 		return
 	}
+	if l.group.quiet.Load() == l {
+		l.keepQuiet()
+	}
 	if percent < halfPercent {
 		o.busy = 0
 	} else if o.busy++; o.busy == 1 {
 		l.slots.clearWork() // what is counted from now on is of the windows that decide
-	} else if o.busy >= sustained && !o.sharing && now >= o.nextShare {
+	} else if o.busy >= sustained && !o.sharing {
 		o.busy = 0
-		if !l.relieve(percent) {
+		if !l.part(percent) && now >= o.nextShare && !l.relieve(percent) {
 			o.nextShare = now + shareAgain
 		}
 	}
@@ -113,6 +122,9 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 // cannot be done, or would bring nothing.
 func (l *Loop) relieve(percent int32) bool {
 	to := l.group.least(l)
+	if l.load.streams.Load() { // which do not go to the quiet loop
+		to = l.group.least(l, l.group.quiet.Load())
+	}
 	spare := int32(0)
 	if to != nil {
 		spare = to.load.percent.Load()
@@ -124,9 +136,9 @@ func (l *Loop) relieve(percent int32) bool {
 	default:
 		return false
 	}
-	all := l.slots.work(^uint32(0))
+	all := l.slots.work(anything, anyWork)
 	want := uint32(uint64(all) * uint64(percent-spare) / uint64(2*percent))
-	if l.slots.work(want) < all/16 { // one handler has it all, or none can be moved
+	if l.slots.work(anything, want) < all/16 { // one handler has it all, or none can be moved
 		return false
 	}
 	if to == nil {
@@ -134,9 +146,7 @@ func (l *Loop) relieve(percent int32) bool {
 			return false
 		}
 	}
-	l.load.sharing = true
-	l.Enqueue(&share{loop: l, to: to, want: want})
-	return true
+	return l.share(to, anything, want)
 }
 
 // clearWork begins to count the handlers' work.
@@ -146,16 +156,20 @@ func (t *table) clearWork() {
 	}
 }
 
-// work is the sum of the work of all handlers, or, with a limit, of those Movers that have no more than that each.
-func (t *table) work(limit uint32) (sum uint32) {
+// anyWork is no limit of work.
+const anyWork = ^uint32(0)
+
+// work is the sum of the work of all handlers, or, of a kind or with a limit, of those Movers that are so and have no more than
+// that each.
+func (t *table) work(k kind, limit uint32) (sum uint32) {
 	for i := range t.end {
 		s := t.at(i)
-		if limit != ^uint32(0) {
-			if _, ok := s.handler.(Mover); !ok || s.work > limit {
+		if k != anything || limit != anyWork {
+			if _, ok := s.handler.(Mover); !ok || !s.is(k) || s.units() > limit {
 				continue
 			}
 		}
-		sum += s.work
+		sum += s.units()
 	}
 	return sum
 }

@@ -201,7 +201,7 @@ func (l *Loop) look() []unix.EpollEvent {
 func (l *Loop) timeout() time.Duration {
 	wait := time.Duration(-1)
 	switch {
-	case l.number > 0 || l.load.percent.Load() > 0: // it is to be found out that it has nothing to do
+	case l.number > 0 || l.load.percent.Load() > 0 || l.group.quiet.Load() == l: // it is to be found out that it has nothing to do
 		wait = loadWindow
 	case l.quiet < restAfter:
 		wait = restAfter
@@ -228,6 +228,7 @@ func (l *Loop) dispatch(ready []unix.EpollEvent) {
 	for i := range ready {
 		if h := handleOf(&ready[i]); !h.shared() {
 			if s := l.slots.find(h); s != nil {
+				l.load.events++
 				l.slots.count(s, 1)
 				s.handler.Ready(ready[i].Events)
 			}
@@ -280,6 +281,14 @@ func (l *Loop) Charge(h Handle, units uint32) {
 	}
 }
 
+// Stream is Charge for a slice of a stream.
+func (l *Loop) Stream(h Handle, units uint32) {
+	l.load.streamed = true
+	if s := l.slots.find(h); s != nil {
+		l.slots.count(s, units).work |= streamed
+	}
+}
+
 // Join has the events of a handle, part, be counted as the work of another, with which it moves to other loops: load is
 // shared by what moves. It does nothing if one of them is not registered.
 func (l *Loop) Join(part, whole Handle) {
@@ -291,9 +300,15 @@ func (l *Loop) Join(part, whole Handle) {
 // Work is how much was counted for a handle since its loop has been busy. It is for tests.
 func (l *Loop) Work(h Handle) uint32 {
 	if s := l.slots.find(h); s != nil {
-		return s.work
+		return s.units()
 	}
 	return 0
+}
+
+// Streams says whether some of it was slices. It is for tests.
+func (l *Loop) Streams(h Handle) bool {
+	s := l.slots.find(h)
+	return s != nil && s.is(streaming)
 }
 
 // Listen is Watch for any goroutine. The handler's events come before all others in a turn. It is for what brings new

@@ -19,22 +19,36 @@ const (
 // share is a runner that gives Movers to another loop.
 type share struct {
 	loop, to *Loop
+	of       kind   // of which handlers
 	want     uint32 // how much work to give
+	all      uint32 // of how much; the handlers have done more when the share's turn comes
 	at       uint32 // the next slot
+}
+
+// share begins to give work of Movers of a kind to another loop.
+func (l *Loop) share(to *Loop, of kind, want uint32) bool {
+	l.load.sharing = true
+	l.Enqueue(&share{loop: l, to: to, of: of, want: want, all: l.slots.work(anything, anyWork)})
+	return true
 }
 
 // Run does a step.
 func (s *share) Run() Verdict {
 	t := &s.loop.slots
+	if s.at == 0 && s.want != anyWork {
+		s.want = uint32(uint64(s.want) * uint64(t.work(anything, anyWork)) / uint64(max(s.all, 1)))
+	}
 	for looked, moved := 0, 0; s.at < t.end && looked < lookStep && moved < moveStep; looked++ {
 		slot := t.at(s.at)
 		s.at++
-		work := slot.work
-		if work == 0 || work > s.want {
+		work := slot.units()
+		if work == 0 || work > s.want || !slot.is(s.of) {
 			continue
 		}
 		if m, ok := slot.handler.(Mover); ok && m.Move(s.to) {
-			s.want -= work
+			if s.want != anyWork {
+				s.want -= work
+			}
 			moved++
 		}
 	}

@@ -20,6 +20,7 @@ type loop interface {
 	Unwatch(h eventloop.Handle, fd int)
 	Forget(h eventloop.Handle)
 	Join(part, whole eventloop.Handle)
+	Stream(h eventloop.Handle, units uint32)
 	SetTimer(t *eventloop.Timer, r eventloop.Ringer, at time.Duration)
 	StopTimer(t *eventloop.Timer)
 	Enqueue(r eventloop.Runner)

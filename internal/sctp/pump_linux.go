@@ -70,6 +70,7 @@ func (u *pump) readable() {
 // Run is a turn in the loop's queue.
 func (u *pump) Run() eventloop.Verdict {
 	u.queued = false
+	u.pair.loop.Stream(u.pair.frontend.handle, 1)
 	more := u.wants() && u.turn()
 	u.pair.settle()
 	if !more || u.pair.state == ended {

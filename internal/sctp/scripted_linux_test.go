@@ -36,6 +36,7 @@ type world struct {
 	queue   []eventloop.Runner
 	timers  map[*eventloop.Timer]*alarm
 	events  int // that were told
+	slices  int // that were counted as such
 }
 
 // A socket is one of a world's.

@@ -52,7 +52,11 @@ func (w *world) turn() (busy bool) {
 	}
 	if len(w.queue) > 0 {
 		r := w.queue[0]
+		before := w.slices
 		verdict := r.Run()
+		if w.slices != before+1 {
+			w.t.Error("a slice is not counted as one of a stream")
+		}
 		w.queue = w.queue[1:]
 		if verdict == eventloop.Next {
 			w.queue = append(w.queue, r)
@@ -146,6 +150,7 @@ func (w *world) Enqueue(r eventloop.Runner) {
 func (w *world) Dequeue(r eventloop.Runner) {
 	w.queue = slices.DeleteFunc(w.queue, func(o eventloop.Runner) bool { return o == r })
 }
+func (w *world) Stream(eventloop.Handle, uint32)         { w.slices++ }
 func (w *world) Join(eventloop.Handle, eventloop.Handle) {}
 func (w *world) Now() time.Duration                      { return w.now }
 func (w *world) More()                                   {}

@@ -1,0 +1,287 @@
+package eventloop
+
+import (
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
+)
+
+// did is what a handler has done in the windows that are counted.
+type did struct {
+	work    uint32
+	streams bool
+	fixed   bool // it cannot move
+}
+
+// having gives a loop handlers that have done that; the movers tell by their number whether they have moved.
+func (l *Loop) having(all []did) (movers []*mover) {
+	for _, d := range all {
+		m := new(mover)
+		movers = append(movers, m)
+		var h Handler = m
+		if d.fixed {
+			h = fixed{}
+		}
+		if handle := l.slots.take(h); d.streams {
+			l.Stream(handle, d.work)
+		} else {
+			l.Charge(handle, d.work)
+		}
+	}
+	l.load.streams.Store(l.load.streamed)
+	return movers
+}
+
+// moved runs what is in the queue and gives the numbers of those that have moved.
+func (l *Loop) moved(movers []*mover, to *Loop) (moved []int) {
+	for l.queue.first() != nil {
+		l.runSlice()
+	}
+	for i, m := range movers {
+		if m.moved > 0 && m.on.Load() == to {
+			moved = append(moved, i)
+		}
+	}
+	return moved
+}
+
+// held gives a group of one loop, which nobody runs, or two, the other of which is found to be so busy.
+func held(t *testing.T, loops, most int, percent int32) (g *Group, first, other *Loop) {
+	t.Helper()
+	g = newGroup(t, Options{Min: loops, Max: most})
+	g.Hold()
+	first = g.First()
+	first.running = true
+	t.Cleanup(func() { go first.run() }) // which ends: it is closed next
+	if loops > 1 {
+		other = g.all()[1]
+		stop(t, other)
+		other.load.percent.Store(percent)
+	}
+	return g, first, other
+}
+
+// stop has a loop that runs take no turn, and so have no window, until the test ends.
+func stop(t *testing.T, l *Loop) {
+	t.Helper()
+	stopped, end := make(chan struct{}), make(chan struct{})
+	l.Post(func() {
+		close(stopped)
+		<-end
+	})
+	<-stopped
+	t.Cleanup(func() { close(end) })
+}
+
+// Who talks beside streams goes to a loop without any.
+func TestTalkersArePartedFromStreams(t *testing.T) {
+	stream, talker := did{work: 1000, streams: true}, did{work: 100}
+	for _, test := range []struct {
+		name  string
+		loops int
+		most  int
+		has   []did
+		other int32 // percent
+		moved []int
+	}{
+		{"beside a stream, to a new loop", 1, 2, []did{stream, talker, stream}, 0, []int{1}},
+		{"beside a stream, to a loop without any", 2, 2, []did{talker, stream, talker}, 0, []int{0, 2}},
+		{"with too much to do for the other", 2, 2, []did{stream, {work: 1000}}, 40, nil},
+		{"with enough room", 2, 2, []did{stream, {work: 1000}}, 30, []int{1}},
+		{"as much as a short connection does", 2, 2, []did{stream, {work: talk - 1}, {work: talk - 1}}, 0, nil},
+		{"without streams", 2, 2, []did{talker, talker}, 0, nil},
+		{"with nowhere to go", 1, 1, []did{stream, talker}, 0, nil},
+		{"that cannot move", 2, 2, []did{stream, {work: 100, fixed: true}}, 0, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, l, other := held(t, test.loops, test.most, test.other)
+			movers := l.having(test.has)
+			parted := l.part(100)
+			if g.Len() > test.loops {
+				other = g.all()[test.loops]
+			}
+			if got := l.moved(movers, other); !slices.Equal(got, test.moved) || parted != (got != nil) {
+				t.Errorf("parted %v, moved %v, want %v", parted, got, test.moved)
+			}
+			if quiet := g.quiet.Load(); test.moved != nil && quiet != other {
+				t.Error("the loop that they have gone to is not kept for them")
+			}
+			if want := max(test.loops, min(test.most, test.loops+len(test.moved))); g.Len() != want {
+				t.Errorf("%d loops, want %d", g.Len(), want)
+			}
+		})
+	}
+}
+
+// Streams leave the quiet loop and do not come back, whoever has how much to do.
+func TestStreamsKeepFromTheQuietLoop(t *testing.T) {
+	has := []did{{work: 1000, streams: true}, {work: 100}, {work: 1000, streams: true}}
+	t.Run("leave", func(t *testing.T) {
+		g, l, other := held(t, 2, 2, 100)
+		g.quiet.Store(l)
+		movers := l.having(has)
+		if parted, got := l.part(100), l.moved(movers, other); !parted || !slices.Equal(got, []int{0, 2}) {
+			t.Errorf("parted %v, moved %v, want the streams", parted, got)
+		}
+	})
+	t.Run("where all loops have some", func(t *testing.T) {
+		g, l, other := held(t, 2, 2, 100)
+		other.load.streams.Store(true)
+		movers := l.having(has)
+		if parted, got := l.part(100), l.moved(movers, other); !parted || !slices.Equal(got, []int{1}) || g.quiet.Load() != other {
+			t.Errorf("parted %v, moved %v, want the talker", parted, got)
+		}
+	})
+	t.Run("do not come back", func(t *testing.T) {
+		g, l, other := held(t, 2, 2, 0)
+		g.quiet.Store(other)
+		if movers := l.having(has[:1:1]); l.part(100) || l.relieve(100) || l.moved(movers, other) != nil {
+			t.Error("they do")
+		}
+		l.having(has[2:])
+		if l.relieve(100) {
+			t.Error("they do where there is more than one")
+		}
+	})
+	t.Run("go to a third", func(t *testing.T) {
+		g, l, quiet := held(t, 2, 3, 0)
+		g.quiet.Store(quiet)
+		movers := l.having([]did{has[0], has[2]})
+		if !l.relieve(100) || g.Len() != 3 || len(l.moved(movers, g.all()[2])) != 1 {
+			t.Errorf("with %d loops, and not there", g.Len())
+		}
+	})
+	t.Run("but talkers may", func(t *testing.T) {
+		g, l, quiet := held(t, 2, 2, 0)
+		g.quiet.Store(quiet)
+		movers := l.having([]did{has[1], has[1]})
+		if !l.relieve(100) || len(l.moved(movers, quiet)) != 1 {
+			t.Error("they do not")
+		}
+	})
+}
+
+// The quiet loop is kept while somebody talks there beside streams elsewhere, and a while longer.
+func TestQuietLoopIsGivenUp(t *testing.T) {
+	two := func(t *testing.T) (g *Group, first, quiet *Loop) {
+		g = newGroup(t, Options{Min: 2})
+		g.Hold()
+		g.quiet.Store(g.all()[1])
+		return g, g.First(), g.all()[1]
+	}
+	for _, test := range []struct {
+		name    string
+		events  int
+		streams bool
+		percent int32 // of the loop that has them
+		kept    bool
+	}{
+		{"talk beside streams", talk, true, 100, true},
+		{"no talk", 0, true, 100, false},
+		{"no streams", talk, false, 100, false},
+		{"streams with little to do", talk, true, calmPercent - 1, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, first, quiet := two(t)
+			first.load.streams.Store(test.streams)
+			first.load.percent.Store(test.percent)
+			window := func(events int) {
+				g.held.Store(false)
+				quiet.load.events = events
+				quiet.balance(0, 0)
+				g.Hold()
+			}
+			quiet.Do(func() {
+				window(test.events)
+				for range quietFor - 2 {
+					window(test.events)
+				}
+				if g.quiet.Load() != quiet || g.easy(quiet) {
+					t.Error("it was given up early, or may end")
+				}
+				window(test.events)
+				if got := g.quiet.Load() == quiet; got != test.kept {
+					t.Errorf("kept %v, want %v", got, test.kept)
+				}
+			})
+		})
+	}
+	t.Run("by its end", func(t *testing.T) {
+		g, _, quiet := two(t)
+		if quiet.Do(func() { g.leave(quiet) }); g.quiet.Load() != nil {
+			t.Error("it is the quiet loop still")
+		}
+	})
+}
+
+// TestTalkersHaveALoopWithoutStreams: who has events time and again beside streams goes to another loop, where none of these
+// comes before there is no talk.
+func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
+	g := newGroup(t, Options{Max: 2})
+	first := g.First()
+	var silent atomic.Bool
+	var streams [2]*roamer
+	for i := range streams {
+		streams[i] = &roamer{streams: true, silent: &silent}
+	}
+	talker := &roamer{silent: &silent}
+	first.Do(func() {
+		for _, r := range append(streams[:], talker) {
+			var ready func()
+			r.fd, ready = event(t)
+			r.arrive(first)
+			ready()
+		}
+	})
+	rig.Until(t, "the talker is on a loop of its own", func() bool { return g.Len() == 2 && talker.on.Load() == g.all()[1] })
+	for _, r := range streams {
+		if r.on.Load() != first {
+			t.Error("a stream has gone there, too")
+		}
+	}
+	silent.Store(true)
+	rig.Until(t, "each loop has a stream", func() bool { return streams[0].on.Load() != streams[1].on.Load() })
+}
+
+// roamer is a mover that streams without end, or has an event at each turn until it is silent.
+type roamer struct {
+	fd      int
+	handle  Handle
+	on      atomic.Pointer[Loop]
+	streams bool
+	silent  *atomic.Bool
+}
+
+func (r *roamer) arrive(l *Loop) {
+	r.handle, _ = l.Watch(r.fd, edge, r) // a test without descriptors hangs, and fails
+	if r.on.Store(l); r.streams {
+		l.Enqueue(r)
+	}
+}
+
+func (r *roamer) Ready(uint32) {
+	if !r.streams && !r.silent.Load() {
+		_, _ = unix.Write(r.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // which is an event again
+	}
+}
+
+func (r *roamer) Run() Verdict {
+	for begin := time.Now(); time.Since(begin) < 50*time.Microsecond; {
+	}
+	r.on.Load().Stream(r.handle, 1)
+	return Next
+}
+
+func (r *roamer) Move(to *Loop) bool {
+	from := r.on.Load()
+	from.Unwatch(r.handle, r.fd)
+	if r.streams {
+		from.Dequeue(r)
+	}
+	return to.Post(func() { r.arrive(to) })
+}
