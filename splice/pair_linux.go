@@ -213,7 +213,11 @@ func (p *pair) slice(s side) eventloop.Verdict {
 			break
 		}
 	}
-	p.share.loop.Stream(p.legs[front].handle, 1+uint32(pm.moved-before)/(32<<10))
+	if moved := pm.moved - before; moved >= largeRead {
+		p.share.loop.Stream(p.legs[front].handle, 1+uint32(moved)/largeRead)
+	} else { // a message that was spliced
+		p.share.loop.Charge(p.legs[front].handle, 1)
+	}
 	switch {
 	case v != more && v != drained:
 		p.took(s, v)

@@ -43,10 +43,10 @@ type load struct {
 	worked       time.Duration
 	since        time.Duration // when the window began
 	streamed     bool          // there were slices in this window
-	events       int           // of this window, but for listeners and tasks
 	busy, easy   int           // windows in a row
 	needless     int           // windows in a row in which the quiet loop was not needed
 	nextShare    time.Duration
+	nextPart     time.Duration
 	sharing      bool // a share is under way
 	retiring     bool
 	retiringTick Timer
@@ -88,7 +88,7 @@ func (l *Loop) measure() {
 	o.placed.Store(0)
 	o.streams.Store(o.streamed)
 	l.balance(percent, now)
-	o.streamed, o.events = false, 0
+	o.streamed = false
 }
 
 // balance acts on the load of a window: it gives work away, or ends the loop.
@@ -98,15 +98,19 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 		return
 	}
 	if l.group.quiet.Load() == l {
-		l.keepQuiet()
+		l.keepQuiet(percent)
 	}
-	if percent < halfPercent {
+	enough := int32(halfPercent)
+	if o.streams.Load() {
+		enough = partPercent
+	}
+	if percent < enough {
 		o.busy = 0
 	} else if o.busy++; o.busy == 1 {
 		l.slots.clearWork() // what is counted from now on is of the windows that decide
-	} else if o.busy >= sustained && !o.sharing {
+	} else if o.busy >= sustained && !o.sharing && (now >= o.nextShare || o.streams.Load()) {
 		o.busy = 0
-		if !l.part(percent) && now >= o.nextShare && !l.relieve(percent) {
+		if !l.part(percent, now) && percent >= halfPercent && now >= o.nextShare && !l.relieve(percent) {
 			o.nextShare = now + shareAgain
 		}
 	}
@@ -121,10 +125,7 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 // relieve gives a part of the loop's work to one that has less to do, or to a new one. It reports false when that
 // cannot be done, or would bring nothing.
 func (l *Loop) relieve(percent int32) bool {
-	to := l.group.least(l)
-	if l.load.streams.Load() { // which do not go to the quiet loop
-		to = l.group.least(l, l.group.quiet.Load())
-	}
+	to := l.group.awayFrom(l)
 	spare := int32(0)
 	if to != nil {
 		spare = to.load.percent.Load()
@@ -164,6 +165,9 @@ const anyWork = ^uint32(0)
 func (t *table) work(k kind, limit uint32) (sum uint32) {
 	for i := range t.end {
 		s := t.at(i)
+		if s.work == 0 {
+			continue
+		}
 		if k != anything || limit != anyWork {
 			if _, ok := s.handler.(Mover); !ok || !s.is(k) || s.units() > limit {
 				continue

@@ -228,7 +228,6 @@ func (l *Loop) dispatch(ready []unix.EpollEvent) {
 	for i := range ready {
 		if h := handleOf(&ready[i]); !h.shared() {
 			if s := l.slots.find(h); s != nil {
-				l.load.events++
 				l.slots.count(s, 1)
 				s.handler.Ready(ready[i].Events)
 			}

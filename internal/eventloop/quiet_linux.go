@@ -1,18 +1,28 @@
 package eventloop
 
+import (
+	"slices"
+	"time"
+)
+
 // A loop that carries streams takes all the CPU time that it gets, so the scheduler has it wait for a CPU whenever there are
 // more threads than CPUs, and what is small on it waits, too. A thread that sleeps between small messages is let in at once.
 // So who talks beside streams is taken to a loop without any, and streams are kept from there while that is so: a group has
-// one quiet loop at the most. (An exchange of 64 B beside 8 streams, two CPUs: p50 291 -> 24 us, the streams as fast.)
+// one quiet loop at the most. It costs the streams a loop. (An exchange of 64 B beside 8 streams, all on two CPUs: p50 291 ->
+// 24 us, and the streams are as fast, as one loop is enough for them there.)
 const (
-	// A talker has had so many events and no slice in the windows that are counted: 80 a second, which is more than a
-	// short connection has in its life. Those stay: on the loop of the streams they come before these.
+	// A talker has had so many events and no slice in the window that is counted, of 50 ms: 80 exchanges a second, and more
+	// events than a short connection has in its life. Those stay: on the loop of the streams they come before these.
 	talk = 8
 
-	// The quiet loop is given up after quietFor windows without talk, or without streams that keep a loop busier than
-	// calmPercent.
+	// Streams that are less than a streamPart of a loop's work are nothing to flee from.
+	streamPart = 8
+
+	// Who talks beside streams is parted from them from partPercent of a loop on. The quiet loop is given up after quietFor
+	// windows without a talker on it, or without streams elsewhere that keep a loop busy for calmPercent.
+	partPercent = 25
+	calmPercent = 10
 	quietFor    = 40
-	calmPercent = 25
 )
 
 // kind is what a handler has done in the windows that are counted.
@@ -35,41 +45,42 @@ func (s *slot) is(k kind) bool {
 	return true
 }
 
-// part begins to take talkers to the quiet loop, or streams from it. It reports false if there is nothing to part.
-func (l *Loop) part(percent int32) bool {
-	if !l.load.streams.Load() {
+// part begins to take talkers to the quiet loop, or streams from it. It reports false if there is nothing to part, or no room.
+func (l *Loop) part(percent int32, now time.Duration) bool {
+	g, slots := l.group, &l.slots
+	if !l.load.streams.Load() || now < l.load.nextPart ||
+		slots.work(streaming, anyWork) < slots.work(anything, anyWork)/streamPart {
 		return false
 	}
-	if l.group.quiet.Load() == l {
-		to := l.group.least(l)
+	quiet := g.quiet.Load()
+	if quiet == l {
+		to := g.least(l)
 		return to != nil && l.share(to, streaming, anyWork)
 	}
-	said := l.slots.work(talking, anyWork)
+	said := uint64(slots.work(talking, anyWork))
 	if said == 0 {
 		return false
 	}
-	to := l.group.quietBeside(l)
-	if to == nil {
+	// Half of a loop is left to talk that comes: what is more is the load that loops share.
+	room := int32(halfPercent)
+	if quiet != nil {
+		room -= quiet.load.percent.Load()
+	}
+	if said*uint64(percent) > uint64(slots.work(anything, anyWork))*uint64(max(room, 0)) {
 		return false
 	}
-	// Streams that it still has do not count: they go.
-	room := max(busyPercent-to.load.percent.Load(), 0)
-	if all := l.slots.work(anything, anyWork); !to.load.streams.Load() &&
-		uint64(said)*uint64(percent) > uint64(all)*uint64(room) {
-		return false
+	if quiet == nil {
+		quiet = g.makeQuiet(l)
 	}
-	return l.share(to, talking, anyWork)
+	return quiet != nil && l.share(quiet, talking, anyWork)
 }
 
-// quietBeside gives the quiet loop. If there is none it makes one of another loop than l: of one without streams, of a new
-// one, or of the one with the least to do, whose streams will go. It gives nil where l is alone.
-func (g *Group) quietBeside(l *Loop) *Loop {
-	if quiet := g.quiet.Load(); quiet != nil {
-		return quiet
-	}
+// makeQuiet makes another loop than l, which has streams, the quiet one: one without any and with little to do, a new one, or
+// the one with the least to do, whose streams will go. It gives nil if there is none, or there has just been made one.
+func (g *Group) makeQuiet(l *Loop) *Loop {
 	var quiet *Loop
 	for _, other := range g.all() {
-		if other != l && !other.load.streams.Load() {
+		if !other.load.streams.Load() && other.load.percent.Load() < partPercent {
 			quiet = other
 		}
 	}
@@ -79,18 +90,29 @@ func (g *Group) quietBeside(l *Loop) *Loop {
 	if quiet == nil {
 		quiet = g.least(l)
 	}
-	if quiet == nil || !g.quiet.CompareAndSwap(nil, quiet) {
-		return nil // or another loop has just made one: next time
+	if quiet == nil || !g.appoint(quiet) {
+		return nil
 	}
 	return quiet
 }
 
+// appoint makes a loop the quiet one, unless there is one, or the loop is about to end.
+func (g *Group) appoint(quiet *Loop) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Contains(g.all(), quiet) && g.quiet.CompareAndSwap(nil, quiet)
+}
+
 // keepQuiet is called on the quiet loop, for each window, and gives it up when it is not needed any more.
-func (l *Loop) keepQuiet() {
+func (l *Loop) keepQuiet(percent int32) {
 	o := &l.load
-	o.needless++
-	if o.events >= talk/sustained && l.group.streamsBeside(l) {
-		o.needless = 0
+	if o.needless++; o.needless%sustained == 0 {
+		if l.slots.work(talking, anyWork) > 0 && l.group.streamsBeside(l) {
+			o.needless = 0
+		}
+		if percent < halfPercent { // else it is done for busy windows
+			l.slots.clearWork()
+		}
 	}
 	if o.needless >= quietFor {
 		o.needless = 0
@@ -106,4 +128,23 @@ func (g *Group) streamsBeside(l *Loop) bool {
 		}
 	}
 	return false
+}
+
+// awayFrom gives the loop for what l gives away, nil if there is none: streams do not go to the quiet one.
+func (g *Group) awayFrom(l *Loop) *Loop {
+	if l.load.streams.Load() {
+		return g.least(l, g.quiet.Load())
+	}
+	return g.least(l)
+}
+
+// parted is called when a share of talkers or streams has come to its end. Where none of them could go, it is tried later.
+func (s *share) parted() {
+	if s.of == anything || s.moved > 0 {
+		return
+	}
+	s.loop.load.nextPart = s.loop.group.clock() + shareAgain
+	if s.of == talking {
+		s.loop.group.quiet.CompareAndSwap(s.to, nil)
+	}
 }

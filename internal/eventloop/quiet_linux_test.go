@@ -91,9 +91,12 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 	}{
 		{"beside a stream, to a new loop", 1, 2, []did{stream, talker, stream}, 0, []int{1}},
 		{"beside a stream, to a loop without any", 2, 2, []did{talker, stream, talker}, 0, []int{0, 2}},
-		{"with too much to do for the other", 2, 2, []did{stream, {work: 1000}}, 40, nil},
-		{"with enough room", 2, 2, []did{stream, {work: 1000}}, 30, []int{1}},
+		{"that are half of the load", 2, 2, []did{stream, {work: 1000}}, 0, []int{1}},
+		{"that are more of it", 2, 2, []did{stream, {work: 1010}}, 0, nil},
+		{"that are nearly all of it", 1, 2, []did{{work: 100, streams: true}, {work: 100}, {work: 800}}, 0, nil},
+		{"as little as counts", 2, 2, []did{stream, {work: talk}}, 0, []int{1}},
 		{"as much as a short connection does", 2, 2, []did{stream, {work: talk - 1}, {work: talk - 1}}, 0, nil},
+		{"beside a busy loop without any, to a new one", 2, 3, []did{stream, talker}, partPercent, []int{1}},
 		{"without streams", 2, 2, []did{talker, talker}, 0, nil},
 		{"with nowhere to go", 1, 1, []did{stream, talker}, 0, nil},
 		{"that cannot move", 2, 2, []did{stream, {work: 100, fixed: true}}, 0, nil},
@@ -101,9 +104,9 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g, l, other := held(t, test.loops, test.most, test.other)
 			movers := l.having(test.has)
-			parted := l.part(100)
-			if g.Len() > test.loops {
-				other = g.all()[test.loops]
+			parted := l.part(100, 0)
+			if all := g.all(); len(all) > test.loops {
+				other = all[test.loops]
 			}
 			if got := l.moved(movers, other); !slices.Equal(got, test.moved) || parted != (got != nil) {
 				t.Errorf("parted %v, moved %v, want %v", parted, got, test.moved)
@@ -111,12 +114,75 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 			if quiet := g.quiet.Load(); test.moved != nil && quiet != other {
 				t.Error("the loop that they have gone to is not kept for them")
 			}
-			if want := max(test.loops, min(test.most, test.loops+len(test.moved))); g.Len() != want {
-				t.Errorf("%d loops, want %d", g.Len(), want)
+			if quiet := g.quiet.Load(); test.moved == nil && quiet != nil {
+				t.Error("a loop is kept for nobody")
+			}
+			if want := test.loops; test.moved != nil && g.Len() != max(want, test.most) || test.moved == nil && g.Len() != want {
+				t.Errorf("%d loops, of which there were %d", g.Len(), test.loops)
+			}
+		})
+	}
+	t.Run("to the loop that is quiet", func(t *testing.T) {
+		for _, test := range []struct {
+			percent int32
+			moved   []int
+		}{{40, []int{1}}, {halfPercent, nil}} {
+			g, l, _ := held(t, 2, 3, 0)
+			quiet := g.Grow()
+			stop(t, quiet)
+			quiet.load.percent.Store(test.percent)
+			g.quiet.Store(quiet)
+			movers := l.having([]did{stream, {work: 50}})
+			if l.part(100, 0); !slices.Equal(l.moved(movers, quiet), test.moved) {
+				t.Errorf("with %d percent of work there: want %v moved", test.percent, test.moved)
+			}
+		}
+	})
+	t.Run("that cannot go now", func(t *testing.T) {
+		g, l, _ := held(t, 2, 2, 0)
+		handle := l.slots.take(refuser{})
+		l.Charge(handle, 100)
+		l.having([]did{stream})
+		if !l.part(100, 0) {
+			t.Fatal("it is not tried")
+		}
+		l.moved(nil, nil)
+		if g.quiet.Load() != nil || l.part(100, l.group.clock()) || !l.part(100, l.group.clock()+shareAgain) {
+			t.Errorf("a loop is kept for it, or it is not tried again after %v", shareAgain)
+		}
+	})
+}
+
+// Talkers are parted from streams by windows in a row, in which a loop need not be so busy as to share its load.
+func TestWhenTalkersAreParted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		windows []int32
+		shares  int
+	}{
+		{"busy with streams", []int32{partPercent, partPercent}, 1},
+		{"once", []int32{partPercent, 0, partPercent}, 0},
+		{"hardly busy", []int32{partPercent - 1, partPercent - 1, partPercent - 1}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBalanced(t, Options{Max: 2})
+			b.load.streams.Store(true)
+			stream := b.slots.take(new(mover))
+			for _, percent := range test.windows {
+				b.Stream(stream, 1000)
+				b.windows(percent)
+			}
+			if b.queue.length != test.shares {
+				t.Errorf("%d shares in the queue, want %d", b.queue.length, test.shares)
 			}
 		})
 	}
 }
+
+// refuser is a mover that cannot go now.
+type refuser struct{ fixed }
+
+func (refuser) Move(*Loop) bool { return false }
 
 // Streams leave the quiet loop and do not come back, whoever has how much to do.
 func TestStreamsKeepFromTheQuietLoop(t *testing.T) {
@@ -125,22 +191,29 @@ func TestStreamsKeepFromTheQuietLoop(t *testing.T) {
 		g, l, other := held(t, 2, 2, 100)
 		g.quiet.Store(l)
 		movers := l.having(has)
-		if parted, got := l.part(100), l.moved(movers, other); !parted || !slices.Equal(got, []int{0, 2}) {
+		if parted, got := l.part(100, 0), l.moved(movers, other); !parted || !slices.Equal(got, []int{0, 2}) {
 			t.Errorf("parted %v, moved %v, want the streams", parted, got)
+		}
+	})
+	t.Run("but for a slice now and then", func(t *testing.T) {
+		g, l, _ := held(t, 2, 2, 100)
+		g.quiet.Store(l)
+		if l.having([]did{{work: 10, streams: true}, {work: 100}}); l.part(100, 0) {
+			t.Error("they do")
 		}
 	})
 	t.Run("where all loops have some", func(t *testing.T) {
 		g, l, other := held(t, 2, 2, 100)
 		other.load.streams.Store(true)
 		movers := l.having(has)
-		if parted, got := l.part(100), l.moved(movers, other); !parted || !slices.Equal(got, []int{1}) || g.quiet.Load() != other {
+		if parted, got := l.part(100, 0), l.moved(movers, other); !parted || !slices.Equal(got, []int{1}) || g.quiet.Load() != other {
 			t.Errorf("parted %v, moved %v, want the talker", parted, got)
 		}
 	})
 	t.Run("do not come back", func(t *testing.T) {
 		g, l, other := held(t, 2, 2, 0)
 		g.quiet.Store(other)
-		if movers := l.having(has[:1:1]); l.part(100) || l.relieve(100) || l.moved(movers, other) != nil {
+		if movers := l.having(has[:1:1]); l.part(100, 0) || l.relieve(100) || l.moved(movers, other) != nil {
 			t.Error("they do")
 		}
 		l.having(has[2:])
@@ -169,20 +242,20 @@ func TestStreamsKeepFromTheQuietLoop(t *testing.T) {
 // The quiet loop is kept while somebody talks there beside streams elsewhere, and a while longer.
 func TestQuietLoopIsGivenUp(t *testing.T) {
 	two := func(t *testing.T) (g *Group, first, quiet *Loop) {
-		g = newGroup(t, Options{Min: 2})
-		g.Hold()
-		g.quiet.Store(g.all()[1])
-		return g, g.First(), g.all()[1]
+		g, first, _ = held(t, 1, 2, 0)
+		quiet = g.Grow()
+		g.quiet.Store(quiet)
+		return g, first, quiet
 	}
 	for _, test := range []struct {
 		name    string
-		events  int
+		talk    uint32 // of one handler
 		streams bool
 		percent int32 // of the loop that has them
 		kept    bool
 	}{
-		{"talk beside streams", talk, true, 100, true},
-		{"no talk", 0, true, 100, false},
+		{"a talker beside streams", talk, true, 100, true},
+		{"short connections", talk - 1, true, 100, false},
 		{"no streams", talk, false, 100, false},
 		{"streams with little to do", talk, true, calmPercent - 1, false},
 	} {
@@ -190,23 +263,29 @@ func TestQuietLoopIsGivenUp(t *testing.T) {
 			g, first, quiet := two(t)
 			first.load.streams.Store(test.streams)
 			first.load.percent.Store(test.percent)
-			window := func(events int) {
-				g.held.Store(false)
-				quiet.load.events = events
-				quiet.balance(0, 0)
-				g.Hold()
-			}
+			quiet.load.streams.Store(true) // its own do not count
+			quiet.load.percent.Store(100)
 			quiet.Do(func() {
-				window(test.events)
-				for range quietFor - 2 {
-					window(test.events)
+				handles := []Handle{quiet.slots.take(new(mover)), quiet.slots.take(new(mover))}
+				windows := func(n int) {
+					g.held.Store(false)
+					for range n {
+						for _, h := range handles {
+							quiet.Charge(h, test.talk/sustained)
+						}
+						quiet.balance(0, 0)
+					}
+					g.Hold()
 				}
-				if g.quiet.Load() != quiet || g.easy(quiet) {
+				if windows(quietFor - 1); g.quiet.Load() != quiet || g.easy(quiet) {
 					t.Error("it was given up early, or may end")
 				}
-				window(test.events)
+				windows(1)
 				if got := g.quiet.Load() == quiet; got != test.kept {
 					t.Errorf("kept %v, want %v", got, test.kept)
+				}
+				for _, h := range handles {
+					quiet.Forget(h)
 				}
 			})
 		})
@@ -216,7 +295,33 @@ func TestQuietLoopIsGivenUp(t *testing.T) {
 		if quiet.Do(func() { g.leave(quiet) }); g.quiet.Load() != nil {
 			t.Error("it is the quiet loop still")
 		}
+		if g.appoint(quiet) {
+			t.Error("a loop that has left is made the quiet one")
+		}
 	})
+	t.Run("by the first loop, which rests", func(t *testing.T) {
+		g := newGroup(t, Options{})
+		g.First().Do(func() {})
+		g.quiet.Store(g.First())
+		g.First().Do(func() {})
+		rig.Until(t, "it is given up", func() bool { return g.quiet.Load() == nil })
+	})
+}
+
+// Streams are those of the last window.
+func TestStreamsOfAWindow(t *testing.T) {
+	l := idleLoop(t)
+	for _, want := range []bool{true, false} {
+		if want {
+			l.Stream(Handle{}, 1)
+		}
+		l.load.sampled = true
+		l.group.pass(loadWindow)
+		l.measure()
+		if got := l.load.streams.Load(); got != want {
+			t.Errorf("streams %v, want %v", got, want)
+		}
+	}
 }
 
 // TestTalkersHaveALoopWithoutStreams: who has events time and again beside streams goes to another loop, where none of these

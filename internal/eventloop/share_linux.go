@@ -23,6 +23,7 @@ type share struct {
 	want     uint32 // how much work to give
 	all      uint32 // of how much; the handlers have done more when the share's turn comes
 	at       uint32 // the next slot
+	moved    int
 }
 
 // share begins to give work of Movers of a kind to another loop.
@@ -50,12 +51,14 @@ func (s *share) Run() Verdict {
 				s.want -= work
 			}
 			moved++
+			s.moved++
 		}
 	}
 	if s.at < t.end {
 		return Next
 	}
 	s.loop.load.sharing = false
+	s.parted()
 	return Done
 }
 
@@ -80,7 +83,12 @@ type retirement Loop
 // Ring gives away the handlers that are left.
 func (r *retirement) Ring(time.Duration) {
 	l := (*Loop)(r)
-	l.Enqueue(&giveAway{loop: l, to: func() *Loop { return l.group.least(l) }, last: true})
+	l.Enqueue(&giveAway{loop: l, to: func() *Loop {
+		if to := l.group.awayFrom(l); to != nil {
+			return to
+		}
+		return l.group.least(l)
+	}, last: true})
 }
 
 // giveAway is a runner that moves all Movers.
