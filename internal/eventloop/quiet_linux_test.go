@@ -157,20 +157,33 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 func TestWhenTalkersAreParted(t *testing.T) {
 	for _, test := range []struct {
 		name    string
+		silent  bool // there are only streams
 		windows []int32
 		shares  int
 	}{
-		{"busy with streams", []int32{partPercent, partPercent}, 1},
-		{"once", []int32{partPercent, 0, partPercent}, 0},
-		{"hardly busy", []int32{partPercent - 1, partPercent - 1, partPercent - 1}, 0},
+		{"busy with streams", false, []int32{partPercent, partPercent}, 1},
+		{"once", false, []int32{partPercent, 0, partPercent}, 0},
+		{"hardly busy", false, []int32{partPercent - 1, partPercent - 1, partPercent - 1}, 0},
+		{"nobody talks", true, []int32{halfPercent - 1, halfPercent - 1}, 0},
+		{"nobody talks, and the load is shared", true, []int32{halfPercent, halfPercent}, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := newBalanced(t, Options{Max: 2})
+			b := newBalanced(t, Options{Min: 2})
+			if test.silent {
+				b.movers = [2]Handle{}
+				for range 2 {
+					b.Stream(b.slots.take(new(mover)), 1000)
+				}
+			}
 			b.load.streams.Store(true)
 			stream := b.slots.take(new(mover))
 			for _, percent := range test.windows {
 				b.Stream(stream, 1000)
-				b.windows(percent)
+				if b.windows(percent); test.silent {
+					for i := range b.slots.end {
+						b.slots.at(i).work = 1000 | streamed
+					}
+				}
 			}
 			if b.queue.length != test.shares {
 				t.Errorf("%d shares in the queue, want %d", b.queue.length, test.shares)
@@ -277,8 +290,8 @@ func TestQuietLoopIsGivenUp(t *testing.T) {
 					}
 					g.Hold()
 				}
-				if windows(quietFor - 1); g.quiet.Load() != quiet || g.easy(quiet) {
-					t.Error("it was given up early, or may end")
+				if windows(quietFor - 1); g.quiet.Load() != quiet {
+					t.Error("it was given up early")
 				}
 				windows(1)
 				if got := g.quiet.Load() == quiet; got != test.kept {
@@ -290,6 +303,18 @@ func TestQuietLoopIsGivenUp(t *testing.T) {
 			})
 		})
 	}
+	t.Run("and ends then", func(t *testing.T) {
+		g, _, quiet := two(t)
+		quiet.Do(func() {
+			quiet.load.percent.Store(0)
+			if g.easy(quiet) {
+				t.Error("it may end while it is kept")
+			}
+			if g.quiet.Store(nil); !g.easy(quiet) {
+				t.Error("it may not end afterwards")
+			}
+		})
+	})
 	t.Run("by its end", func(t *testing.T) {
 		g, _, quiet := two(t)
 		if quiet.Do(func() { g.leave(quiet) }); g.quiet.Load() != nil {
