@@ -17,10 +17,7 @@ type balanced struct {
 
 func newBalanced(t *testing.T, o Options) *balanced {
 	t.Helper()
-	g := newGroup(t, o)
-	b := &balanced{Loop: g.First(), now: time.Hour}
-	b.running = true
-	t.Cleanup(func() { go b.run() }) // which ends: it is closed next
+	b := &balanced{Loop: idleFirst(t, newGroup(t, o)), now: time.Hour}
 	for i := range b.movers {
 		b.movers[i] = b.slots.take(new(mover))
 	}

@@ -47,8 +47,8 @@
 // gives its handlers away and ends, with its thread.
 //
 // One loop may be the quiet one: where handlers with many events share a loop with streams that keep it busy, and half a loop
-// is enough for them, they are moved to one that streams are kept from meanwhile. A thread that streams waits for a CPU more
-// often than one that sleeps between small messages.
+// is enough for them, they are moved to one that streams are kept from meanwhile. A thread that streams presumably waits for a
+// CPU more often than one that sleeps between small messages.
 //
 // The first loop is never ended. It has no thread of its own while nothing is expected of it: then it waits in Go's
 // poller, and an idle port costs no thread.

@@ -87,8 +87,8 @@ func (l *Loop) measure() {
 	o.percent.Store(percent)
 	o.placed.Store(0)
 	o.streams.Store(o.streamed)
-	l.balance(percent, now)
 	o.streamed = false
+	l.balance(percent, now)
 }
 
 // balance acts on the load of a window: it gives work away, or ends the loop.
@@ -147,7 +147,8 @@ func (l *Loop) relieve(percent int32) bool {
 			return false
 		}
 	}
-	return l.share(to, anything, want)
+	l.share(share{to: to, want: want, all: all})
+	return true
 }
 
 // clearWork begins to count the handlers' work.
@@ -157,7 +158,7 @@ func (t *table) clearWork() {
 	}
 }
 
-// anyWork is no limit of work.
+// anyWork is no limit of work: twice what a handler can have.
 const anyWork = ^uint32(0)
 
 // work is the sum of the work of all handlers, or, of a kind or with a limit, of those Movers that are so and have no more than

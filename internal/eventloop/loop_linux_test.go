@@ -26,7 +26,13 @@ func (f *runFunc) Run() Verdict { return f.run() }
 // idleLoop is a loop that nobody runs: the test takes its turns.
 func idleLoop(t *testing.T) *Loop {
 	t.Helper()
-	l := newGroup(t, Options{}).First()
+	return idleFirst(t, newGroup(t, Options{}))
+}
+
+// idleFirst is the first loop of a group that has just been made.
+func idleFirst(t *testing.T, g *Group) *Loop {
+	t.Helper()
+	l := g.First()
 	l.running = true
 	t.Cleanup(func() { go l.run() }) // which ends: it is closed next
 	return l

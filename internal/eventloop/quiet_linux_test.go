@@ -55,9 +55,7 @@ func held(t *testing.T, loops, most int, percent int32) (g *Group, first, other 
 	t.Helper()
 	g = newGroup(t, Options{Min: loops, Max: most})
 	g.Hold()
-	first = g.First()
-	first.running = true
-	t.Cleanup(func() { go first.run() }) // which ends: it is closed next
+	first = idleFirst(t, g)
 	if loops > 1 {
 		other = g.all()[1]
 		stop(t, other)
@@ -171,19 +169,14 @@ func TestWhenTalkersAreParted(t *testing.T) {
 			b := newBalanced(t, Options{Min: 2})
 			if test.silent {
 				b.movers = [2]Handle{}
-				for range 2 {
-					b.Stream(b.slots.take(new(mover)), 1000)
-				}
 			}
 			b.load.streams.Store(true)
-			stream := b.slots.take(new(mover))
+			streams := [2]Handle{b.slots.take(new(mover)), b.slots.take(new(mover))}
 			for _, percent := range test.windows {
-				b.Stream(stream, 1000)
-				if b.windows(percent); test.silent {
-					for i := range b.slots.end {
-						b.slots.at(i).work = 1000 | streamed
-					}
+				for _, h := range streams {
+					b.Stream(h, 1000)
 				}
+				b.windows(percent)
 			}
 			if b.queue.length != test.shares {
 				t.Errorf("%d shares in the queue, want %d", b.queue.length, test.shares)

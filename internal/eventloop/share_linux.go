@@ -21,23 +21,22 @@ type share struct {
 	loop, to *Loop
 	of       kind   // of which handlers
 	want     uint32 // how much work to give
-	all      uint32 // of how much; the handlers have done more when the share's turn comes
+	all      uint32 // of how much, as the handlers have done more when the share's turn comes; zero: want is no part of it
 	at       uint32 // the next slot
 	moved    int
 }
 
-// share begins to give work of Movers of a kind to another loop.
-func (l *Loop) share(to *Loop, of kind, want uint32) bool {
-	l.load.sharing = true
-	l.Enqueue(&share{loop: l, to: to, of: of, want: want, all: l.slots.work(anything, anyWork)})
-	return true
+// share begins one.
+func (l *Loop) share(s share) {
+	s.loop, l.load.sharing = l, true
+	l.Enqueue(&s)
 }
 
 // Run does a step.
 func (s *share) Run() Verdict {
 	t := &s.loop.slots
-	if s.at == 0 && s.want != anyWork {
-		s.want = uint32(uint64(s.want) * uint64(t.work(anything, anyWork)) / uint64(max(s.all, 1)))
+	if s.at == 0 && s.all > 0 {
+		s.want = uint32(uint64(s.want) * uint64(t.work(anything, anyWork)) / uint64(s.all))
 	}
 	for looked, moved := 0, 0; s.at < t.end && looked < lookStep && moved < moveStep; looked++ {
 		slot := t.at(s.at)
@@ -47,9 +46,7 @@ func (s *share) Run() Verdict {
 			continue
 		}
 		if m, ok := slot.handler.(Mover); ok && m.Move(s.to) {
-			if s.want != anyWork {
-				s.want -= work
-			}
+			s.want -= work
 			moved++
 			s.moved++
 		}
