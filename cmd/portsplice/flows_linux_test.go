@@ -67,8 +67,23 @@ func askFrom(t *testing.T, port uint16, frontend netip.AddrPort) {
 	must(t, conn.Close())
 }
 
-// TestIdleFlows_moby11185: an idle flow costs one descriptor and less than 0.5 kB of private memory.
+// TestIdleFlows_moby11185: an idle flow costs one descriptor and less than 0.5 kB of private memory. That is a mean: one
+// process and another differ by a tenth.
 func TestIdleFlows_moby11185(t *testing.T) {
+	const processes = 8
+	perFlow := 0.0
+	for range processes {
+		perFlow += idleFlows(t) / processes
+	}
+	t.Logf("%.3f kB of private memory for an idle flow", perFlow)
+	if perFlow >= 0.5 {
+		t.Errorf("an idle flow costs %.3f kB of private memory, want less than 0.5", perFlow)
+	}
+}
+
+// idleFlows gives what an idle flow costs in a process, in kB of private memory.
+func idleFlows(t *testing.T) float64 {
+	t.Helper()
 	const flows, warmUp = 5_000, 500 // a third of the pool of source ports, from which other packages' tests have theirs
 	on := ours()
 	frontend := netip.AddrPortFrom(netip.IPv4Unspecified(), freePort(t, "udp", netip.IPv6Unspecified()).Port())
@@ -99,11 +114,8 @@ func TestIdleFlows_moby11185(t *testing.T) {
 		t.Errorf("%d idle flows have %d descriptors", added, got)
 	}
 	perFlow := float64(p.privateKB(t)-memory) / added
-	t.Logf("%.3f kB of private memory for an idle flow", perFlow)
-	if perFlow >= 0.5 {
-		t.Errorf("an idle flow costs %.3f kB of private memory, want less than 0.5", perFlow)
-	}
 	p.signalled(t, syscall.SIGTERM)
+	return perFlow
 }
 
 // TestPortableUDP: the engine fallback stands for the portable relay of UDP, too.
