@@ -6,18 +6,24 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// The files of a published run.
+// jsonFile is the Report in the directory of a published run.
+const jsonFile = "results.json"
+
+// The lines of a README between which the table stands.
 const (
-	textFile = "ratios.txt"   // the tables
-	rawFile  = "raw.txt"      // every measurement, for benchstat
-	jsonFile = "results.json" // the Report
+	beginTable = "<!-- measured: written by make bench-report -->\n"
+	endTable   = "<!-- end -->\n"
 )
+
+// oursName is the row that summaries are about: what a user has who follows the README.
+const oursName = "shim"
 
 // report makes a run readable: beside its results.json it writes README.md, with a table for each work, and plots.
 func report(_ context.Context, args []string) error {
@@ -39,30 +45,21 @@ func report(_ context.Context, args []string) error {
 	if err != nil || *readme == "" {
 		return err
 	}
-	return replaceTable(*readme, headline(r, dir))
+	return replaceTable(*readme, r.headline(dir))
 }
 
-// page is the report of a run: where it was measured, the plots, and a table for each work.
-func (r Report) page(plots []plotFile) string {
-	var b strings.Builder
-	e := r.Environment
-	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
-		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
-	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
-		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
-		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise is twice the\n"+
-		"standard error of such a median of ratios, taken from how far two rows of one program (the second is named -again) are "+
-		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is measured and where. Raw output: "+
-		"[tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
-		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
-	b.WriteString(summary(r) + "\n")
-	for _, p := range plots {
-		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
+// replaceTable puts a new table between the lines of a file that are there for it.
+func replaceTable(file, table string) error {
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
 	}
-	for _, result := range r.Results() {
-		b.WriteString(result.markdown())
+	before, rest, begins := strings.Cut(string(old), beginTable)
+	_, after, ends := strings.Cut(rest, endTable)
+	if !begins || !ends {
+		return fmt.Errorf("%s: no lines %q and %q", file, beginTable, endTable)
 	}
-	return b.String()
+	return os.WriteFile(file, []byte(before+beginTable+"\n"+table+"\n"+endTable+after), 0o644)
 }
 
 // Report is all that a run measured.
@@ -94,18 +91,8 @@ func (r Report) Results() []Result {
 	return results
 }
 
-// Text is the report as it is printed.
-func (r Report) Text() string {
-	var b strings.Builder
-	b.WriteString(r.Environment.Head(r.Proxies))
-	for _, result := range r.Results() {
-		b.WriteString(result.String())
-	}
-	b.WriteString(r.Environment.Foot(r.Rounds))
-	return b.String()
-}
-
-// Write writes the report to a directory, which it makes.
+// Write writes the report to a directory, which it makes: the tables as they are printed, every measurement for
+// benchstat, and the report itself.
 func (r Report) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -120,7 +107,12 @@ func (r Report) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string]string{textFile: r.Text(), rawFile: r.Raw(), jsonFile: string(b) + "\n"} {
+	text := r.Environment.Head(r.Proxies)
+	for _, result := range r.Results() {
+		text += result.String()
+	}
+	text += r.Environment.Foot(r.Rounds)
+	for name, content := range map[string]string{"ratios.txt": text, "raw.txt": r.Raw(), jsonFile: string(b) + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}
@@ -130,33 +122,34 @@ func (r Report) Write(dir string) error {
 
 // ReadReport reads what Write has written.
 func ReadReport(dir string) (r Report, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, jsonFile))
+	file := filepath.Join(dir, jsonFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w", filepath.Join(dir, jsonFile), err)
+		return r, fmt.Errorf("%s: %w", file, err)
 	}
 	return r, nil
 }
 
 // Raw is the measurements that count in the format of Go's benchmarks, one line each, for benchstat.
 func (r Report) Raw() string {
-	e := r.Environment
 	var b strings.Builder
-	fmt.Fprintf(&b, "goos: linux\npkg: github.com/portsplice/portsplice/bench\ncpu: %s\nkernel: %s\n", e.CPU, e.Kernel)
-	more := map[string]bool{}
+	fmt.Fprintf(&b, "goos: linux\npkg: github.com/portsplice/portsplice/bench\ncpu: %s\nkernel: %s\n",
+		r.Environment.CPU, r.Environment.Kernel)
+	better := map[string]string{}
 	for _, w := range r.Works {
 		for _, u := range w.Units {
-			more[u.Name] = u.More
+			better[u.Name] = map[bool]string{true: "higher", false: "lower"}[u.More]
 		}
 	}
-	for _, unit := range slices.Sorted(maps.Keys(more)) {
-		fmt.Fprintf(&b, "Unit %s better=%s\n", unit, map[bool]string{true: "higher", false: "lower"}[more[unit]])
+	for _, unit := range slices.Sorted(maps.Keys(better)) {
+		fmt.Fprintf(&b, "Unit %s better=%s\n", unit, better[unit])
 	}
 	for _, s := range r.Samples {
 		if s.Round > 0 && len(s.Values) > 0 {
-			fmt.Fprintf(&b, "Benchmark%s 1%s\n", "Proxies/"+subBenchmark(s.Proxy, s.Work), s.Values)
+			fmt.Fprintf(&b, "BenchmarkProxies/%s 1%s\n", subBenchmark(s.Proxy, s.Work), s.Values)
 		}
 	}
 	return b.String()
@@ -172,4 +165,163 @@ func (v Values) String() string {
 		fmt.Fprintf(&b, " %.6g %s", v[unit], unit)
 	}
 	return b.String()
+}
+
+// page is the report of a run: where it was measured, the plots, and a table for each work.
+func (r Report) page(plots []plotFile) string {
+	var b strings.Builder
+	e := r.Environment
+	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
+		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
+	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
+		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
+		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise is twice the\n"+
+		"standard error of such a median of ratios, taken from how far two rows of one program (the second is named -again) are "+
+		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is "+
+		"measured and where. Raw output: [tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
+		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
+	b.WriteString(r.summary() + "\n")
+	for _, p := range plots {
+		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
+	}
+	for _, result := range r.Results() {
+		b.WriteString(result.markdown())
+	}
+	return b.String()
+}
+
+// markdown is the table of one work for a page, with what ours loses in bold.
+func (r Result) markdown() string {
+	text := fmt.Sprintf("\n## %s\n\n%s.\n\n", r.Work.Name, strings.Join(r.circumstances(), "; "))
+	for i, row := range r.rows("**") {
+		text += line(row...)
+		if i == 0 {
+			text += ruler(len(row))
+		}
+	}
+	return text
+}
+
+// line and ruler are a line of a table in Markdown and what stands under the first.
+func line(cells ...string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
+func ruler(columns int) string    { return strings.Repeat("|---", columns) + "|\n" }
+
+// bold is bold where we lose.
+func (c Comparison) bold() string {
+	if c.Worse {
+		return "**" + c.String() + "**"
+	}
+	return c.String()
+}
+
+// columns of the summary, by how the names of units begin. What is in none of the others is in the last.
+var columns = []struct {
+	title, separator string
+	units            []string
+}{
+	{"rate", " / ", []string{"exchange/s", "conn/s", "request/s", "transaction/s", "Gbit/s"}},
+	{"p50 / p99 / p99.9 or last", " / ", []string{"p50-us", "p99-us", "p99.9-us", "last-us"}},
+	{"proxy CPU", " / ", []string{"proxy-us/", "proxy-s/"}},
+	{"machine CPU", " / ", []string{"machine-us/", "machine-s/"}},
+	{"other", ", ", []string{""}},
+}
+
+// summary is a table of all works in a run: ratios to the reference alone, in bold where we lose.
+func (r Report) summary() string {
+	text := "Of the shim with its worker: ratios to docker-proxy or its algorithm on the current Go, unit by unit to the one " +
+		"that\nwe fare worse against. Below 1 is better but for rates, and what we lose is in bold; `~` is within the noise. " +
+		"The last\ncolumn is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with our " +
+		"ratio to it in the\nunit that counts most: the rate, or else kernel memory.\n\n"
+	titles := []string{"work"}
+	for _, c := range columns {
+		titles = append(titles, c.title)
+	}
+	text += line(append(titles, "best peer")...) + ruler(2+len(columns))
+	for _, result := range r.Results() {
+		for _, p := range result.Proxies {
+			if p.Name == oursName && result.Work.Fits(p) {
+				text += line(result.summary(p)...)
+			}
+		}
+	}
+	return text
+}
+
+// summary is the row of a work.
+func (r Result) summary(p Proxy) []string {
+	if why := r.Absence(p); why != "" {
+		return []string{r.Work.Name, why + strings.Repeat(" |", len(columns))}
+	}
+	row := make([]string, 2+len(columns))
+	row[0] = r.Work.Name
+	for _, u := range r.Units() {
+		f, measured := r.Figure(p.Name, u)
+		if !measured || math.IsNaN(f.Ratio) || strings.HasPrefix(u.Name, "load-") {
+			continue
+		}
+		begins := func(with string) bool { return strings.HasPrefix(u.Name, with) }
+		cell, i := f.bold(), 0
+		for !slices.ContainsFunc(columns[i].units, begins) {
+			i++
+		}
+		if i == len(columns)-1 {
+			cell = u.Name + " " + cell
+		}
+		if row[1+i] != "" {
+			cell = row[1+i] + columns[i].separator + cell
+		}
+		row[1+i] = cell
+	}
+	if name, c := r.BestPeer(p.Name); name != "" {
+		row[len(row)-1] = name + " " + c.bold()
+	}
+	return row
+}
+
+// headlines are the rows of the project's README.
+var headlines = []struct{ what, work, unit string }{
+	{"small messages, there and back (64 B, 64 clients), a second", "pingpong/size=64/conns=64", "exchange/s"},
+	{"short connections, one message each (8 clients), a second", "crr/conns=8", "conn/s"},
+	{"downloads (8 at once), Gbit/s together", "bulk/direction=down/conns=8", "Gbit/s"},
+	{"a small message beside 8 downloads: microseconds, of which 1 in 100 takes more", "message-beside/streams=8", "p99-us"},
+	{"an open connection without traffic, kB of the kernel's memory", "idle/conns=2000", "kernel-kB/conn"},
+	{"a published port without traffic (200 of them), kB of the machine's memory", "start/ports=200", "machine-kB/port"},
+	{"small messages from the host itself (64 B, 64 clients), a second", "local-pingpong/size=64/conns=64", "exchange/s"},
+	{"UDP, there and back (200 B, 64 clients), a second", "udp-echo/size=200/conns=64/window=1", "exchange/s"},
+}
+
+// headline is the table of the project's README: medians side by side.
+func (r Report) headline(dir string) string {
+	e := r.Environment
+	noisy := ""
+	if e.Noise > NoiseLimit {
+		noisy = "\nThe rounds differ more than those of a quiet machine do."
+	}
+	text := fmt.Sprintf("%d cores, %s, %s; client, proxy and server on one machine, each in a network of its own; medians "+
+		"of %d rounds in\nwhich all took turns. In brackets is what portsplice has, divided by what docker-proxy has (or the "+
+		"same program built with today's Go, if\nthat is better): `~` says that they differ by no more than chance explains, "+
+		"bold that portsplice is worse.%s\n[All rows, with ranges](%s/README.md).\n\n",
+		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
+	text += "| | docker-proxy | nginx | portsplice | with the local bypass | no proxy |\n" + ruler(6)
+	for _, h := range headlines {
+		for _, result := range r.Results() {
+			i := slices.IndexFunc(result.Work.Units, func(u Unit) bool { return u.Name == h.unit })
+			if result.Work.Name != h.work || i < 0 {
+				continue
+			}
+			row := []string{h.what}
+			for _, name := range []string{"docker-proxy", "nginx", oursName, "bypass", Direct} {
+				cell := ""
+				if f, measured := result.Figure(name, result.Work.Units[i]); measured {
+					cell = short(f.Median)
+					if name == oursName {
+						cell += " (" + f.bold() + ")"
+					}
+				}
+				row = append(row, cell)
+			}
+			text += line(row...)
+		}
+	}
+	return text
 }

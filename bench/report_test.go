@@ -53,7 +53,7 @@ func TestSummary(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := run100(t, test.works, map[string]float64{"shim": test.splice, "haproxy": 300})
 			r.Proxies[3].Path = "p"
-			lines := strings.Split(strings.TrimSpace(summary(r)), "\n")
+			lines := strings.Split(strings.TrimSpace(r.summary()), "\n")
 			if diff := cmp.Diff(test.want, lines[len(lines)-1]); diff != "" {
 				t.Error(diff)
 			}

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
 // Result is what all rounds of a work gave.
@@ -40,39 +43,18 @@ type Comparison struct {
 	Worse bool    // in what two digits after the point show, and not alike
 }
 
-func (c Comparison) String() string {
-	switch {
-	case math.IsNaN(c.Ratio):
-		return ""
-	case c.Alike:
-		return "~"
-	}
-	return fmt.Sprintf("%.2f", c.Ratio)
-}
-
 // Figure gives the figure of a proxy in a unit, if there is one.
 func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 	values := r.kept(proxy, unit.Name)
-	if len(values) == 0 {
+	i := slices.IndexFunc(r.Proxies, func(p Proxy) bool { return p.Name == proxy })
+	if len(values) == 0 || i < 0 {
 		return f, false
 	}
-	f = Figure{Median: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values)}
-	base := r.base(proxy)
-	_, f.Comparison = r.against(proxy, unit, func(p Proxy) bool { // never better than itself
-		return base == "" && p.Reference || base != "" && p.Name == base
+	base := r.Proxies[i].Base
+	_, c := r.against(proxy, unit, func(p Proxy) bool { // never better than itself
+		return p.Name == base || base == "" && p.Reference
 	})
-	f.Reference = f.Ratio == 1 && slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return p.Reference && p.Name == proxy })
-	return f, true
-}
-
-// base is the row that a proxy is compared with, if it is not the references.
-func (r Result) base(proxy string) string {
-	for _, p := range r.Proxies {
-		if p.Name == proxy {
-			return p.Base
-		}
-	}
-	return ""
+	return Figure{stats.Median(values), slices.Min(values), slices.Max(values), c, c.Ratio == 1 && r.Proxies[i].Reference}, true
 }
 
 // against names the proxy that one fares worst against in a unit, of those that may be compared with, and compares with
@@ -80,7 +62,8 @@ func (r Result) base(proxy string) string {
 func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name string, c Comparison) {
 	worst := math.NaN()
 	for _, p := range r.Proxies {
-		if q := r.quotient(proxy, p.Name, unit); may(p) && !math.IsNaN(q) && !unit.better(q, worst) {
+		q := stats.Ratio(r.kept(proxy, unit.Name), r.kept(p.Name, unit.Name)) // NaN when one of them was not measured
+		if may(p) && !math.IsNaN(q) && !unit.better(q, worst) {
 			name, worst = p.Name, q
 		}
 	}
@@ -88,14 +71,12 @@ func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name str
 	return name, Comparison{worst, alike, !alike && unit.better(1, math.Round(100*worst)/100)}
 }
 
+// better tells whether a is; of what was not measured (NaN) neither is.
+func (u Unit) better(a, b float64) bool { return u.More && a > b || !u.More && a < b }
+
 // BestPeer is the peer that a proxy fares worst against in the unit that counts most.
 func (r Result) BestPeer(proxy string) (name string, c Comparison) {
 	return r.against(proxy, r.Work.Units[0], func(p Proxy) bool { return p.Peer })
-}
-
-// quotient is the median of what each round gives, one proxy by another; NaN when one of them was not measured.
-func (r Result) quotient(a, b string, unit Unit) float64 {
-	return stats.Ratio(r.kept(a, unit.Name), r.kept(b, unit.Name))
 }
 
 // Noise is how far a ratio may be from 1 by chance, by two rows of the same program; NaN if there are no two.
@@ -124,25 +105,6 @@ func (r Result) Headroom() float64 {
 	return c.Ratio
 }
 
-// EnoughHeadroom is the Headroom below which a result says that the ends bound it.
-const EnoughHeadroom = 1.3
-
-// Rounds is how many of them count.
-func (r Result) Rounds() (n int) {
-	for _, s := range r.Samples {
-		n = max(n, s.Round)
-	}
-	return n
-}
-
-// better tells whether a is; of what was not measured (NaN) neither is.
-func (u Unit) better(a, b float64) bool {
-	if u.More {
-		return a > b
-	}
-	return a < b
-}
-
 // Units are those that some proxy was measured in.
 func (r Result) Units() []Unit {
 	return slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool {
@@ -152,20 +114,15 @@ func (r Result) Units() []Unit {
 
 // Absence says why a proxy has no figures, if it has none.
 func (r Result) Absence(p Proxy) string {
-	if why := p.Absence(r.Work); why != "" {
-		return why
+	why := p.Absence(r.Work)
+	if why == "" && slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Proxy == p.Name && s.Failed != "" }) {
+		return "failed"
 	}
-	for _, s := range r.Samples {
-		if s.Proxy == p.Name && s.Failed != "" {
-			return "failed"
-		}
-	}
-	return ""
+	return why
 }
 
 // Failures lists what failed, and why.
-func (r Result) Failures() []string {
-	var failures []string
+func (r Result) Failures() (failures []string) {
 	for _, s := range r.Samples {
 		if s.Failed != "" {
 			failures = append(failures, fmt.Sprintf("%s, proxy %s, round %d: %s", s.Work, s.Proxy, s.Round, s.Failed))
@@ -175,12 +132,117 @@ func (r Result) Failures() []string {
 }
 
 // Missing lists what could not be measured because it is not installed.
-func (r Result) Missing() []string {
-	var missing []string
+func (r Result) Missing() (missing []string) {
 	for _, p := range r.Proxies {
 		if why := p.Absence(r.Work); r.Work.Fits(p) && why != "" && p.Cannot[r.Work.Name] == "" {
 			missing = append(missing, fmt.Sprintf("%s, proxy %s: %s", r.Work.Name, p.Name, why))
 		}
 	}
 	return missing
+}
+
+// String is the table of one work as text.
+func (r Result) String() string {
+	var b strings.Builder
+	b.WriteString("\n" + r.Work.Name + "   " + strings.Join(r.circumstances(), "   ") + "\n")
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range r.rows("") {
+		_, _ = fmt.Fprintf(table, "  %s\t\n", strings.Join(row, "\t")) // a strings.Builder takes everything
+	}
+	_ = table.Flush()
+	return b.String()
+}
+
+// circumstances are what a reader should know before the figures.
+func (r Result) circumstances() []string {
+	rounds := 0 // that count
+	for _, s := range r.Samples {
+		rounds = max(rounds, s.Round)
+	}
+	said := []string{fmt.Sprintf("%d rounds", rounds)}
+	if n := r.Noise(r.Work.Units[0]); !math.IsNaN(n) {
+		said = append(said, fmt.Sprintf("noise %.0f%%", 100*(n-1)))
+	}
+	var foreign []float64
+	for _, p := range r.Proxies {
+		foreign = append(foreign, r.kept(p.Name, usage.Others)...)
+	}
+	if len(foreign) > 0 {
+		said = append(said, fmt.Sprintf("others took %.0f%%..%.0f%% of the CPUs", slices.Min(foreign), slices.Max(foreign)))
+	}
+	if n := r.DirectMoved(); n > NoiseLimit {
+		said = append(said, fmt.Sprintf("NOISY: direct moved by %.0f%%", 100*n))
+	}
+	if h := r.Headroom(); h < 1.3 {
+		said = append(said, fmt.Sprintf("BOUND BY THE ENDS: direct makes %.2f of the best proxy", h))
+	}
+	return said
+}
+
+// rows are the names of the units, then a row for each proxy: median, extremes, and the ratio to the reference. The mark
+// stands around what ours loses.
+func (r Result) rows(mark string) [][]string {
+	units := r.Units()
+	head := []string{"proxy"}
+	for _, u := range units {
+		head = append(head, u.Name+map[bool]string{true: " ↑", false: " ↓"}[u.More])
+	}
+	rows := [][]string{head}
+	for _, p := range r.Proxies {
+		if !r.Work.Fits(p) {
+			continue
+		}
+		row := make([]string, 1+len(units))
+		row[0] = p.Name
+		if why := r.Absence(p); why != "" {
+			rows = append(rows, slices.Concat([]string{p.Name, why}, make([]string, max(0, len(units)-1))))
+			continue
+		}
+		for i, u := range units {
+			row[1+i] = "-"
+			if f, measured := r.Figure(p.Name, u); measured {
+				row[1+i] = f.String()
+				if f.Worse && p.Ours() {
+					row[1+i] = mark + f.String() + mark
+				}
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (f Figure) String() string {
+	text := fmt.Sprintf("%s [%s..%s]", short(f.Median), short(f.Min), short(f.Max))
+	switch c := f.Comparison.String(); {
+	case f.Reference:
+		return text + " ref"
+	case c == "" || f.Alike:
+		return strings.TrimSpace(text + " " + c)
+	default:
+		return text + " " + c + "x"
+	}
+}
+
+func (c Comparison) String() string {
+	switch {
+	case math.IsNaN(c.Ratio):
+		return ""
+	case c.Alike:
+		return "~"
+	}
+	return fmt.Sprintf("%.2f", c.Ratio)
+}
+
+// short prints three or four digits, which is more than the measurements are good for.
+func short(v float64) string {
+	for _, s := range []struct {
+		from, unit float64
+		format     string
+	}{{1e6, 1e6, "%.2fM"}, {1e4, 1e3, "%.1fk"}, {100, 1, "%.0f"}, {10, 1, "%.1f"}, {1, 1, "%.2f"}} {
+		if math.Abs(v) >= s.from {
+			return fmt.Sprintf(s.format, v/s.unit)
+		}
+	}
+	return fmt.Sprintf("%.3f", v)
 }

@@ -95,17 +95,14 @@ type Sample struct {
 	Failed string `json:"failed,omitempty"` // why there are no values
 }
 
-// measurement measures one proxy at one work. The duration is for work that is traffic.
-type measurement func(context.Context, Work, Proxy, time.Duration) (Values, error)
-
 // Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of
 // them, so that none always follows the same one. The round that comes before is number 0: it is short and for the
 // machine to get used to the work, and tables leave it out. Long work has two rounds at the most, and none before. A
 // proxy that fails once is left out of further rounds: most failures take as long as there is patience for.
-func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy, measure measurement) (Result, error) {
+func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
+	measure func(context.Context, Work, Proxy, time.Duration) (Values, error)) (Result, error) {
 	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
 	r := Result{Work: work, Proxies: proxies}
-	failed := map[string]bool{}
 	round, last := 0, set.Rounds
 	if work.long() {
 		round, last = 1, min(last, 2)
@@ -117,17 +114,16 @@ func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy, measure me
 		}
 		for i := range proxies {
 			p := proxies[(i+round)%len(proxies)]
-			if !work.Fits(p) || p.Absence(work) != "" || failed[p.Name] {
+			if !work.Fits(p) || r.Absence(p) != "" {
 				continue
 			}
-			s := Sample{Work: work.Name, Proxy: p.Name, Round: round}
-			var err error
-			s.Values, err = measure(ctx, work, p, d)
+			values, err := measure(ctx, work, p, d)
 			if ctx.Err() != nil {
 				return r, ctx.Err()
 			}
+			s := Sample{Work: work.Name, Proxy: p.Name, Round: round, Values: values}
 			if err != nil {
-				s.Failed, failed[p.Name] = err.Error(), true
+				s.Failed = err.Error()
 			}
 			r.Samples = append(r.Samples, s)
 		}

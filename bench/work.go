@@ -55,15 +55,24 @@ const (
 	udp = "udp"
 )
 
-var (
-	streamUnits = []Unit{{"Gbit/s", true}, {"proxy-s/GB", false}, {"machine-s/GB", false}, {"load-s/GB", false}}
-	lost        = Unit{"lost-%", false}
+// What work is measured in, for units.
+const (
+	streamUnits = "+Gbit/s proxy-s/GB machine-s/GB load-s/GB"
+	startUnits  = "start-ms first-ms pss-kB/port private-kB/port kernel-kB/port machine-kB/port threads/port"
 )
 
 // answerUnits are those of work that consists of questions and answers, by what one is.
-func answerUnits(one string) []Unit {
-	return []Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"p99.9-us", false},
-		{"proxy-us/" + one, false}, {"machine-us/" + one, false}, {"load-us/" + one, false}}
+func answerUnits(one string) string {
+	return strings.ReplaceAll("+ONE/s p50-us p99-us p99.9-us proxy-us/ONE machine-us/ONE load-us/ONE", "ONE", one)
+}
+
+// units are those of a list of their names. Of one with a + more is better.
+func units(list string) (all []Unit) {
+	for name := range strings.FieldsSeq(list) {
+		name, more := strings.CutPrefix(name, "+")
+		all = append(all, Unit{name, more})
+	}
+	return all
 }
 
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
@@ -85,17 +94,21 @@ const mostProcesses = 200
 // mostFlows is more than a proxy may have unless it is told so.
 const mostFlows = 10_000
 
-// localWorks are those that are measured with a client on the host, too.
-var localWorks = []string{"pingpong/size=64/conns=1", "pingpong/size=64/conns=64", "pingpong/size=64/conns=1000", "crr/conns=8",
-	"bulk/direction=down/conns=8"}
-
 // Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors
 // for each and a few of its own.
 func Works(descriptors uint64) []Work {
 	var works []Work
-	add := func(w Work) { works = append(works, w) }
+	// What stands in the name comes last, and stands in the client's arguments as well if they have a place for it.
+	add := func(w Work, list, name, client string, v ...any) {
+		if strings.Contains(client, "%") {
+			client = fmt.Sprintf(client, v...)
+		}
+		w.Name, w.Units, w.client = fmt.Sprintf(name, v...), units(list), strings.Fields(client)
+		works = append(works, w)
+	}
+	stream, datagrams := Work{Protocol: tcp, Kind: traffic}, Work{Protocol: udp, Kind: traffic}
 	pingpong := func(size, conns int) {
-		add(newTraffic(tcp, answerUnits("exchange"), "pingpong/size=%d/conns=%d", "exchange -size %d -conns %d", size, conns))
+		add(stream, answerUnits("exchange"), "pingpong/size=%d/conns=%d", "exchange -size %d -conns %d", size, conns)
 	}
 	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
 		for _, conns := range []int{1, 64, 1000} {
@@ -105,108 +118,67 @@ func Works(descriptors uint64) []Work {
 	pingpong(16<<10, 16)
 	pingpong(256<<10, 16)
 	for _, ports := range []int{mostProcesses, 1000} { // a client on each
-		w := newTraffic(tcp, answerUnits("exchange"), "pingpong-ports/size=64/ports=%d", "exchange -conns %d", ports)
-		w.ports = ports
-		add(w)
+		add(Work{Protocol: tcp, Kind: traffic, ports: ports}, answerUnits("exchange"),
+			"pingpong-ports/size=64/ports=%d", "exchange -conns %d", ports)
 	}
-	add(newTraffic(tcp, answerUnits("conn"), "crr/conns=%d", "crr -conns %d", 8)) // connect, send, receive, close
-	add(churn(60_000))
+	add(stream, answerUnits("conn"), "crr/conns=%d", "crr -conns %d", 8) // connect, send, receive, close
+	// Many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
+	// TIME_WAIT (moby#47537). It takes 15 seconds at the most.
+	add(Work{Protocol: tcp, Kind: traffic, Time: 15 * time.Second},
+		answerUnits("conn")+" first-quarter-p99-us last-quarter-p99-us +opened failed-%",
+		"churn/conns=%d", "crr -conns 8 -warmup 0 -churn -count %d", 60_000)
 	for _, direction := range []string{"down", "up", "both"} {
 		for _, conns := range []int{1, 8, 64} {
-			add(newTraffic(tcp, streamUnits, "bulk/direction=%s/conns=%d", "bulk -direction %s -conns %d", direction, conns))
+			add(stream, streamUnits, "bulk/direction=%s/conns=%d", "bulk -direction %s -conns %d", direction, conns)
 		}
 	}
 	for _, streams := range []int{8, 64} {
+		// It takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
+		beside := Work{Protocol: tcp, Kind: traffic, streams: streams, stretch: 3}
 		// 200 connects at once, again and again: the first byte of an answer to each.
-		add(beside("connects", streams, []Unit{{"p50-us", false}, {"last-us", false}}, "connects -conns 200"))
+		add(beside, "p50-us last-us "+streamUnits, "connects-beside/streams=%d", "connects -conns 200 -beside", streams)
 		// One client with one small message under way.
-		add(beside("message", streams, []Unit{{"p50-us", false}, {"p99-us", false}, {"exchange/s", true}}, "exchange"))
+		add(beside, "p50-us p99-us +exchange/s "+streamUnits, "message-beside/streams=%d", "exchange -beside", streams)
 	}
 	for _, w := range slices.Clone(works) { // what a client on the host has of the same, and a proxy without a hop
-		if slices.Contains(localWorks, w.Name) {
+		if slices.Contains([]string{"pingpong/size=64/conns=1", "pingpong/size=64/conns=64", "pingpong/size=64/conns=1000",
+			"crr/conns=8", "bulk/direction=down/conns=8"}, w.Name) {
 			w.Name, w.local = "local-"+w.Name, true
-			add(w)
+			works = append(works, w)
 		}
 	}
-	add(held("idle/conns=%d", "conn", tcp, "idle", 2000))
-	add(start("start/ports=%d", tcp, 200))
-	for _, c := range []struct{ client, one string }{
-		{"redis-benchmark", "request"}, {"wrk", "request"}, {"pgbench", "transaction"}, {"iperf3", ""},
-	} {
-		add(realClientWork(c.client, c.one))
+	held := func(protocol, name, one, client string, count int) { // connections or flows that are idle
+		list := strings.ReplaceAll("kernel-kB/ONE pss-kB/ONE private-kB/ONE fds/ONE", "ONE", one)
+		add(Work{Protocol: protocol, Kind: idle, count: count}, list, name, client, count)
 	}
+	held(tcp, "idle/conns=%d", "conn", "idle", 2000)
+	add(Work{Protocol: tcp, Kind: idlePorts, count: 200, ports: 200}, startUnits, "start/ports=%d", "", 200)
+	for _, c := range []struct{ client, one string }{
+		{"redis-benchmark", "request"}, {"wrk", "request"}, {"pgbench", "transaction"},
+	} {
+		list := strings.ReplaceAll("+ONE/s p50-us p99-us mean-us proxy-us/ONE machine-us/ONE", "ONE", c.one)
+		add(Work{Protocol: tcp, Kind: others}, list, "%s", "%s", c.client)
+	}
+	add(Work{Protocol: tcp, Kind: others}, streamUnits, "iperf3", "iperf3")
 	// Datagrams of 200 bytes are what DNS and games send. Each client has so many under way.
-	for _, e := range []struct{ conns, window any }{{64, 1}, {1, 32}} {
-		add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-echo/size=200/conns=%d/window=%d",
-			"exchange -datagrams -size 200 -conns %d -window %d", e.conns, e.window))
+	for _, e := range []struct{ conns, window int }{{64, 1}, {1, 32}} {
+		add(datagrams, answerUnits("exchange")+" lost-%", "udp-echo/size=200/conns=%d/window=%d",
+			"exchange -datagrams -size 200 -conns %d -window %d", e.conns, e.window)
 	}
 	// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room
 	// for.
-	add(newTraffic(udp, append(answerUnits("exchange"), lost), "udp-oneshot/size=60,200/clients=%d",
-		"oneshot -datagrams -size 60 -answer 200 -conns 64 -count %d", 1500))
+	add(datagrams, answerUnits("exchange")+" lost-%", "udp-oneshot/size=60,200/clients=%d",
+		"oneshot -datagrams -size 60 -answer 200 -conns 64 -count %d", 1500)
 	// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores
 	// (1.2 to 1.8), and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much
 	// (0.36), and all that one sender can send to direct.
-	add(pour("udp-stream/size=%d/offered=%dG", "pour -size %d -offered %d", 1400, 10))
-	add(pour("udp-single/size=%d/offered=%dG", "pour -single -size %d -offered %d", 1200, 1))
-	add(held("udp-idle/flows=%d", "flow", udp, "idle -datagrams", mostFlows))
-	add(start("udp-start/ports=%d", udp, 200))
-	add(held("idle/conns=%d", "conn", tcp, "idle", int(min(10_000, descriptors/2-50))))
+	pour := Work{Protocol: udp, Kind: traffic, toSink: true}
+	add(pour, streamUnits+" lost-%", "udp-stream/size=%d/offered=%dG", "pour -size %d -offered %d", 1400, 10)
+	add(pour, streamUnits+" lost-%", "udp-single/size=%d/offered=%dG", "pour -single -size %d -offered %d", 1200, 1)
+	held(udp, "udp-idle/flows=%d", "flow", "idle -datagrams", mostFlows)
+	add(Work{Protocol: udp, Kind: idlePorts, count: 200, ports: 200}, startUnits, "udp-start/ports=%d", "", 200)
+	held(tcp, "idle/conns=%d", "conn", "idle", int(min(10_000, descriptors/2-50)))
 	return works // what forks for each is a load for long afterwards, so most idle connections are last
-}
-
-// newTraffic is traffic: a client of the load command with its arguments. What stands in both formats comes last.
-func newTraffic(protocol string, units []Unit, name, client string, v ...any) Work {
-	return Work{Name: fmt.Sprintf(name, v...), Units: units, Kind: traffic, Protocol: protocol,
-		client: strings.Fields(fmt.Sprintf(client, v...))}
-}
-
-// churn is many short connections in a row, twice as many as the host has source ports for at a time: each leaves one
-// in TIME_WAIT (moby#47537).
-func churn(count int) Work {
-	units := append(answerUnits("conn"), Unit{"first-quarter-p99-us", false}, Unit{"last-quarter-p99-us", false},
-		Unit{"opened", true}, Unit{"failed-%", false})
-	w := newTraffic(tcp, units, "churn/conns=%d", "crr -conns 8 -warmup 0 -churn -count %d", count)
-	w.Time = 15 * time.Second // at the most
-	return w
-}
-
-// beside is work beside streams. It takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
-func beside(what string, streams int, units []Unit, client string) Work {
-	return Work{Name: fmt.Sprintf("%s-beside/streams=%d", what, streams), Units: append(units, streamUnits...),
-		Kind: traffic, Protocol: tcp, client: append(strings.Fields(client), "-beside"), streams: streams, stretch: 3}
-}
-
-// pour is a stream of datagrams of so many bytes at so many Gbit/s.
-func pour(name, client string, size, offered int) Work {
-	w := newTraffic(udp, append(slices.Clone(streamUnits), lost), name, client, size, offered)
-	w.toSink = true
-	return w
-}
-
-// held is connections or flows that are idle.
-func held(name, one, protocol, client string, count int) Work {
-	units := []Unit{{"kernel-kB/" + one, false}, {"pss-kB/" + one, false}, {"private-kB/" + one, false},
-		{"fds/" + one, false}}
-	return Work{Name: fmt.Sprintf(name, count), Units: units, Kind: idle, Protocol: protocol, count: count,
-		client: strings.Fields(client)}
-}
-
-// start starts proxies that then have nothing to do.
-func start(name, protocol string, count int) Work {
-	return Work{Name: fmt.Sprintf(name, count), Kind: idlePorts, Protocol: protocol, count: count, ports: count,
-		Units: []Unit{{"start-ms", false}, {"first-ms", false}, {"pss-kB/port", false}, {"private-kB/port", false},
-			{"kernel-kB/port", false}, {"machine-kB/port", false}, {"threads/port", false}}}
-}
-
-// realClientWork is what one of realClients does, in its own unit or, if there is none, in bytes.
-func realClientWork(client, one string) Work {
-	w := Work{Name: client, Units: streamUnits, Kind: others, Protocol: tcp, client: []string{client}}
-	if one != "" {
-		w.Units = []Unit{{one + "/s", true}, {"p50-us", false}, {"p99-us", false}, {"mean-us", false},
-			{"proxy-us/" + one, false}, {"machine-us/" + one, false}}
-	}
-	return w
 }
 
 // Set is how much is measured.
@@ -221,8 +193,9 @@ type Set struct {
 var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +
-		"pingpong/size=16384/conns=64,pingpong-ports/size=64/ports=200,crr,bulk/direction=down/conns=8,bulk/direction=up/conns=1," +
-		"message-beside/streams=8,idle/conns=2000,start,local-pingpong/size=64/conns=64,udp-echo/size=200/conns=64,udp-oneshot"},
+		"pingpong/size=16384/conns=64,pingpong-ports/size=64/ports=200,crr,bulk/direction=down/conns=8," +
+		"bulk/direction=up/conns=1,message-beside/streams=8,idle/conns=2000,start," +
+		"local-pingpong/size=64/conns=64,udp-echo/size=200/conns=64,udp-oneshot"},
 }
 
 // complete takes from a set what was not given.
@@ -249,17 +222,14 @@ func Select(works []Work, list string) ([]Work, error) {
 	}
 	var selected []Work
 	for name := range strings.SplitSeq(list, ",") {
-		found := false
-		for _, w := range works {
-			if strings.HasPrefix(w.Name+"/", name+"/") {
-				found = true
-				if !slices.ContainsFunc(selected, func(s Work) bool { return s.Name == w.Name }) {
-					selected = append(selected, w)
-				}
-			}
-		}
-		if !found {
+		named := func(w Work) bool { return strings.HasPrefix(w.Name+"/", name+"/") }
+		if !slices.ContainsFunc(works, named) {
 			return nil, fmt.Errorf("no work is named %q", name)
+		}
+		for _, w := range works {
+			if named(w) && !slices.ContainsFunc(selected, func(s Work) bool { return s.Name == w.Name }) {
+				selected = append(selected, w)
+			}
 		}
 	}
 	return selected, nil

@@ -13,11 +13,7 @@ func Median(values []float64) float64 {
 		return math.NaN()
 	}
 	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[middle]
-	}
-	return (sorted[middle-1] + sorted[middle]) / 2
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 // Percentile is the smallest of the sorted values that p percent of them do not exceed (the nearest rank: a value
@@ -30,13 +26,15 @@ func Percentile[T cmp.Ordered](sorted []T, p float64) T {
 // Ratio is the median of a[i]/b[i]: what is measured at about the same time is compared, and what happened to the
 // machine between two rounds is not. Pairs that have no quotient are left out.
 func Ratio(a, b []float64) float64 {
-	var quotients []float64
-	for i := range min(len(a), len(b)) {
-		if q := a[i] / b[i]; !math.IsNaN(q) && !math.IsInf(q, 0) {
-			quotients = append(quotients, q)
-		}
+	return Median(slices.DeleteFunc(quotients(a, b), func(q float64) bool { return math.IsNaN(q) || math.IsInf(q, 0) }))
+}
+
+func quotients(a, b []float64) []float64 {
+	q := make([]float64, min(len(a), len(b)))
+	for i := range q {
+		q[i] = a[i] / b[i]
 	}
-	return Median(quotients)
+	return q
 }
 
 // Spread is how far the values are apart, in parts of their median.
@@ -51,12 +49,11 @@ func Spread(values []float64) float64 {
 // two standard errors of a median of so many rounds. It takes the median of how far the pairs are apart, so one odd
 // round does not count here either. NaN: there is no pair; what is 0 twice is none.
 func Noise(a, b []float64) float64 {
-	var apart []float64 // as logarithms: twice as much and half as much are as far
-	for i := range min(len(a), len(b)) {
-		if d := math.Abs(math.Log(a[i] / b[i])); !math.IsNaN(d) {
-			apart = append(apart, d)
-		}
+	apart := quotients(a, b)
+	for i, q := range apart {
+		apart[i] = math.Abs(math.Log(q)) // twice as much and half as much are as far
 	}
+	apart = slices.DeleteFunc(apart, math.IsNaN)
 	// Of a normal distribution: the standard deviation is 1.48 times the median of the absolute values, and the
 	// standard error of a median 1.25 standard deviations by the root of how many there are.
 	const twoErrors = 2 * 1.2533 * 1.4826

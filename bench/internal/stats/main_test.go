@@ -1,9 +1,0 @@
-package stats
-
-import (
-	"testing"
-
-	"github.com/portsplice/portsplice/internal/leakcheck"
-)
-
-func TestMain(m *testing.M) { leakcheck.Main(m) }
