@@ -8,11 +8,16 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
+
+var twice = Set{Rounds: 2, Time: time.Minute}
 
 func TestRoundsAlternate(t *testing.T) {
 	proxies := []Proxy{{Name: Direct, Protocols: []string{tcp, udp}}, {Name: "a", Path: "a", Protocols: []string{tcp}},
 		{Name: "b", Path: "b", Protocols: []string{tcp, udp}}}
+	constant := func(context.Context, Work, Proxy, time.Duration) (Values, error) { return Values{"x": 1}, nil }
 	for _, test := range []struct {
 		name string
 		work Work
@@ -29,9 +34,7 @@ func TestRoundsAlternate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := Rounds(t.Context(), twice, test.work, proxies, constant)
-			if err != nil {
-				t.Fatal(err)
-			}
+			benchtest.Must(t, err)
 			var got []string
 			for _, s := range r.Samples {
 				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
@@ -43,18 +46,13 @@ func TestRoundsAlternate(t *testing.T) {
 	}
 }
 
-var twice = Set{Rounds: 2, Time: time.Minute}
-
-func constant(context.Context, Work, Proxy, time.Duration) (Values, error) {
-	return Values{"x": 1}, nil
-}
-
 func TestRoundsLeaveOutWhatFails(t *testing.T) {
 	proxies := []Proxy{
 		{Name: "a", Path: "a", Protocols: []string{tcp}},
 		{Name: "missing", Protocols: []string{tcp}},
 		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
-		{Name: "b", Path: "b", Protocols: []string{tcp}},
+		{Name: Direct, Protocols: []string{tcp}},
+		{Name: "datagrams only", Protocols: []string{udp}},
 	}
 	r, err := Rounds(t.Context(), twice, Work{Name: "crr", Protocol: tcp}, proxies,
 		func(_ context.Context, _ Work, p Proxy, d time.Duration) (Values, error) {
@@ -63,18 +61,19 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 			}
 			return nil, nil
 		})
-	if err != nil {
-		t.Fatal(err)
-	}
+	benchtest.Must(t, err)
 	want := []Sample{
-		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: "b"},
-		{Work: "crr", Proxy: "b", Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
-		{Work: "crr", Proxy: "b", Round: 2},
+		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: Direct},
+		{Work: "crr", Proxy: Direct, Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
+		{Work: "crr", Proxy: Direct, Round: 2},
 	}
 	if diff := cmp.Diff(want, r.Samples); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{"crr, proxy a, round 1: broken"}, r.Failures()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"crr, proxy missing: not installed"}, r.Missing()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -93,24 +92,14 @@ func TestRoundsEndWithTheContext(t *testing.T) {
 
 func TestSelect(t *testing.T) {
 	all := Works(1 << 20)
-	for _, test := range []struct {
-		list string
-		want int
-	}{
-		{"", len(all)},
-		{"crr", 1},
-		{"pingpong", 14},
-		{"udp-echo", 2},
-		{"bulk/direction=up", 3},
-		{"bulk/direction=up,crr", 4},
-		{"pingpong/size=64/conns=1", 1}, // and not conns=1000
+	for list, want := range map[string]int{
+		"": len(all), "crr": 1, "pingpong": 14, "udp-echo": 2, "bulk/direction=up": 3, "bulk/direction=up,crr": 4,
+		"pingpong/size=64/conns=1": 1, // and not conns=1000
+		"crr,crr/conns=8,crr":      1, // each once
 	} {
-		t.Run(test.list, func(t *testing.T) {
-			works, err := Select(all, test.list)
-			if err != nil || len(works) != test.want {
-				t.Errorf("%d works, %v; want %d", len(works), err, test.want)
-			}
-		})
+		if works, err := Select(all, list); err != nil || len(works) != want {
+			t.Errorf("%q: %d works, %v; want %d", list, len(works), err, want)
+		}
 	}
 	if _, err := Select(all, "crr,ping"); err == nil {
 		t.Error("half a name was taken")
@@ -119,74 +108,39 @@ func TestSelect(t *testing.T) {
 
 func TestSets(t *testing.T) {
 	for name := range sets {
-		t.Run(name, func(t *testing.T) {
-			s, err := Set{}.complete(name, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Select(Works(1<<20), s.Works); err != nil {
-				t.Error(err)
-			}
-		})
+		s, err := Set{}.complete(name, nil)
+		benchtest.Must(t, err)
+		if _, err := Select(Works(1<<20), s.Works); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if _, err := (Set{}).complete("none", nil); err == nil {
 		t.Error("a set that does not exist was found")
 	}
 }
 
-func TestIdleConnectionsFitTheDescriptors(t *testing.T) {
+func TestWhatAProxyCannot(t *testing.T) {
 	for _, test := range []struct {
+		proxy       Proxy
 		descriptors uint64
 		work        string
-		cannot      string // why six descriptors for each connection are too many
+		want        string
 	}{
-		{1 << 20, "idle/conns=10000", ""},
-		{20_000, "idle/conns=9950", "needs 59700 descriptors of 20000"},
+		{Proxy{}, 1 << 20, "idle/conns=10000", ""},
+		{Proxy{descriptors: socketsAndPipes}, 1 << 20, "idle/conns=10000", ""},
+		{Proxy{}, 20_000, "idle/conns=9950", ""},
+		{Proxy{descriptors: socketsAndPipes}, 20_000, "idle/conns=9950", "needs 59700 descriptors of 20000"},
+		{Proxy{}, 1 << 20, "crr/conns=8", ""},
+		{Proxy{}, 1 << 20, "pingpong-ports/size=64/ports=1000", "has a process for each port"},
+		{Proxy{manyPorts: true}, 1 << 20, "pingpong-ports/size=64/ports=1000", ""},
 	} {
-		works, err := Select(Works(test.descriptors), test.work)
-		if err != nil {
-			t.Fatal(err)
+		all := Works(test.descriptors)
+		works, err := Select(all, test.work)
+		benchtest.Must(t, err)
+		test.proxy.Path = "installed"
+		test.proxy.confine(all, test.descriptors)
+		if got := test.proxy.Absence(works[0]); got != test.want {
+			t.Errorf("%+v with %d descriptors at %s: %q, want %q", test.proxy, test.descriptors, test.work, got, test.want)
 		}
-		few, many := Proxy{Path: "few"}, Proxy{Path: "many", descriptors: socketsAndPipes}
-		for _, p := range []*Proxy{&few, &many} {
-			p.confine(Works(test.descriptors), test.descriptors)
-		}
-		if few.Absence(works[0]) != "" || many.Absence(works[0]) != test.cannot {
-			t.Errorf("with %d descriptors: %q and %q", test.descriptors, few.Absence(works[0]), many.Absence(works[0]))
-		}
-	}
-}
-
-func TestAProcessForEachPortIsNotAskedForMany(t *testing.T) {
-	works, err := Select(Works(1<<20), "pingpong-ports/size=64/ports=1000,crr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	work, crr := works[0], works[1]
-	one, many := Proxy{Path: "one"}, Proxy{Path: "many", manyPorts: true}
-	for _, p := range []*Proxy{&one, &many} {
-		p.confine(works, 1<<20)
-	}
-	if one.Absence(work) == "" || one.Absence(crr) != "" || many.Absence(work) != "" {
-		t.Errorf("one: %q and %q, many: %q", one.Absence(work), one.Absence(crr), many.Absence(work))
-	}
-}
-
-func TestSelectTakesEachOnce(t *testing.T) {
-	works, err := Select(Works(1<<20), "crr,crr/conns=8,crr")
-	if err != nil || len(works) != 1 {
-		t.Errorf("selected %v, %v", works, err)
-	}
-}
-
-func TestMissing(t *testing.T) {
-	r := Result{Work: Work{Name: "crr", Protocol: tcp}, Proxies: []Proxy{
-		{Name: Direct, Protocols: []string{tcp}},
-		{Name: "a", Protocols: []string{tcp}},
-		{Name: "datagrams only", Protocols: []string{udp}},
-		{Name: "unable", Path: "u", Protocols: []string{tcp}, Cannot: map[string]string{"crr": "loses bytes"}},
-	}}
-	if diff := cmp.Diff([]string{"crr, proxy a: not installed"}, r.Missing()); diff != "" {
-		t.Error(diff)
 	}
 }
