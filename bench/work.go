@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -55,26 +57,6 @@ const (
 	udp = "udp"
 )
 
-// What work is measured in, for units.
-const (
-	streamUnits = "+Gbit/s proxy-s/GB machine-s/GB load-s/GB"
-	startUnits  = "start-ms first-ms pss-kB/port private-kB/port kernel-kB/port machine-kB/port threads/port"
-)
-
-// answerUnits are those of work that consists of questions and answers, by what one is.
-func answerUnits(one string) string {
-	return strings.ReplaceAll("+ONE/s p50-us p99-us p99.9-us proxy-us/ONE machine-us/ONE load-us/ONE", "ONE", one)
-}
-
-// units are those of a list of their names. Of one with a + more is better.
-func units(list string) (all []Unit) {
-	for name := range strings.FieldsSeq(list) {
-		name, more := strings.CutPrefix(name, "+")
-		all = append(all, Unit{name, more})
-	}
-	return all
-}
-
 // Fits tells whether there is anything to measure: whether the proxy knows the protocol, and is something that dockerd
 // can start where that is the work. What is told of clients is of short connections.
 func (w Work) Fits(p Proxy) bool {
@@ -96,89 +78,107 @@ const mostFlows = 10_000
 
 // Works lists all work. Of idle connections there are 10,000, or as many as a proxy can have that takes two descriptors
 // for each and a few of its own.
-func Works(descriptors uint64) []Work {
-	var works []Work
-	// What stands in the name comes last, and stands in the client's arguments as well if they have a place for it.
-	add := func(w Work, list, name, client string, v ...any) {
-		if strings.Contains(client, "%") {
-			client = fmt.Sprintf(client, v...)
+func Works(descriptors uint64) (works []Work) {
+	answers := func(one string) string { // the units of questions and answers, by what one is
+		return strings.ReplaceAll("+ONE/s p50-us p99-us p99.9-us proxy-us/ONE machine-us/ONE load-us/ONE", "ONE", one)
+	}
+	exchanges, conns := answers("exchange"), answers("conn")
+	const (
+		streams  = "+Gbit/s proxy-s/GB machine-s/GB load-s/GB"
+		ports    = "start-ms first-ms pss-kB/port private-kB/port kernel-kB/port machine-kB/port threads/port"
+		requests = "+request/s p50-us p99-us mean-us proxy-us/request machine-us/request"
+		pingpong = "exchange -size $size -conns $conns"
+		bulk     = "bulk -direction $direction -conns $conns"
+	)
+	stream, datagrams, sink, local := Work{}, Work{Protocol: udp}, Work{Protocol: udp, toSink: true}, Work{local: true}
+	beside := Work{stretch: 3} // where an answer takes 20 ms, a p99 takes time
+	for _, row := range []struct {
+		names  string
+		units  string // of those with a + more is better
+		client string // with what the name says
+		Work          // TCP and traffic if it does not say otherwise
+	}{
+		{"pingpong/size=64/conns=1 pingpong/size=64/conns=64 pingpong/size=64/conns=1000 " +
+			"pingpong/size=1024/conns=1 pingpong/size=1024/conns=64 pingpong/size=1024/conns=1000 " +
+			"pingpong/size=16384/conns=1 pingpong/size=16384/conns=64 pingpong/size=16384/conns=1000 " +
+			"pingpong/size=262144/conns=1 pingpong/size=262144/conns=64 pingpong/size=262144/conns=1000 " +
+			"pingpong/size=16384/conns=16 pingpong/size=262144/conns=16", exchanges, pingpong, stream},
+		// A client on each port.
+		{"pingpong-ports/size=64/ports=200 pingpong-ports/size=64/ports=1000", exchanges, "exchange -conns $ports", stream},
+		// Connect, send, receive, close.
+		{"crr/conns=8", conns, "crr -conns $conns", stream},
+		// Many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
+		// TIME_WAIT (moby#47537). It takes 15 seconds at the most.
+		{"churn/conns=60000", conns + " first-quarter-p99-us last-quarter-p99-us +opened failed-%",
+			"crr -conns 8 -warmup 0 -churn -count $conns", Work{Time: 15 * time.Second}},
+		{"bulk/direction=down/conns=1 bulk/direction=down/conns=8 bulk/direction=down/conns=64 " +
+			"bulk/direction=up/conns=1 bulk/direction=up/conns=8 bulk/direction=up/conns=64 " +
+			"bulk/direction=both/conns=1 bulk/direction=both/conns=8 bulk/direction=both/conns=64", streams, bulk, stream},
+		// 200 connects at once, again and again: the first byte of an answer to each. And one client with one small
+		// message under way.
+		{"connects-beside/streams=8", "p50-us last-us " + streams, "connects -conns 200 -beside", beside},
+		{"message-beside/streams=8", "p50-us p99-us +exchange/s " + streams, "exchange -beside", beside},
+		{"connects-beside/streams=64", "p50-us last-us " + streams, "connects -conns 200 -beside", beside},
+		{"message-beside/streams=64", "p50-us p99-us +exchange/s " + streams, "exchange -beside", beside},
+		// What a client on the host has of the same, and a proxy without a hop.
+		{"local-pingpong/size=64/conns=1 local-pingpong/size=64/conns=64 local-pingpong/size=64/conns=1000",
+			exchanges, pingpong, local},
+		{"local-crr/conns=8", conns, "crr -conns $conns", local},
+		{"local-bulk/direction=down/conns=8", streams, bulk, local},
+		{"idle/conns=2000", "kernel-kB/conn pss-kB/conn private-kB/conn fds/conn", "idle", Work{Kind: idle}},
+		{"start/ports=200", ports, "", Work{Kind: idlePorts}},
+		{"redis-benchmark", requests, "redis-benchmark", Work{Kind: others}},
+		{"wrk", requests, "wrk", Work{Kind: others}},
+		{"pgbench", strings.ReplaceAll(requests, "request", "transaction"), "pgbench", Work{Kind: others}},
+		{"iperf3", streams, "iperf3", Work{Kind: others}},
+		// Datagrams of 200 bytes are what DNS and games send. Each client has so many under way.
+		{"udp-echo/size=200/conns=64/window=1 udp-echo/size=200/conns=1/window=32", exchanges + " lost-%",
+			"exchange -datagrams -size $size -conns $conns -window $window", datagrams},
+		// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has
+		// room for.
+		{"udp-oneshot/size=60,200/clients=1500", exchanges + " lost-%",
+			"oneshot -datagrams -size 60 -answer 200 -conns 64 -count $clients", datagrams},
+		// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores
+		// (1.2 to 1.8), and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much
+		// (0.36), and all that one sender can send to direct.
+		{"udp-stream/size=1400/offered=10G", streams + " lost-%", "pour -size $size -offered 10", sink},
+		{"udp-single/size=1200/offered=1G", streams + " lost-%", "pour -single -size $size -offered 1", sink},
+		{fmt.Sprintf("udp-idle/flows=%d", mostFlows), "kernel-kB/flow pss-kB/flow private-kB/flow fds/flow",
+			"idle -datagrams", Work{Protocol: udp, Kind: idle}},
+		{"udp-start/ports=200", ports, "", Work{Protocol: udp, Kind: idlePorts}},
+		// What forks for each is a load for long afterwards, so most idle connections are last.
+		{fmt.Sprintf("idle/conns=%d", min(10_000, descriptors/2-50)),
+			"kernel-kB/conn pss-kB/conn private-kB/conn fds/conn", "idle", Work{Kind: idle}},
+	} {
+		w := row.Work
+		w.Protocol, w.Kind = cmp.Or(w.Protocol, tcp), cmp.Or(w.Kind, traffic)
+		for name := range strings.FieldsSeq(row.units) {
+			name, more := strings.CutPrefix(name, "+")
+			w.Units = append(w.Units, Unit{name, more})
 		}
-		w.Name, w.Units, w.client = fmt.Sprintf(name, v...), units(list), strings.Fields(client)
-		works = append(works, w)
-	}
-	stream, datagrams := Work{Protocol: tcp, Kind: traffic}, Work{Protocol: udp, Kind: traffic}
-	pingpong := func(size, conns int) {
-		add(stream, answerUnits("exchange"), "pingpong/size=%d/conns=%d", "exchange -size %d -conns %d", size, conns)
-	}
-	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
-		for _, conns := range []int{1, 64, 1000} {
-			pingpong(size, conns)
-		}
-	}
-	pingpong(16<<10, 16)
-	pingpong(256<<10, 16)
-	for _, ports := range []int{mostProcesses, 1000} { // a client on each
-		add(Work{Protocol: tcp, Kind: traffic, ports: ports}, answerUnits("exchange"),
-			"pingpong-ports/size=64/ports=%d", "exchange -conns %d", ports)
-	}
-	add(stream, answerUnits("conn"), "crr/conns=%d", "crr -conns %d", 8) // connect, send, receive, close
-	// Many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
-	// TIME_WAIT (moby#47537). It takes 15 seconds at the most.
-	add(Work{Protocol: tcp, Kind: traffic, Time: 15 * time.Second},
-		answerUnits("conn")+" first-quarter-p99-us last-quarter-p99-us +opened failed-%",
-		"churn/conns=%d", "crr -conns 8 -warmup 0 -churn -count %d", 60_000)
-	for _, direction := range []string{"down", "up", "both"} {
-		for _, conns := range []int{1, 8, 64} {
-			add(stream, streamUnits, "bulk/direction=%s/conns=%d", "bulk -direction %s -conns %d", direction, conns)
-		}
-	}
-	for _, streams := range []int{8, 64} {
-		// It takes three times as long as others: where an answer takes 20 ms, a p99 takes time.
-		beside := Work{Protocol: tcp, Kind: traffic, streams: streams, stretch: 3}
-		// 200 connects at once, again and again: the first byte of an answer to each.
-		add(beside, "p50-us last-us "+streamUnits, "connects-beside/streams=%d", "connects -conns 200 -beside", streams)
-		// One client with one small message under way.
-		add(beside, "p50-us p99-us +exchange/s "+streamUnits, "message-beside/streams=%d", "exchange -beside", streams)
-	}
-	for _, w := range slices.Clone(works) { // what a client on the host has of the same, and a proxy without a hop
-		if slices.Contains([]string{"pingpong/size=64/conns=1", "pingpong/size=64/conns=64", "pingpong/size=64/conns=1000",
-			"crr/conns=8", "bulk/direction=down/conns=8"}, w.Name) {
-			w.Name, w.local = "local-"+w.Name, true
+		for name := range strings.FieldsSeq(row.names) {
+			w.Name = name
+			w.client = strings.Fields(os.Expand(row.client, w.given))
+			w.ports, w.streams = w.number("ports"), w.number("streams")
+			if w.Kind == idle || w.Kind == idlePorts {
+				w.count = max(w.number("conns"), w.number("flows"), w.ports)
+			}
 			works = append(works, w)
 		}
 	}
-	held := func(protocol, name, one, client string, count int) { // connections or flows that are idle
-		list := strings.ReplaceAll("kernel-kB/ONE pss-kB/ONE private-kB/ONE fds/ONE", "ONE", one)
-		add(Work{Protocol: protocol, Kind: idle, count: count}, list, name, client, count)
-	}
-	held(tcp, "idle/conns=%d", "conn", "idle", 2000)
-	add(Work{Protocol: tcp, Kind: idlePorts, count: 200, ports: 200}, startUnits, "start/ports=%d", "", 200)
-	for _, c := range []struct{ client, one string }{
-		{"redis-benchmark", "request"}, {"wrk", "request"}, {"pgbench", "transaction"},
-	} {
-		list := strings.ReplaceAll("+ONE/s p50-us p99-us mean-us proxy-us/ONE machine-us/ONE", "ONE", c.one)
-		add(Work{Protocol: tcp, Kind: others}, list, "%s", "%s", c.client)
-	}
-	add(Work{Protocol: tcp, Kind: others}, streamUnits, "iperf3", "iperf3")
-	// Datagrams of 200 bytes are what DNS and games send. Each client has so many under way.
-	for _, e := range []struct{ conns, window int }{{64, 1}, {1, 32}} {
-		add(datagrams, answerUnits("exchange")+" lost-%", "udp-echo/size=200/conns=%d/window=%d",
-			"exchange -datagrams -size 200 -conns %d -window %d", e.conns, e.window)
-	}
-	// This is DNS: clients that each ask once, 64 of them at a time, which is what a socket's usual buffer has room
-	// for.
-	add(datagrams, answerUnits("exchange")+" lost-%", "udp-oneshot/size=60,200/clients=%d",
-		"oneshot -datagrams -size 60 -answer 200 -conns 64 -count %d", 1500)
-	// Of blocks that the kernel cuts 10 Gbit/s are five times and more what docker-proxy delivers of it on two cores
-	// (1.2 to 1.8), and what direct still delivers without loss. Of single datagrams 1 Gbit/s is three times as much
-	// (0.36), and all that one sender can send to direct.
-	pour := Work{Protocol: udp, Kind: traffic, toSink: true}
-	add(pour, streamUnits+" lost-%", "udp-stream/size=%d/offered=%dG", "pour -size %d -offered %d", 1400, 10)
-	add(pour, streamUnits+" lost-%", "udp-single/size=%d/offered=%dG", "pour -single -size %d -offered %d", 1200, 1)
-	held(udp, "udp-idle/flows=%d", "flow", "idle -datagrams", mostFlows)
-	add(Work{Protocol: udp, Kind: idlePorts, count: 200, ports: 200}, startUnits, "udp-start/ports=%d", "", 200)
-	held(tcp, "idle/conns=%d", "conn", "idle", int(min(10_000, descriptors/2-50)))
-	return works // what forks for each is a load for long afterwards, so most idle connections are last
+	return works
+}
+
+// given is what a name such as pingpong/size=64/conns=1 has for the size.
+func (w Work) given(what string) string {
+	_, rest, _ := strings.Cut(w.Name, "/"+what+"=")
+	value, _, _ := strings.Cut(rest, "/")
+	return value
+}
+
+func (w Work) number(what string) int {
+	n, _ := strconv.Atoi(w.given(what)) // none: 0
+	return n
 }
 
 // Set is how much is measured.
