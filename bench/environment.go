@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,10 +49,8 @@ func loadAverage() (string, error) {
 // cpuModel is for people: not every architecture tells.
 func cpuModel() string {
 	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(b)) {
-		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
+	if found := regexp.MustCompile(`(?m)^model name\s*: *(.*?) *$`).FindSubmatch(b); found != nil {
+		return string(found[1])
 	}
 	return "unknown"
 }
@@ -59,9 +58,8 @@ func cpuModel() string {
 // Head is what is known before the measurements.
 func (e Environment) Head(proxies []Proxy) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s, %d cores, TCP %s, %s, %s\n",
-		e.Kernel, e.CPU, e.Cores, e.TCP, e.Go, e.Date.Format(time.RFC3339))
-	fmt.Fprintf(&b, "load average before: %s\n", e.LoadBefore)
+	fmt.Fprintf(&b, "%s, %s, %d cores, TCP %s, %s, %s\nload average before: %s\n",
+		e.Kernel, e.CPU, e.Cores, e.TCP, e.Go, e.Date.Format(time.RFC3339), e.LoadBefore)
 	for _, p := range proxies {
 		if p.Path != "" {
 			command := strings.Join(slices.Concat(p.Environment, []string{filepath.Base(p.Path)}, p.Arguments), " ")
@@ -71,7 +69,8 @@ func (e Environment) Head(proxies []Proxy) string {
 	if !e.Groups {
 		b.WriteString("client, proxy and server share one scheduling group: CPUs go to who has most threads\n")
 	}
-	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, but for rows that say otherwise: @1 is one loop\n", e.Cores)
+	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, but for rows that say otherwise: @1 is one loop\n",
+		e.Cores)
 	return b.String()
 }
 

@@ -33,10 +33,14 @@ func report(_ context.Context, args []string) error {
 	if fs.NArg() != 1 {
 		return fmt.Errorf("usage: bench report [-readme FILE] DIRECTORY")
 	}
-	dir := fs.Arg(0)
-	r, err := ReadReport(dir)
+	dir, r := fs.Arg(0), Report{}
+	file := filepath.Join(dir, jsonFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	plots, err := drawPlots(dir, r.Results())
 	if err == nil {
@@ -118,19 +122,6 @@ func (r Report) Write(dir string) error {
 		}
 	}
 	return nil
-}
-
-// ReadReport reads what Write has written.
-func ReadReport(dir string) (r Report, err error) {
-	file := filepath.Join(dir, jsonFile)
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return r, err
-	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w", file, err)
-	}
-	return r, nil
 }
 
 // Raw is the measurements that count in the format of Go's benchmarks, one line each, for benchstat.

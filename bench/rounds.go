@@ -18,16 +18,12 @@ type Proxy struct {
 	Peer      bool     `json:"peer,omitempty"`      // what users pick instead: dockerd cannot start it
 	Again     string   `json:"again,omitempty"`     // name of the row that has the same program
 	Shim      bool     `json:"shim,omitempty"`      // a worker, which is not its child, moves the bytes
+	Bypass    bool     `json:"bypass,omitempty"`    // local clients reach the container without a hop
+	Headers   bool     `json:"headers,omitempty"`   // the server is told of each client by a PROXY header
+	Base      string   `json:"base,omitempty"`      // name of the row that it is compared with, in place of the references
 
-	Bypass  bool `json:"bypass,omitempty"`  // local clients reach the container without a hop
-	Headers bool `json:"headers,omitempty"` // the server is told of each client by a PROXY header
-
-	Base string `json:"base,omitempty"` // name of the row that it is compared with, in place of the references
-
-	Environment []string `json:"environment,omitempty"` // beyond the benchmark's own
-
-	// Cannot says, by the name of a work, why it is not tried.
-	Cannot map[string]string `json:"cannot,omitempty"`
+	Environment []string          `json:"environment,omitempty"` // beyond the benchmark's own
+	Cannot      map[string]string `json:"cannot,omitempty"`      // why it is not tried, by the name of a work
 
 	descriptors float64 // that a connection takes, where it is more than two
 	manyPorts   bool    // in one process
