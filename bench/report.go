@@ -245,7 +245,7 @@ func (r Result) summary(p Proxy) []string {
 	}
 	row := make([]string, 2+len(columns))
 	row[0] = r.Work.Name
-	for _, u := range r.Units() {
+	for _, u := range r.Work.Units {
 		f, measured := r.Figure(p.Name, u)
 		if !measured || math.IsNaN(f.Ratio) || strings.HasPrefix(u.Name, "load-") {
 			continue
@@ -263,7 +263,7 @@ func (r Result) summary(p Proxy) []string {
 		}
 		row[1+i] = cell
 	}
-	if name, c := r.BestPeer(p.Name); name != "" {
+	if name, c := r.against(p.Name, r.Work.Units[0], func(p Proxy) bool { return p.Peer }); name != "" {
 		row[len(row)-1] = name + " " + c.bold()
 	}
 	return row

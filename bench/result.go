@@ -74,11 +74,6 @@ func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name str
 // better tells whether a is; of what was not measured (NaN) neither is.
 func (u Unit) better(a, b float64) bool { return u.More && a > b || !u.More && a < b }
 
-// BestPeer is the peer that a proxy fares worst against in the unit that counts most.
-func (r Result) BestPeer(proxy string) (name string, c Comparison) {
-	return r.against(proxy, r.Work.Units[0], func(p Proxy) bool { return p.Peer })
-}
-
 // Noise is how far a ratio may be from 1 by chance, by two rows of the same program; NaN if there are no two.
 func (r Result) Noise(unit Unit) float64 {
 	for _, p := range r.Proxies {
@@ -94,23 +89,6 @@ func (r Result) DirectMoved() float64 { return stats.Spread(r.kept(Direct, r.Wor
 
 // NoiseLimit is how much direct may move before a result calls itself noisy.
 const NoiseLimit = 0.15
-
-// Headroom is how much faster direct is than the fastest proxy; NaN if speed is not what counts. When it is little the
-// client and the server bound the work.
-func (r Result) Headroom() float64 {
-	if !r.Work.Units[0].More {
-		return math.NaN()
-	}
-	_, c := r.against(Direct, r.Work.Units[0], func(p Proxy) bool { return p.Name != Direct })
-	return c.Ratio
-}
-
-// Units are those that some proxy was measured in.
-func (r Result) Units() []Unit {
-	return slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool {
-		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
-	})
-}
 
 // Absence says why a proxy has no figures, if it has none.
 func (r Result) Absence(p Proxy) string {
@@ -173,8 +151,9 @@ func (r Result) circumstances() []string {
 	if n := r.DirectMoved(); n > NoiseLimit {
 		said = append(said, fmt.Sprintf("NOISY: direct moved by %.0f%%", 100*n))
 	}
-	if h := r.Headroom(); h < 1.3 {
-		said = append(said, fmt.Sprintf("BOUND BY THE ENDS: direct makes %.2f of the best proxy", h))
+	most := r.Work.Units[0] // where it is speed, client and server bound the work when direct is little faster than all others
+	if _, c := r.against(Direct, most, func(p Proxy) bool { return p.Name != Direct }); most.More && c.Ratio < 1.3 {
+		said = append(said, fmt.Sprintf("BOUND BY THE ENDS: direct makes %.2f of the best proxy", c.Ratio))
 	}
 	return said
 }
@@ -182,7 +161,9 @@ func (r Result) circumstances() []string {
 // rows are the names of the units, then a row for each proxy: median, extremes, and the ratio to the reference. The mark
 // stands around what ours loses.
 func (r Result) rows(mark string) [][]string {
-	units := r.Units()
+	units := slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool { // that no proxy was measured in
+		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
+	})
 	head := []string{"proxy"}
 	for _, u := range units {
 		head = append(head, u.Name+map[bool]string{true: " ↑", false: " ↓"}[u.More])
