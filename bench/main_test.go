@@ -3,10 +3,20 @@ package main
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
 func TestMain(m *testing.M) { benchtest.Main(m, main) }
+
+// equal wants two values to be.
+func equal(t *testing.T, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
 
 func TestWhatIsNoCommand(t *testing.T) {
 	for _, args := range [][]string{nil, {"measure"}, {"-set", "quick"}} {

@@ -25,8 +25,18 @@ func drawPlots(dir string, results []Result) (files []plotFile, err error) {
 		draw         func(*plot.Plot, []Result) error
 	}{
 		{plotFile{"latency.svg", "Time until the answer"}, "microseconds", "pingpong/size=64/conns=64", latencies},
-		{plotFile{"cpu.svg", "CPU time of the proxy per GB"}, "seconds", "bulk/*/conns=8", cpuPerGB},
-		{plotFile{"memory.svg", "Memory per idle connection"}, "kB", "idle/*", memoryPerConnection},
+		{plotFile{"cpu.svg", "CPU time of the proxy per GB"}, "seconds", "bulk/*/conns=8",
+			func(p *plot.Plot, directions []Result) error {
+				var bars []bar
+				for _, r := range directions {
+					bars = append(bars, bar{r, "proxy-s/GB", strings.TrimPrefix(r.Work.Name, "bulk/direction=")})
+				}
+				return addBars(p, bars)
+			}},
+		{plotFile{"memory.svg", "Memory per idle connection"}, "kB", "idle/*", func(p *plot.Plot, results []Result) error {
+			return addBars(p, []bar{{results[0], "pss-kB/conn", "PSS of the proxy"},
+				{results[0], "kernel-kB/conn", "kernel, client and server too"}})
+		}},
 	} {
 		drawn := slices.DeleteFunc(slices.Clone(results), func(r Result) bool {
 			matched, _ := path.Match(kind.works, r.Work.Name) // no pattern is bad
@@ -71,21 +81,6 @@ func latencies(p *plot.Plot, results []Result) error {
 		}
 	}
 	return plotutil.AddLinePoints(p, lines...)
-}
-
-// cpuPerGB has a group of bars for each proxy, a bar for each direction of the bulk of 8 flows.
-func cpuPerGB(p *plot.Plot, results []Result) error {
-	var bars []bar
-	for _, r := range results {
-		bars = append(bars, bar{r, "proxy-s/GB", strings.TrimPrefix(r.Work.Name, "bulk/direction=")})
-	}
-	return addBars(p, bars)
-}
-
-// memoryPerConnection has what processes and what the kernel hold.
-func memoryPerConnection(p *plot.Plot, results []Result) error {
-	return addBars(p, []bar{{results[0], "pss-kB/conn", "PSS of the proxy"},
-		{results[0], "kernel-kB/conn", "kernel, client and server too"}})
 }
 
 // bar is a unit of a work: it has a colour, and stands once for each proxy.

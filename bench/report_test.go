@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
@@ -57,9 +55,7 @@ func TestSummary(t *testing.T) {
 			r := run100(t, test.works, map[string]float64{"shim": test.splice, "haproxy": 300})
 			r.Proxies[3].Path = "p"
 			lines := strings.Split(strings.TrimSpace(r.summary()), "\n")
-			if diff := cmp.Diff(test.want, lines[len(lines)-1]); diff != "" {
-				t.Error(diff)
-			}
+			equal(t, test.want, lines[len(lines)-1])
 		})
 	}
 }
@@ -78,9 +74,7 @@ func TestMarkdown(t *testing.T) {
 | shim | **50.0 [50.0..50.0] 0.50x** | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x | 50.0 [50.0..50.0] 0.50x |
 | haproxy | not installed |  |  |  |
 `
-	if diff := cmp.Diff(want, r.Results()[0].markdown()); diff != "" {
-		t.Error(diff)
-	}
+	equal(t, want, r.Results()[0].markdown())
 }
 
 // A run that is written and read again gives a report with plots, and the table of a README.

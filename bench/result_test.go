@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
@@ -98,9 +96,7 @@ work/conns=1   2 rounds
 			if test.change != nil {
 				test.change(&r)
 			}
-			if diff := cmp.Diff(fields(test.want), fields(r.String())); diff != "" {
-				t.Error(diff)
-			}
+			equal(t, fields(test.want), fields(r.String()))
 		})
 	}
 }

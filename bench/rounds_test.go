@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
 
@@ -39,9 +37,7 @@ func TestRoundsAlternate(t *testing.T) {
 			for _, s := range r.Samples {
 				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Error(diff)
-			}
+			equal(t, test.want, got)
 		})
 	}
 }
@@ -67,15 +63,9 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 		{Work: "crr", Proxy: Direct, Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
 		{Work: "crr", Proxy: Direct, Round: 2},
 	}
-	if diff := cmp.Diff(want, r.Samples); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]string{"crr, proxy a, round 1: broken"}, r.Failures()); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]string{"crr, proxy missing: not installed"}, r.Missing()); diff != "" {
-		t.Error(diff)
-	}
+	equal(t, want, r.Samples)
+	equal(t, []string{"crr, proxy a, round 1: broken"}, r.Failures())
+	equal(t, []string{"crr, proxy missing: not installed"}, r.Missing())
 }
 
 func TestRoundsEndWithTheContext(t *testing.T) {
