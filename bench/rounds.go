@@ -93,14 +93,15 @@ type Sample struct {
 
 // Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of
 // them, so that none always follows the same one. The round that comes before is number 0: it is short and for the
-// machine to get used to the work, and tables leave it out. Long work has two rounds at the most, and none before. A
-// proxy that fails once is left out of further rounds: most failures take as long as there is patience for.
+// machine to get used to the work, and tables leave it out. What takes many seconds, or is about memory, which needs no
+// getting used to, has two rounds at the most, and none before. A proxy that fails once is left out of further rounds:
+// most failures take as long as there is patience for.
 func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
 	measure func(context.Context, Work, Proxy, time.Duration) (Values, error)) (Result, error) {
 	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
 	r := Result{Work: work, Proxies: proxies}
 	round, last := 0, set.Rounds
-	if work.long() {
+	if work.Time != 0 || work.Kind == idle {
 		round, last = 1, min(last, 2)
 	}
 	for ; round <= last; round++ {

@@ -67,9 +67,6 @@ func (w Work) Fits(p Proxy) bool {
 // Traffic tells whether the work is traffic for the time that it is measured.
 func (w Work) Traffic() bool { return w.Kind == traffic }
 
-// long tells whether the work takes many seconds, or is about memory, which needs no getting used to.
-func (w Work) long() bool { return w.Time != 0 || w.Kind == idle }
-
 // mostProcesses is how many ports a proxy is measured with that has a process for each: docker-proxy takes a megabyte.
 const mostProcesses = 200
 
@@ -157,28 +154,21 @@ func Works(descriptors uint64) (works []Work) {
 			w.Units = append(w.Units, Unit{name, more})
 		}
 		for name := range strings.FieldsSeq(row.names) {
-			w.Name = name
-			w.client = strings.Fields(os.Expand(row.client, w.given))
-			w.ports, w.streams = w.number("ports"), w.number("streams")
+			said, number := map[string]string{}, map[string]int{} // by what stands before each = in the name
+			for part := range strings.SplitSeq(name, "/") {
+				key, value, _ := strings.Cut(part, "=")
+				said[key] = value
+				number[key], _ = strconv.Atoi(value) // 0: it is none
+			}
+			w.Name, w.client = name, strings.Fields(os.Expand(row.client, func(key string) string { return said[key] }))
+			w.ports, w.streams = number["ports"], number["streams"]
 			if w.Kind == idle || w.Kind == idlePorts {
-				w.count = max(w.number("conns"), w.number("flows"), w.ports)
+				w.count = max(number["conns"], number["flows"], number["ports"])
 			}
 			works = append(works, w)
 		}
 	}
 	return works
-}
-
-// given is what a name such as pingpong/size=64/conns=1 has for the size.
-func (w Work) given(what string) string {
-	_, rest, _ := strings.Cut(w.Name, "/"+what+"=")
-	value, _, _ := strings.Cut(rest, "/")
-	return value
-}
-
-func (w Work) number(what string) int {
-	n, _ := strconv.Atoi(w.given(what)) // none: 0
-	return n
 }
 
 // Set is how much is measured.
