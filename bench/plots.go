@@ -14,18 +14,15 @@ import (
 	"github.com/portsplice/portsplice/bench/internal/stats"
 )
 
-// plotFile is a plot beside the report.
-type plotFile struct{ name, title string }
-
-// drawPlots draws what the works of a run allow.
-func drawPlots(dir string, results []Result) (files []plotFile, err error) {
+// drawPlots draws what the works of a run allow, and gives the Markdown that shows it.
+func drawPlots(dir string, results []Result) (shown string, err error) {
 	for _, kind := range []struct {
-		plotFile
-		label, works string // the pattern of the works' names
-		draw         func(*plot.Plot, []Result) error
+		file, title, label string
+		works              string // the pattern of their names
+		draw               func(*plot.Plot, []Result) error
 	}{
-		{plotFile{"latency.svg", "Time until the answer"}, "microseconds", "pingpong/size=64/conns=64", latencies},
-		{plotFile{"cpu.svg", "CPU time of the proxy per GB"}, "seconds", "bulk/*/conns=8",
+		{"latency.svg", "Time until the answer", "microseconds", "pingpong/size=64/conns=64", latencies},
+		{"cpu.svg", "CPU time of the proxy per GB", "seconds", "bulk/*/conns=8",
 			func(p *plot.Plot, directions []Result) error {
 				var bars []bar
 				for _, r := range directions {
@@ -33,7 +30,7 @@ func drawPlots(dir string, results []Result) (files []plotFile, err error) {
 				}
 				return addBars(p, bars)
 			}},
-		{plotFile{"memory.svg", "Memory per idle connection"}, "kB", "idle/*", func(p *plot.Plot, results []Result) error {
+		{"memory.svg", "Memory per idle connection", "kB", "idle/*", func(p *plot.Plot, results []Result) error {
 			return addBars(p, []bar{{results[0], "pss-kB/conn", "PSS of the proxy"},
 				{results[0], "kernel-kB/conn", "kernel, client and server too"}})
 		}},
@@ -50,15 +47,15 @@ func drawPlots(dir string, results []Result) (files []plotFile, err error) {
 		p.Y.Label.Text = kind.label
 		p.Legend.Top, p.Legend.Left = true, true
 		if err := kind.draw(p, drawn); err != nil {
-			return nil, err
+			return "", err
 		}
 		p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
-		if err := p.Save(29*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, kind.name)); err != nil {
-			return nil, err
+		if err := p.Save(29*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, kind.file)); err != nil {
+			return "", err
 		}
-		files = append(files, kind.plotFile)
+		shown += "![" + kind.title + "](" + kind.file + ")\n"
 	}
-	return files, nil
+	return shown, nil
 }
 
 // latencies has a line for each proxy over the percentiles of the ping-pong of 64 clients.

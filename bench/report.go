@@ -159,7 +159,7 @@ func (v Values) String() string {
 }
 
 // page is the report of a run: where it was measured, the plots, and a table for each work.
-func (r Report) page(plots []plotFile) string {
+func (r Report) page(plots string) string {
 	var b strings.Builder
 	e := r.Environment
 	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
@@ -171,10 +171,7 @@ func (r Report) page(plots []plotFile) string {
 		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is "+
 		"measured and where. Raw output: [tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
 		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
-	b.WriteString(r.summary() + "\n")
-	for _, p := range plots {
-		fmt.Fprintf(&b, "![%s](%s)\n", p.title, p.name)
-	}
+	b.WriteString(r.summary() + "\n" + plots)
 	for _, result := range r.Results() {
 		b.WriteString(result.markdown())
 	}
