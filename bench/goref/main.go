@@ -8,33 +8,71 @@
 package main
 
 import (
+	"flag"
 	"fmt"
+	"log"
 	"net"
+	"net/netip"
 	"os"
+	"os/signal"
+	"syscall"
 
-	"github.com/portsplice/portsplice/bench/internal/proxy"
+	"github.com/portsplice/portsplice/internal/status"
 )
 
-func main() { proxy.Main(start) }
+// startProfile begins a profile of CPU time in a program built with the tag profile, if the environment asks for one. In
+// others the profiler would be part of what an idle port costs.
+var startProfile = func() (finish func() error, err error) { return func() error { return nil }, nil }
 
-func start(ports proxy.Ports) (finish func() error, err error) {
+func main() {
+	dockerd := status.Adopt()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	finishProfile, err := startProfile()
+	check(err)
+	err = serve()
+	if err != nil {
+		_ = dockerd.Failed(err) // standard error tells it too
+	}
+	check(err)
+	check(dockerd.Ready())
+	<-stop
+	check(finishProfile())
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serve serves what dockerd's flags say, and -ports.
+func serve() (err error) {
+	var host, container netip.Addr
+	protocol := flag.String("proto", "tcp", "protocol: tcp or udp")
+	flag.TextVar(&host, "host-ip", netip.IPv4Unspecified(), "address of the frontends")
+	first := flag.Uint("host-port", 0, "first port of the frontends")
+	n := flag.Uint("ports", 1, "how many frontends there are")
+	flag.TextVar(&container, "container-ip", netip.IPv4Unspecified(), "address of the backend")
+	containerPort := flag.Uint("container-port", 0, "port of the backend")
+	adopt := flag.Bool("use-listen-fd", false, "descriptor 4 is the frontend's socket")
+	flag.Parse()
+	backend := netip.AddrPortFrom(container, uint16(*containerPort))
 	var adopted *os.File
-	if ports.Adopt {
-		adopted = os.NewFile(proxy.ListenFD, "socket")
+	if *adopt {
+		adopted = os.NewFile(4, "socket")
 		defer func() { _ = adopted.Close() }() // what serves has a copy
 	}
-	for _, on := range ports.Frontends {
-		switch ports.Protocol {
+	for port := *first; err == nil && port < *first+*n; port++ {
+		on := netip.AddrPortFrom(host, uint16(port))
+		switch *protocol {
 		case "tcp":
-			err = startTCP(on, adopted, net.TCPAddrFromAddrPort(ports.Backend))
+			err = startTCP(on, adopted, net.TCPAddrFromAddrPort(backend))
 		case "udp":
-			err = startUDP(on, adopted, net.UDPAddrFromAddrPort(ports.Backend))
+			err = startUDP(on, adopted, net.UDPAddrFromAddrPort(backend))
 		default:
-			err = fmt.Errorf("goref relays TCP and UDP, not %q", ports.Protocol)
-		}
-		if err != nil {
-			return nil, err
+			err = fmt.Errorf("goref relays TCP and UDP, not %q", *protocol)
 		}
 	}
-	return func() error { return nil }, nil
+	return err
 }
