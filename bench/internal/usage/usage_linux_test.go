@@ -1,0 +1,72 @@
+package usage
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/rig"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// shell runs a script until the test ends, and waits for the line that it writes. No script reads one before.
+func shell(t *testing.T, script string) (pid int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	stdin, err := cmd.StdinPipe()
+	rig.Must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	rig.Must(t, err)
+	rig.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		rig.Check(t, stdin.Close())
+		_ = cmd.Wait() // read fails at the end of the input
+	})
+	_, err = stdout.Read(make([]byte, 1))
+	rig.Must(t, err)
+	return cmd.Process.Pid
+}
+
+func TestTree(t *testing.T) {
+	for script, want := range map[string]int{
+		"echo; read x":                 1,
+		"(echo; read x); true":         2, // with a child
+		"((echo; read x); true); true": 3, // with a grandchild
+	} {
+		pid := shell(t, script)
+		all, err := Tree(pid)
+		rig.Must(t, err)
+		if len(all) != want || all[0] != pid {
+			t.Errorf("%s: %d and what it started are %v, want %d processes", script, pid, all, want)
+		}
+	}
+}
+
+// What a child used counts while it lives and when it has ended.
+func TestTimeOfChildren(t *testing.T) {
+	const work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+	for _, script := range []string{"(" + work + "; echo; read x); true", "(" + work + "); echo; read x"} {
+		times, err := Read([]int{shell(t, script)}, nil)
+		rig.Must(t, err)
+		if times.Proxy < 10*time.Millisecond { // 100,000 turns of dash take several times that
+			t.Errorf("%s: used %v", script, times.Proxy)
+		}
+	}
+}
+
+func TestTimeOfNoProcess(t *testing.T) {
+	if _, err := Read([]int{1 << 30}, nil); err == nil {
+		t.Error("a process that does not exist used time")
+	}
+}
+
+func TestStatOfThisProcess(t *testing.T) {
+	s, err := readStat(os.Getpid())
+	rig.Must(t, err)
+	if s.parent != os.Getppid() {
+		t.Errorf("got %+v, want %d", s, os.Getppid())
+	}
+}
