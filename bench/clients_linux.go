@@ -1,11 +1,16 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/usage"
@@ -14,9 +19,9 @@ import (
 // realClient is a benchmark that others wrote, and the server that it is for. Each runs for a second: some take no
 // less.
 type realClient struct {
-	server, client command                                     // the client's {ip} and {port} are where it connects to
-	prepare        func(context.Context, *lab, *process) error // before the server starts
-	ready          func(context.Context, *lab) error           // beyond an open port
+	server, client command              // the client's {ip} and {port} are where it connects to
+	prepare        func(*lab, *process) // before the server starts
+	ready          func(*lab)           // beyond an open port
 
 	cpu     time.Duration // the unit of CPU time for one of what follows
 	one     string
@@ -121,48 +126,73 @@ func (c realClient) missing() string {
 }
 
 // startRealServer starts the server of a real client where other work has its own.
-func (l *lab) startRealServer(ctx context.Context, c realClient) (*process, error) {
-	e := endpoint{protocol: tcp, address: backend}
-	server, err := l.newCommand(ctx, c.server, e)
-	if err == nil && c.prepare != nil {
-		err = c.prepare(ctx, l, server)
+func (l *lab) startRealServer(c realClient) *process {
+	server := l.newCommand(c.server, endpoint{protocol: tcp, address: backend})
+	server.SysProcAttr.Setsid = true
+	if c.prepare != nil {
+		c.prepare(l, server)
 	}
-	if err == nil {
-		err = l.container.Do(server.apart().Start)
+	check(l.container.Do(server.Start))
+	server.awaitPort(tcp, backend.Port())
+	if c.ready != nil {
+		c.ready(l)
 	}
-	if err == nil {
-		err = server.awaitPort(ctx, tcp, backend.Port())
-	}
-	if err == nil && c.ready != nil {
-		err = c.ready(ctx, l)
-	}
-	return server, err
+	return server
 }
 
 // measureRealClient runs a real client. It measures by itself what it can; CPU times are those of its whole life.
-func (l *lab) measureRealClient(ctx context.Context, c realClient, r route) (Values, error) {
-	client, err := l.newCommand(ctx, c.client, endpoint{protocol: tcp, address: r.to})
-	if err != nil {
-		return nil, err
-	}
+func (l *lab) measureRealClient(c realClient) Values {
+	client := l.newCommand(c.client, endpoint{protocol: tcp, address: l.to})
 	var out []byte
-	before, after, err := usage.During(func() (err error) {
-		out, err = client.output(ctx, l.client.Do)
-		return err
-	}, r.proxy, r.ends)
-	if err != nil {
-		return nil, err
-	}
+	before, after, err := usage.During(func() error {
+		out = client.output(l.client.Do)
+		return nil
+	}, l.proxies, l.ends)
+	check(err)
 	after.Ends += client.ProcessState.UserTime() + client.ProcessState.SystemTime()
-	n, err := c.count.find(out)
-	if err != nil {
-		return nil, err
-	}
-	v := Values(after.Each(before, n, c.cpu, map[time.Duration]string{time.Microsecond: "us/", time.Second: "s/"}[c.cpu]+c.one))
+	unit := map[time.Duration]string{time.Microsecond: "us/", time.Second: "s/"}[c.cpu] + c.one
+	v := Values(after.Each(before, must(c.count.find(out)), c.cpu, unit))
 	for unit, f := range c.figures {
-		if v[unit], err = f.find(out); err != nil {
-			return nil, err
-		}
+		v[unit] = must(f.find(out))
 	}
-	return v, nil
+	return v
+}
+
+// postgres is where Debian keeps a program of PostgreSQL; what is on PATH there is a wrapper for its own databases.
+func postgres(program string) []string {
+	return []string{"/usr/lib/postgresql/*/bin/" + program, program}
+}
+
+// preparePostgres makes the database at the first time. It is not shut down between measurements but killed, and mends
+// itself when it starts. Nobody is who it runs as: it refuses to be root.
+func preparePostgres(l *lab, server *process) {
+	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+	server.SysProcAttr.Credential = nobody
+	data := filepath.Join(l.dir, "postgres")
+	err := os.Mkdir(data, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
+	check(err)
+	check(os.Chown(data, int(nobody.Uid), int(nobody.Gid)))
+	initdb := exec.CommandContext(l.ctx, find(postgres("initdb")...), "-D", data, "-U", "postgres", "-A", "trust", "-N")
+	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
+	initdb.Dir = data
+	if out, err := initdb.CombinedOutput(); err != nil {
+		check(errors.Join(fmt.Errorf("%s: %w\n%s", initdb, err, out), os.RemoveAll(data))) // the next round makes it anew
+	}
+}
+
+// postgresIsReady waits until the database takes queries, which is some time after its port is open.
+func postgresIsReady(l *lab) {
+	isReady := find(postgres("pg_isready")...)
+	check(poll(l.ctx, func() (bool, error) {
+		asked := newProcess(l.ctx, isReady, "-q", "-h", backend.Addr().String(), "-p", fmt.Sprint(backend.Port()))
+		err := l.container.Do(asked.Run)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return false, nil
+		}
+		return err == nil, err
+	}))
 }

@@ -40,61 +40,36 @@ var settings = map[string]string{
 	congestionControl: "cubic",
 }
 
-// lab is where one measurement takes place: three namespaces, the cables between them, and processes.
+// lab is one measurement: three namespaces, the cables between them, and processes.
 type lab struct {
+	*Programs
+	ctx                     context.Context
+	work                    Work
+	proxy                   Proxy
+	environment             []string // of the proxy, beyond the benchmark's own
 	client, host, container *netlab.Namespace
 	processes               []*process
-	dir                     string   // for files
-	environment             []string // of the proxy, beyond the benchmark's own
+
+	to      netip.AddrPort // where clients connect to: the proxy, or the server itself
+	proxies []int          // processes of the proxy, the worker among them
+	ends    []int          // processes of the server, and of what is beside the client
 }
 
-func newLab(dir string, environment []string) (_ *lab, err error) {
-	l := &lab{dir: dir, environment: environment}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
+// connect makes the namespaces, as close expects them, and lays the cables. The container's ends at a bridge of the host, as
+// Docker's do.
+func (l *lab) connect() {
 	for _, n := range []**netlab.Namespace{&l.client, &l.host, &l.container} {
-		if *n, err = netlab.New(); err != nil {
-			return nil, err
-		}
+		*n = must(netlab.New())
 		for path, value := range settings {
-			failed := (*n).Sysctl(path, value)
-			if path == congestionControl && errors.Is(failed, os.ErrPermission) {
+			err := (*n).Sysctl(path, value)
+			if path == congestionControl && errors.Is(err, os.ErrPermission) {
 				continue // the machine does not allow it (net.ipv4.tcp_allowed_congestion_control)
 			}
-			err = errors.Join(err, failed)
+			if err != nil {
+				check(fmt.Errorf("new network namespace: %w", err))
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("new network namespace: %w", err)
-		}
 	}
-	// Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search
-	// for a free one would be what is measured. The host has the usual ones: that search is the proxy's.
-	if err := l.client.Sysctl("ipv4/ip_local_port_range", "1024 65535"); err != nil {
-		return nil, err
-	}
-	return l, l.connect()
-}
-
-// usedCongestionControl is what labs have: what the documentation says, where the machine allows it.
-func usedCongestionControl() (used string, err error) {
-	l, err := newLab("", nil)
-	if err != nil {
-		return "", err
-	}
-	defer l.close()
-	err = l.host.Do(func() error {
-		text, err := os.ReadFile("/proc/sys/net/" + congestionControl)
-		used = strings.TrimSpace(string(text))
-		return err
-	})
-	return used, err
-}
-
-// connect lays the cables. The container's ends at a bridge of the host, as Docker's do.
-func (l *lab) connect() error {
 	const outside, inside, bridge = "outside", "inside", "docker0"
 	subnet := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 24) }
 	spare := netip.MustParseAddr("198.18.2.1") // of a port of the bridge, where addresses do nothing
@@ -102,6 +77,9 @@ func (l *lab) connect() error {
 		return func() error { return netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}) }
 	}
 	err := errors.Join(
+		// Every connection of crr leaves a port of the client in TIME_WAIT, and with the usual 28,000 the client's search
+		// for a free one would be what is measured. The host has the usual ones: that search is the proxy's.
+		l.client.Sysctl("ipv4/ip_local_port_range", "1024 65535"),
 		netlab.Cable(outside, l.client, subnet(clientAddr), l.host, subnet(hostAddr)),
 		netlab.Cable(inside, l.host, netip.PrefixFrom(spare, 32), l.container, subnet(containerAddr)),
 		l.host.Do(func() error { return addBridge(bridge, inside) }),
@@ -110,16 +88,14 @@ func (l *lab) connect() error {
 		l.container.Do(routeBy(bridgeAddr)),
 	)
 	if err != nil {
-		return fmt.Errorf("namespaces of a measurement: %w", err)
+		check(fmt.Errorf("namespaces of a measurement: %w", err))
 	}
-	return nil
 }
 
 // addBridge adds a bridge to the thread's namespace, with one port.
 func addBridge(name, port string) error {
-	attributes := netlink.NewLinkAttrs()
-	attributes.Name = name
-	bridge := &netlink.Bridge{LinkAttrs: attributes}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name = name
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add bridge %s: %w", name, err)
 	}
@@ -133,15 +109,34 @@ func addBridge(name, port string) error {
 	return nil
 }
 
-// start starts one end of the traffic in a namespace, which then reports that it is ready.
-func (l *lab) start(ctx context.Context, n *netlab.Namespace, program []string, args ...string) (*process, error) {
-	p := newProcess(ctx, program[0], slices.Concat(program[1:], args)...)
+// usedCongestionControl is what labs have: what the documentation says, where the machine allows it.
+func usedCongestionControl() (used string, err error) {
+	var l lab
+	defer l.close()
+	err = caught(func() {
+		l.connect()
+		check(l.host.Do(func() error {
+			text, err := os.ReadFile("/proc/sys/net/" + congestionControl)
+			used = strings.TrimSpace(string(text))
+			return err
+		}))
+	})
+	return used, err
+}
+
+// newProcess describes a process that ends with the lab.
+func (l *lab) newProcess(path string, args ...string) *process {
+	p := newProcess(l.ctx, path, args...)
 	l.processes = append(l.processes, p)
-	if n != l.client {
-		p.apart()
-	}
-	_, err := p.report(ctx, n.Do)
-	return p, err
+	return p
+}
+
+// start starts one end of the traffic in a namespace, which then reports that it is ready.
+func (l *lab) start(n *netlab.Namespace, args ...string) *process {
+	p := l.newProcess(l.load[0], slices.Concat(l.load[1:], args)...)
+	p.SysProcAttr.Setsid = n != l.client
+	p.report(n.Do)
+	return p
 }
 
 // close ends every process; the namespaces end with them.
@@ -154,9 +149,4 @@ func (l *lab) close() {
 			n.Close()
 		}
 	}
-}
-
-// environ is the environment of a proxy.
-func (l *lab) environ(p Proxy) []string {
-	return slices.Concat(os.Environ(), l.environment, p.Environment)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/stats"
-	"github.com/portsplice/portsplice/internal/netlab"
 	"github.com/portsplice/portsplice/internal/worker"
 )
 
@@ -26,251 +24,196 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 	return p.MeasureWith(ctx, Tool{}, w, proxy, d)
 }
 
-// route is the way from a client to a server.
-type route struct {
-	to    netip.AddrPort // the proxy, or the server itself
-	proxy []int          // processes, the worker among them
-	ends  []int          // processes of the server, and of what is beside the client
-}
-
 // MeasureWith has a tool watch the proxy, if the work is traffic.
-func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Proxy, d time.Duration) (
-	v Values, failure error) {
+func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Proxy, d time.Duration) (v Values, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
 	defer cancel()
-	l, err := newLab(p.dir, tool.Environment)
-	if err != nil {
-		return nil, err
-	}
+	l := &lab{Programs: p, ctx: ctx, work: w, proxy: proxy, environment: tool.Environment}
 	defer l.close()
-	if w.Kind == idlePorts {
-		return p.measureIdlePorts(ctx, l, w, proxy)
-	}
-	server, err := p.startServer(ctx, l, w, proxy)
-	if err != nil {
-		return nil, err
-	}
-	r := route{to: backend, ends: []int{server.Process.Pid}}
-	if w.toSink {
-		r.to = sink
-	}
-	if proxy.Name != Direct {
-		_, r.proxy, err = p.startProxies(ctx, l, w, proxy, r.to)
-		if err != nil {
-			return nil, err
-		}
-		r.to = netip.AddrPortFrom(hostAddr, firstFrontend)
-		if w.local {
-			r.to = netip.AddrPortFrom(loopback, firstFrontend)
-		}
-		finish, err := tool.attach(ctx, l.processes[len(l.processes)-1])
-		if err != nil {
-			return nil, err
-		}
-		defer func() { failure = errors.Join(failure, finish()) }()
-	}
-	switch w.Kind {
-	case idle:
-		return p.measureIdle(ctx, l, w, r)
-	case others:
-		return l.measureRealClient(ctx, realClients[w.client[0]], r)
-	default:
-		if proxy.Shim { // shims do nothing while bytes move, and to look at a thousand keeps the client from taking answers
-			r.proxy = r.proxy[len(r.proxy)-1:]
-		}
-		return p.measureTraffic(ctx, l, w, r, d)
-	}
+	err = caught(func() {
+		l.connect()
+		v = l.measure(tool, d)
+	})
+	return v, err
 }
 
-func (p *Programs) startServer(ctx context.Context, l *lab, w Work, proxy Proxy) (*process, error) {
-	if w.Kind == others {
-		return l.startRealServer(ctx, realClients[w.client[0]])
+func (l *lab) measure(tool Tool, d time.Duration) (v Values) {
+	if l.work.Kind == idlePorts {
+		return l.measureIdlePorts()
+	}
+	l.to, l.ends = backend, []int{l.startServer().Process.Pid}
+	if l.work.toSink {
+		l.to = sink
+	}
+	finish := func() {}
+	if l.proxy.Name != Direct {
+		l.startProxies(l.to)
+		l.to = netip.AddrPortFrom(hostAddr, firstFrontend)
+		if l.work.local {
+			l.to = netip.AddrPortFrom(loopback, firstFrontend)
+		}
+		finish = tool.attach(l)
+	}
+	switch l.work.Kind {
+	case idle:
+		v = l.measureIdle()
+	case others:
+		v = l.measureRealClient(realClients[l.work.client[0]])
+	default:
+		if l.proxy.Shim { // shims do nothing while bytes move, and to look at a thousand keeps the client from taking answers
+			l.proxies = l.proxies[len(l.proxies)-1:]
+		}
+		v = l.measureTraffic(d)
+	}
+	finish()
+	return v
+}
+
+func (l *lab) startServer() *process {
+	if l.work.Kind == others {
+		return l.startRealServer(realClients[l.work.client[0]])
 	}
 	args := []string{"serve", "-on", backend.String(), "-sink", sink.String()}
-	if proxy.Headers {
+	if l.proxy.Headers {
 		args = append(args, "-headers")
 	}
-	return l.start(ctx, l.container, p.load, args...)
+	return l.start(l.container, args...)
 }
 
 // startProxies starts as many proxies as the work has ports, or one that serves them all, from firstFrontend on. It gives
-// how long each took, in milliseconds, and the processes; a worker is the last.
-func (p *Programs) startProxies(ctx context.Context, l *lab, w Work, proxy Proxy, to netip.AddrPort) (
-	started []float64, pids []int, err error) {
-	processes, ports := max(1, w.ports), 1
-	if proxy.manyPorts && w.Kind != idlePorts {
+// how long each took, in milliseconds. A worker is the last of their processes.
+func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
+	processes, ports := max(1, l.work.ports), 1
+	if l.proxy.manyPorts && l.work.Kind != idlePorts {
 		processes, ports = ports, processes
 	}
 	for i := range processes {
-		running, took, err := p.startProxy(ctx, l, proxy, endpoint{protocol: w.Protocol,
-			address: netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), ports: ports, backend: to, alone: processes == 1})
-		if err != nil {
-			return nil, nil, err
+		e := endpoint{protocol: l.work.Protocol, address: netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), ports: ports, backend: to}
+		var p *process
+		if l.proxy.Peer {
+			p = l.newPeer(e)
+		} else {
+			p = l.newProxy(e)
 		}
-		started, pids = append(started, took.Seconds()*1e3), append(pids, running.Process.Pid)
+		p.SysProcAttr.Setsid = processes == 1
+		if l.proxy.Peer {
+			check(l.host.Do(p.Start))
+			p.awaitPort(e.protocol, e.last())
+		} else {
+			started = append(started, p.report(l.host.Do).Seconds()*1e3)
+		}
+		l.proxies = append(l.proxies, p.Process.Pid)
 	}
-	if !proxy.Shim {
-		return started, pids, nil
+	if l.proxy.Shim {
+		check(l.host.Do(func() error {
+			lists, err := worker.Ask[worker.Totals]("stats")
+			if err == nil && len(lists) != 1 {
+				err = fmt.Errorf("%d workers answered", len(lists))
+			}
+			if err == nil {
+				l.proxies = append(l.proxies, lists[0].Worker)
+				weigh(lists[0].Worker)
+			}
+			return err
+		}))
 	}
-	pid, err := l.worker()
-	return started, append(pids, pid), err
+	return started
 }
 
-// worker gives the process of the host's worker.
-func (l *lab) worker() (pid int, err error) {
-	err = l.host.Do(func() error {
-		lists, err := worker.Ask[worker.Totals]("stats")
-		if err == nil && len(lists) != 1 {
-			err = fmt.Errorf("%d workers answered", len(lists))
-		}
-		if err == nil {
-			pid = lists[0].Worker
-			weigh(pid)
-		}
-		return err
-	})
-	return pid, err
-}
-
-// startProxy starts a proxy as dockerd does, with the socket where it can be handed one, or a peer. What serves many
-// ports opens them by itself.
-func (p *Programs) startProxy(ctx context.Context, l *lab, proxy Proxy, e endpoint) (*process, time.Duration, error) {
-	if proxy.Peer {
-		running, err := l.startPeer(ctx, proxy, e)
-		return running, 0, err
-	}
-	port := e.address.Port()
-	path, args := proxy.Path, []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(int(port)),
-		"-container-ip", e.backend.Addr().String(), "-container-port", strconv.Itoa(int(e.backend.Port()))}
+// newProxy describes a proxy as dockerd starts it, with the socket where it can be handed one. What serves many ports opens
+// them by itself.
+func (l *lab) newProxy(e endpoint) *process {
+	number := func(port uint16) string { return strconv.Itoa(int(port)) }
+	args := []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", number(e.address.Port()),
+		"-container-ip", e.backend.Addr().String(), "-container-port", number(e.backend.Port())}
 	var sockets []*os.File
-	switch {
-	case e.ports > 1:
+	if e.ports > 1 {
 		args = append(args, "-ports", strconv.Itoa(e.ports))
-	case p.adopts[path]:
-		socket, err := l.listen(e.protocol, port)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer func() { _ = socket.Close() }() // the proxy has its own
-		sockets, args = []*os.File{socket}, append(args, "-use-listen-fd")
-		fallthrough
-	default:
-		args = append(args, proxy.Arguments...)
+	} else if l.adopts[l.proxy.Path] {
+		sockets, args = []*os.File{l.listen(e)}, append(args, "-use-listen-fd")
 	}
-	running := newProcess(ctx, path, args...)
-	if e.alone {
-		running.apart()
-	}
-	running.Env = l.environ(proxy)
-	l.processes = append(l.processes, running)
-	took, err := running.report(ctx, l.host.Do, sockets...)
-	return running, took, err
+	p := l.newProcess(l.proxy.Path, append(args, l.proxy.Arguments...)...)
+	p.Env = slices.Concat(p.Env, l.environment, l.proxy.Environment)
+	p.ExtraFiles = sockets
+	return p
 }
 
 // listen opens a frontend's socket.
-func (l *lab) listen(protocol string, port uint16) (socket *os.File, err error) {
-	err = l.host.Do(func() error {
+func (l *lab) listen(e endpoint) (socket *os.File) {
+	port := int(e.address.Port())
+	check(l.host.Do(func() (err error) {
 		var original interface {
 			io.Closer
 			File() (*os.File, error)
 		}
-		if protocol == udp {
-			original, err = net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+		if e.protocol == udp {
+			original, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
 		} else {
-			original, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: int(port)})
+			original, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: port})
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			socket, err = original.File()
+			_ = original.Close() // the file is a copy
 		}
-		defer func() { _ = original.Close() }() // the file is a copy
-		socket, err = original.File()
 		return err
-	})
-	return socket, err
-}
-
-// of gives the namespace of a work's client.
-func (l *lab) of(w Work) *netlab.Namespace {
-	if w.local {
-		return l.host
-	}
-	return l.client
+	}))
+	return socket
 }
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.
-func (p *Programs) measureTraffic(ctx context.Context, l *lab, w Work, r route, d time.Duration) (Values, error) {
+func (l *lab) measureTraffic(d time.Duration) (v Values) {
+	w := l.work
 	if w.streams > 0 {
 		for range readers {
-			reader, err := l.start(ctx, l.client, p.load, "readers", "-to", r.to.String(), "-conns", strconv.Itoa(w.streams/readers))
-			if err != nil {
-				return nil, err
-			}
-			r.ends = append(r.ends, reader.Process.Pid)
+			reader := l.start(l.client, "readers", "-to", l.to.String(), "-conns", strconv.Itoa(w.streams/readers))
+			l.ends = append(l.ends, reader.Process.Pid)
 		}
 	}
 	if w.Time != 0 {
 		d = w.Time
 	}
-	args := slices.Concat(p.load[1:], w.client, []string{"-time", (d * time.Duration(max(1, w.stretch))).String(),
-		"-to", r.to.String(), "-counts", backend.String()})
-	for _, pid := range r.proxy {
+	args := slices.Concat(l.load[1:], w.client, []string{"-time", (d * time.Duration(max(1, w.stretch))).String(),
+		"-to", l.to.String(), "-counts", backend.String()})
+	for _, pid := range l.proxies {
 		args = append(args, "-proxy", strconv.Itoa(pid))
 	}
-	for _, pid := range r.ends {
+	for _, pid := range l.ends {
 		args = append(args, "-end", strconv.Itoa(pid))
 	}
-	if w.ports > 1 && len(r.proxy) > 0 {
+	if w.ports > 1 && len(l.proxies) > 0 {
 		args = append(args, "-ports", strconv.Itoa(w.ports))
 	}
-	out, err := newProcess(ctx, p.load[0], args...).output(ctx, l.of(w).Do)
-	if err != nil {
-		return nil, err
+	in := l.client.Do
+	if w.local {
+		in = l.host.Do
 	}
-	var v Values
-	if err := json.Unmarshal(out, &v); err != nil {
-		return nil, fmt.Errorf("what the client measured: %w", err)
+	if err := json.Unmarshal(l.newProcess(l.load[0], args...).output(in), &v); err != nil {
+		check(fmt.Errorf("what the client measured: %w", err))
 	}
-	return v, nil
+	return v
 }
 
 // measureIdle compares the proxy before and after connections or flows were opened that each exchanged one message.
-func (p *Programs) measureIdle(ctx context.Context, l *lab, w Work, r route) (Values, error) {
-	before, err := readMemory(ctx, r.proxy...)
-	if err != nil {
-		return nil, err
+func (l *lab) measureIdle() Values {
+	w := l.work
+	before := readMemory(l.ctx, l.proxies...)
+	l.start(l.client, slices.Concat(w.client, []string{"-to", l.to.String(), "-conns", strconv.Itoa(w.count)})...)
+	after := readMemory(l.ctx, l.proxies...)
+	if held := after["fds"] - before["fds"]; len(l.proxies) > 0 && held < float64(w.count) {
+		check(fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held))
 	}
-	client := slices.Concat(w.client, []string{"-to", r.to.String(), "-conns", strconv.Itoa(w.count)})
-	if _, err := l.start(ctx, l.client, p.load, client...); err != nil {
-		return nil, err
-	}
-	after, err := readMemory(ctx, r.proxy...)
-	if err != nil {
-		return nil, err
-	}
-	if held := after["fds"] - before["fds"]; len(r.proxy) > 0 && held < float64(w.count) {
-		return nil, fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
-	}
-	return after.each(before, w), nil
+	return after.each(before, w)
 }
 
 // measureIdlePorts starts many proxies, one after the other, and looks at them when they are idle. Nobody connects.
-func (p *Programs) measureIdlePorts(ctx context.Context, l *lab, w Work, proxy Proxy) (Values, error) {
-	before, err := readMemory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	started, pids, err := p.startProxies(ctx, l, w, proxy, backend)
-	if err != nil {
-		return nil, err
-	}
-	if proxy.Shim { // what a port's own process holds is told beside what it costs the machine, worker included
+func (l *lab) measureIdlePorts() Values {
+	before := readMemory(l.ctx)
+	started := l.startProxies(backend)
+	pids := l.proxies
+	if l.proxy.Shim { // what a port's own process holds is told beside what it costs the machine, worker included
 		pids = pids[:len(pids)-1]
 	}
-	after, err := readMemory(ctx, pids...)
-	if err != nil {
-		return nil, err
-	}
-	v := after.each(before, w)
+	v := readMemory(l.ctx, pids...).each(before, l.work)
 	v["start-ms"], v["first-ms"] = stats.Median(started), started[0]
-	return v, nil
+	return v
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -32,32 +30,27 @@ func (m memory) each(before memory, w Work) Values {
 }
 
 // readMemory waits until the kernel's memory is still, and reads. What the processes have started is theirs.
-func readMemory(ctx context.Context, pids ...int) (memory, error) {
+func readMemory(ctx context.Context, pids ...int) memory {
 	m := memory{}
-	if err := m.awaitStillness(ctx); err != nil {
-		return m, err
+	m.awaitStillness(ctx)
+	for _, p := range must(usage.Tree(pids...)) {
+		m.addProcess(p)
 	}
-	all, err := usage.Tree(pids...)
-	for _, p := range all {
-		err = errors.Join(err, m.addProcess(filepath.Join("/proc", strconv.Itoa(p))))
-	}
-	return m, err
+	return m
 }
 
-func (m memory) addProcess(proc string) error {
-	rollup, err1 := kilobytes(proc + "/smaps_rollup")
-	descriptors, err2 := os.ReadDir(proc + "/fd")
-	threads, err3 := os.ReadDir(proc + "/task")
+func (m memory) addProcess(pid int) {
+	proc := fmt.Sprintf("/proc/%d", pid)
+	rollup := kilobytes(proc + "/smaps_rollup")
 	m["pss-kB"] += rollup["Pss"]
 	m["private-kB"] += rollup["Private_Clean"] + rollup["Private_Dirty"]
-	m["fds"] += float64(len(descriptors))
-	m["threads"] += float64(len(threads))
-	return errors.Join(err1, err2, err3)
+	m["fds"] += float64(len(must(os.ReadDir(proc + "/fd"))))
+	m["threads"] += float64(len(must(os.ReadDir(proc + "/task"))))
 }
 
 // awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a
 // program is not idle at once. On a machine that is never still it waits for no more than a second.
-func (m memory) awaitStillness(ctx context.Context) error {
+func (m memory) awaitStillness(ctx context.Context) {
 	const (
 		interval = 100 * time.Millisecond
 		readings = 10
@@ -69,45 +62,37 @@ func (m memory) awaitStillness(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			check(ctx.Err())
 		}
 		last := m["kernel-kB"]
-		if err := m.readMachine(); err != nil {
-			return err
-		}
+		m.readMachine()
 		if i > 0 && math.Abs(m["kernel-kB"]-last) <= still {
 			break
 		}
 	}
-	return nil
 }
 
 // readMachine reads what sockets, pipes, descriptors, processes and their pages take in the kernel, and what that and
 // all processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is
 // merely not free says less: pages of processes that have ended are freed long after.
-func (m memory) readMachine() error {
-	all, err := kilobytes("/proc/meminfo")
+func (m memory) readMachine() {
+	all := kilobytes("/proc/meminfo")
 	m["kernel-kB"] = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]
 	m["machine-kB"] = m["kernel-kB"] + all["AnonPages"]
-	return err
 }
 
 // kilobytes reads a file of lines such as "Pss:   123 kB".
-func kilobytes(path string) (map[string]float64, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+func kilobytes(path string) map[string]float64 {
 	sizes := map[string]float64{}
-	for line := range strings.Lines(string(b)) {
-		name, size, found := strings.Cut(line, ":")
-		size, isSize := strings.CutSuffix(size, " kB\n")
-		if !found || !isSize {
-			continue // the first line of smaps_rollup, and counters
-		}
-		if sizes[name], err = strconv.ParseFloat(strings.TrimSpace(size), 64); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
+	for line := range strings.Lines(string(must(os.ReadFile(path)))) {
+		name, size, _ := strings.Cut(line, ":")
+		if size, isSize := strings.CutSuffix(size, " kB\n"); isSize { // else the first line of smaps_rollup, or a counter
+			kB, err := strconv.ParseFloat(strings.TrimSpace(size), 64)
+			if err != nil {
+				check(fmt.Errorf("%s: %q: %w", path, line, err))
+			}
+			sizes[name] = kB
 		}
 	}
-	return sizes, nil
+	return sizes
 }

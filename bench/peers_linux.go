@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,12 +17,13 @@ type endpoint struct {
 	ports    int // from that of the address on
 	backend  netip.AddrPort
 	options  string // of its listener
-	alone    bool   // it is the only one, and a scheduling group of its own
 }
+
+func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
 
 // newCommand writes the configuration, and describes the process. It is the first of a PID namespace, so that what it
 // forks ends with it.
-func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, error) {
+func (l *lab) newCommand(c command, e endpoint) *process {
 	config := filepath.Join(l.dir, filepath.Base(c.programs[0])+"."+e.protocol+".conf")
 	port := strconv.Itoa(int(e.address.Port()))
 	if e.ports > 1 {
@@ -31,13 +31,22 @@ func (l *lab) newCommand(ctx context.Context, c command, e endpoint) (*process, 
 	}
 	words := strings.NewReplacer("{ip}", e.address.Addr().String(), "{port}", port,
 		"{backend}", e.backend.String(), "{protocol}", e.protocol, "{options}", e.options, "{config}", config, "{dir}", l.dir)
-	p := newProcess(ctx, find(c.programs...), strings.Fields(words.Replace(c.arguments))...)
+	check(os.WriteFile(config, []byte(words.Replace(c.config)), 0o644)) // some servers are not root's
+	p := l.newProcess(find(c.programs...), strings.Fields(words.Replace(c.arguments))...)
 	p.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC
-	l.processes = append(l.processes, p)
-	return p, os.WriteFile(config, []byte(words.Replace(c.config)), 0o644) // some servers are not root's
+	return p
 }
 
-func (e endpoint) last() uint16 { return e.address.Port() + uint16(max(1, e.ports)) - 1 }
+// newPeer describes a peer.
+func (l *lab) newPeer(e endpoint) *process {
+	e.options = l.proxy.peer.options[e.protocol]
+	p := l.newCommand(l.proxy.peer.command, e)
+	if l.proxy.peer.inherits {
+		p.ExtraFiles = []*os.File{l.listen(e)}
+		p.Env = append(p.Env, "LISTEN_FDS=1", "LISTEN_PID=1")
+	}
+	return p
+}
 
 // Of clients that begin at the same time, one is sent what belongs to another: datagrams that wait on the socket when
 // it is connected to the first of their senders go with it to that client's process.
@@ -125,26 +134,4 @@ listen port
 	server container {backend}
 `}},
 	}
-}
-
-// startPeer starts a peer and waits until its ports are open.
-func (l *lab) startPeer(ctx context.Context, proxy Proxy, e endpoint) (*process, error) {
-	e.options = proxy.peer.options[e.protocol]
-	p, err := l.newCommand(ctx, proxy.peer.command, e)
-	if err != nil {
-		return nil, err
-	}
-	if proxy.peer.inherits {
-		socket, err := l.listen(e.protocol, e.address.Port())
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = socket.Close() }() // the peer has its own
-		p.ExtraFiles = []*os.File{socket}
-		p.Env = append(p.Env, "LISTEN_FDS=1", "LISTEN_PID=1")
-	}
-	if err := l.host.Do(p.apart().Start); err != nil {
-		return nil, err
-	}
-	return p, p.awaitPort(ctx, e.protocol, e.last())
 }

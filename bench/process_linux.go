@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,32 +14,59 @@ import (
 	"time"
 )
 
+// failure is an error on its way out: within a measurement what finds one panics, and caught makes an error of that again.
+// What runs in a namespace has a goroutine of its own, and returns its errors.
+type failure struct{ error }
+
+func check(err error) {
+	if err != nil {
+		panic(failure{err})
+	}
+}
+
+// must gives what came without an error.
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
+// caught is how f failed.
+func caught(f func()) (err error) {
+	defer func() {
+		p := recover()
+		if f, failed := p.(failure); failed {
+			err = f.error
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	f()
+	return nil
+}
+
 // process is a program that ends with the context and with the benchmark, even when that is killed.
 type process struct {
 	*exec.Cmd
+	ctx    context.Context
 	stderr tail
 }
 
 func newProcess(ctx context.Context, path string, args ...string) *process {
-	p := &process{Cmd: exec.CommandContext(ctx, path, args...)}
-	p.Stderr = &p.stderr
+	p := &process{Cmd: exec.CommandContext(ctx, path, args...), ctx: ctx}
+	p.Stderr, p.Env = &p.stderr, os.Environ()
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.Env = os.Environ()
 	return p
 }
 
-// apart has the process start in a scheduling group of its own (a session is one where there is autogrouping, sched(7)):
-// a proxy and a container's server have one each on a Docker host, by their control groups, and what a group gets of the
-// CPUs does not depend on its number of threads. The client shares ours, and so do proxies of which there are many: a group
-// for each is what no host has.
-func (p *process) apart() *process {
-	p.SysProcAttr.Setsid = true
-	return p
-}
-
-// Start starts it.
+// Start starts it. The files that it is handed are its own from then on. With Setsid it is a scheduling group of its own
+// (a session is one where there is autogrouping, sched(7)): a proxy and a container's server have one each on a Docker host,
+// by their control groups, and what a group gets of the CPUs does not depend on its number of threads. The client shares
+// ours, and so do proxies of which there are many: a group for each is what no host has.
 func (p *process) Start() error {
 	err := p.Cmd.Start()
+	for _, file := range p.ExtraFiles {
+		_ = file.Close()
+	}
 	if err == nil && p.SysProcAttr.Setsid {
 		weigh(p.Process.Pid)
 	}
@@ -59,27 +87,19 @@ type where func(func() error) error
 // startPatience is dockerd's.
 const startPatience = 16 * time.Second
 
-// report starts a program that reports on a status pipe, with descriptors from 4 on if there are any, and waits for the
-// report. It gives the time from before the exec to the report.
-func (p *process) report(ctx context.Context, in where, files ...*os.File) (took time.Duration, err error) {
+// report starts a program that reports on a status pipe, with ExtraFiles from 4 on, and waits for the report. It gives the
+// time from before the exec to the report.
+func (p *process) report(in where) (took time.Duration) {
 	status, report, err := os.Pipe()
-	if err != nil {
-		return 0, err
-	}
+	check(err)
 	defer func() { _ = status.Close() }()
-	p.ExtraFiles = append([]*os.File{report}, files...)
+	p.ExtraFiles = append([]*os.File{report}, p.ExtraFiles...)
 	var begun time.Time
-	err = in(func() error {
+	check(in(func() error {
 		begun = time.Now()
 		return p.Start()
-	})
-	_ = report.Close() // the process has its own
-	if err == nil {
-		err = status.SetReadDeadline(time.Now().Add(startPatience))
-	}
-	if err != nil {
-		return 0, err
-	}
+	}))
+	check(status.SetReadDeadline(time.Now().Add(startPatience)))
 	answer := make([]byte, len("0\n"))
 	_, err = io.ReadFull(status, answer)
 	took = time.Since(begun)
@@ -87,38 +107,33 @@ func (p *process) report(ctx context.Context, in where, files ...*os.File) (took
 		reason, _ := io.ReadAll(status) // a part of it is better than none
 		err = fmt.Errorf("status %q: %s", answer, reason)
 	}
-	return took, p.orEnd(ctx, err)
+	p.check(err)
+	return took
 }
 
-// orEnd ends a process that did not do what it should, and says why.
-func (p *process) orEnd(ctx context.Context, err error) error {
+// check ends a process that did not do what it should, and says why.
+func (p *process) check(err error) {
 	if err == nil {
-		return nil
+		return
 	}
 	p.end()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes)
+	check(p.ctx.Err())
+	check(fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes))
 }
 
 // output runs a program to its end and gives its standard output.
-func (p *process) output(ctx context.Context, in where) ([]byte, error) {
-	stdout, err := p.StdoutPipe()
-	if err == nil {
-		err = in(p.Start)
-	}
-	if err != nil {
-		return nil, err
-	}
-	out, err := io.ReadAll(stdout)
-	return out, p.orEnd(ctx, errors.Join(err, p.Wait()))
+func (p *process) output(in where) []byte {
+	var stdout bytes.Buffer
+	p.Stdout = &stdout
+	check(in(p.Start))
+	p.check(p.Wait())
+	return stdout.Bytes()
 }
 
 // awaitPort waits until somebody has the port in the process's namespace.
-func (p *process) awaitPort(ctx context.Context, protocol string, port uint16) error {
+func (p *process) awaitPort(protocol string, port uint16) {
 	open := fmt.Sprintf(":%04X 00000000:0000 ", port)
-	return p.orEnd(ctx, poll(ctx, func() (bool, error) {
+	p.check(poll(p.ctx, func() (bool, error) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.Process.Pid, protocol)) // gone when the process has ended
 		return strings.Contains(string(b), open), err
 	}))
@@ -164,30 +179,26 @@ type Tool struct {
 	Command     []string // program that is given the number of the proxy's process, and ends with an interrupt
 }
 
-// attach begins to watch. The function that it returns ends the command and then the proxy, with an interrupt each, and
-// waits: what they write is written.
-func (t Tool) attach(ctx context.Context, proxy *process) (finish func() error, err error) {
+// attach has the tool watch the process that was started last. The function that it returns ends the command and then the
+// proxy, with an interrupt each, and waits: what they write is written.
+func (t Tool) attach(l *lab) (finish func()) {
 	var interrupted []*process
+	proxy := l.processes[len(l.processes)-1]
 	if len(t.Command) > 0 {
-		watcher := newProcess(ctx, t.Command[0], append(t.Command[1:], strconv.Itoa(proxy.Process.Pid))...)
-		if err := watcher.Start(); err != nil {
-			return nil, err
-		}
+		watcher := l.newProcess(t.Command[0], append(t.Command[1:], strconv.Itoa(proxy.Process.Pid))...)
+		check(watcher.Start())
 		interrupted = append(interrupted, watcher)
 	}
 	if len(t.Environment)+len(t.Command) > 0 {
 		interrupted = append(interrupted, proxy)
 	}
-	return func() error {
-		var errs []error
+	return func() {
 		for _, p := range interrupted {
-			err := p.Process.Signal(os.Interrupt)
+			check(p.Process.Signal(os.Interrupt))
 			var exit *exec.ExitError
-			if ended := p.Wait(); !errors.As(ended, &exit) { // whatever its status
-				err = errors.Join(err, ended)
+			if err := p.Wait(); !errors.As(err, &exit) { // whatever its status
+				check(err)
 			}
-			errs = append(errs, err)
 		}
-		return errors.Join(errs...)
-	}, nil
+	}
 }

@@ -31,49 +31,34 @@ func profile(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, programs.Close()) }()
-	works, err := Select(programs.Works, *name)
-	if err == nil && (len(works) > 1 || !works[0].Traffic()) {
-		err = fmt.Errorf("-work %s: one work that is traffic is wanted", *name)
-	}
-	if err == nil {
-		*out, err = filepath.Abs(*out)
-	}
-	if err == nil {
-		err = os.MkdirAll(*out, 0o755)
-	}
-	if err != nil {
-		return err
-	}
-	for _, proxy := range programs.Proxies {
-		if !works[0].Fits(proxy) || !slices.Contains([]string{"goref", "splice", "udp"}, proxy.Name) {
-			continue
+	return caught(func() {
+		works := must(Select(programs.Works, *name))
+		if len(works) > 1 || !works[0].Traffic() {
+			check(fmt.Errorf("-work %s: one work that is traffic is wanted", *name))
 		}
-		file := filepath.Join(*out, proxy.Name)
-		if err := programs.profile(ctx, works[0], proxy, *d, file); err != nil {
-			return err
+		dir := must(filepath.Abs(*out))
+		check(os.MkdirAll(dir, 0o755))
+		for _, proxy := range programs.Proxies {
+			if works[0].Fits(proxy) && slices.Contains([]string{"goref", "splice", "udp"}, proxy.Name) {
+				programs.profile(ctx, works[0], proxy, *d, filepath.Join(dir, proxy.Name))
+			}
 		}
-	}
-	return nil
+	})
 }
 
 // profile writes file.pprof and, where perf works, file.perf with the kernel's stacks.
-func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Duration, file string) error {
+func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Duration, file string) {
 	self := Tool{Environment: []string{cpuprofile.Variable + "=" + file + ".pprof"}}
-	v, err := p.MeasureWith(ctx, self, w, proxy, d)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, v)
+	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, must(p.MeasureWith(ctx, self, w, proxy, d)))
 	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=20", "-hide="+passOn, file+".pprof")
 	top.Stdout, top.Stderr = os.Stdout, os.Stderr
 	if err := top.Run(); err != nil {
-		return fmt.Errorf("%s: %w", top, err)
+		check(fmt.Errorf("%s: %w", top, err))
 	}
 	perf, err := exec.LookPath("perf")
 	if err != nil {
 		fmt.Printf("no recording of %s by perf: %v\n", proxy.Name, err)
-		return nil
+		return
 	}
-	_, err = p.MeasureWith(ctx, Tool{Command: []string{perf, "record", "-q", "-g", "-o", file + ".perf", "-p"}}, w, proxy, d)
-	return err
+	must(p.MeasureWith(ctx, Tool{Command: []string{perf, "record", "-q", "-g", "-o", file + ".perf", "-p"}}, w, proxy, d))
 }

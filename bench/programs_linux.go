@@ -47,122 +47,94 @@ type Programs struct {
 
 // Build makes sure that the benchmarks can run, and builds what they need. Close removes it.
 func Build(ctx context.Context, o Options) (*Programs, error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("benchmarks make network namespaces: run them as root")
-	}
-	descriptors, err := raiseDescriptorLimit()
+	p := &Programs{adopts: map[string]bool{}}
+	err := caught(func() { p.build(ctx, o) })
 	if err != nil {
-		return nil, err
+		err = errors.Join(err, p.Close())
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "portsplice-bench-")
-	if err != nil {
-		return nil, err
-	}
-	p := &Programs{dir: dir, Works: Works(descriptors), load: []string{self, "load"}, adopts: map[string]bool{}}
-	for i, w := range p.Works {
-		if w.Kind == others {
-			p.Works[i].Missing = realClients[w.client[0]].missing()
-		}
-	}
-	if err := errors.Join(os.Chmod(dir, 0o711), p.build(ctx, o)); err != nil { // some servers are not root's
-		return nil, errors.Join(err, p.Close())
-	}
-	for i := range p.Proxies {
-		p.Proxies[i].confine(p.Works, descriptors)
-	}
-	return p, nil
+	return p, err
 }
 
 // Close removes what was built.
 func (p *Programs) Close() error { return os.RemoveAll(p.dir) }
 
-func (p *Programs) build(ctx context.Context, o Options) error {
+func (p *Programs) build(ctx context.Context, o Options) {
+	if os.Geteuid() != 0 {
+		check(errors.New("benchmarks make network namespaces: run them as root"))
+	}
+	descriptors := raiseDescriptorLimit()
+	p.load = []string{must(os.Executable()), "load"}
+	p.dir = must(os.MkdirTemp("", "portsplice-bench-"))
+	check(os.Chmod(p.dir, 0o711)) // some servers are not root's
+	p.Works = Works(descriptors)
+	for i, w := range p.Works {
+		if w.Kind == others {
+			p.Works[i].Missing = realClients[w.client[0]].missing()
+		}
+	}
 	const module = "github.com/portsplice/portsplice"
 	packages := []string{module + "/bench/goref"}
+	built := filepath.Join(p.dir, "portsplice") // where the shim looks for it
 	if o.Portsplice == "" {
 		packages = append(packages, module+"/cmd/portsplice", module+"/cmd/portsplice-bypass")
-		o.Portsplice = filepath.Join(p.dir, "portsplice")
-	} else if err := linkProgram(o.Portsplice, p.dir); err != nil {
-		return err
+		o.Portsplice = built
+	} else {
+		check(os.Symlink(must(filepath.Abs(o.Portsplice)), built))
 	}
+	p.compile(ctx, o.Profile, packages)
+	all := []Proxy{direct, {Name: "old", Path: o.Old, Protocols: both}, {Name: "new", Path: o.Portsplice, Protocols: both}}
+	if o.Old == "" {
+		all = slices.Concat(ours(p.dir, o), shims(buildShim(ctx, p.dir), o), peers())
+	}
+	p.Proxies = rows(all, o.Rows)
+	for i := range p.Proxies {
+		p.ask(ctx, &p.Proxies[i])
+		p.Proxies[i].confine(p.Works, descriptors)
+	}
+}
+
+// compile builds packages as the Makefile builds what dockerd is to start.
+func (p *Programs) compile(ctx context.Context, profile bool, packages []string) {
 	revision, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
 	if err != nil {
 		revision = []byte("unknown")
 	}
-	// As the Makefile builds what dockerd is to start.
 	linker, tags := "-X main.version="+strings.TrimSpace(string(revision)), "profile"
-	if !o.Profile {
+	if !profile {
 		linker, tags = "-s -w "+linker, ""
 	}
 	flags := []string{"build", "-trimpath", "-tags=" + tags, "-ldflags=" + linker, "-o", p.dir + "/"}
 	build := exec.CommandContext(ctx, "go", append(flags, packages...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, out)
+		check(fmt.Errorf("%s: %w\n%s", build, err, out))
 	}
-	if o.Old == "" {
-		shim := Proxy{Name: "shim", Path: buildShim(ctx, p.dir), Protocols: []string{tcp, udp}, Shim: true,
-			Environment: []string{fmt.Sprintf("PORTSPLICE_MAX_FLOWS=%d", 2*mostFlows)},
-			descriptors: 2 * 8.0 / 7} // a worker keeps an eighth for its other ports
-		bypass := shim
-		bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
-		bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
-		headers := Proxy{Name: "splice-header", Path: o.Portsplice, Protocols: []string{tcp}, Headers: true, Base: "splice",
-			Arguments: []string{"-engine", "splice", "-proxy-protocol", "v2"}}
-		p.Proxies = slices.Concat(ours(p.dir, o), []Proxy{shim, bypass, headers}, peers())
-	} else {
-		both := []string{tcp, udp}
-		p.Proxies = []Proxy{{Name: Direct, Protocols: both, manyPorts: true}, {Name: "old", Path: o.Old, Protocols: both},
-			{Name: "new", Path: o.Portsplice, Protocols: both}}
-	}
-	if p.Proxies, err = rows(p.Proxies, o.Rows); err != nil {
-		return err
-	}
-	for i := range p.Proxies {
-		if err := p.ask(ctx, &p.Proxies[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// linkProgram puts a program where the shim looks for it.
-func linkProgram(path, dir string) error {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	return os.Symlink(path, filepath.Join(dir, "portsplice"))
 }
 
 // buildShim builds the shim. It gives no path where there is no C compiler, or no source.
 func buildShim(ctx context.Context, dir string) string {
-	tree, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return ""
-	}
 	shim := filepath.Join(dir, "portsplice-shim")
+	tree, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	build := filepath.Join(strings.TrimSpace(string(tree)), "cmd/portsplice-shim/build")
-	if exec.CommandContext(ctx, build, shim).Run() != nil {
+	if err != nil || exec.CommandContext(ctx, build, shim).Run() != nil {
 		return ""
 	}
 	return shim
 }
+
+var both = []string{tcp, udp}
+
+var direct = Proxy{Name: Direct, Protocols: both, manyPorts: true}
 
 // ours are direct, the references and the engines.
 func ours(dir string, o Options) []Proxy {
 	if o.Reference == "" {
 		o.Reference = find("docker-proxy")
 	}
-	both := []string{tcp, udp}
 	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}}
-	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp}, Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
+	udp := Proxy{Name: "udp", Path: o.Portsplice, Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}, Protocols: []string{udp}}
 	all := []Proxy{
-		{Name: Direct, Protocols: both, manyPorts: true},
+		direct,
 		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
@@ -182,20 +154,31 @@ func ours(dir string, o Options) []Proxy {
 	return all
 }
 
+// shims are ours as it is installed, with a worker for all ports, and what is compared with one of the rows of ours.
+func shims(path string, o Options) []Proxy {
+	shim := Proxy{Name: "shim", Path: path, Protocols: both, Shim: true,
+		Environment: []string{fmt.Sprintf("PORTSPLICE_MAX_FLOWS=%d", 2*mostFlows)},
+		descriptors: 2 * 8.0 / 7} // a worker keeps an eighth for its other ports
+	bypass := shim
+	bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
+	bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
+	return []Proxy{shim, bypass, {Name: "splice-header", Path: o.Portsplice, Protocols: []string{tcp}, Headers: true, Base: "splice",
+		Arguments: []string{"-engine", "splice", "-proxy-protocol", "v2"}}}
+}
+
 // rows gives the proxies that a list names.
-func rows(all []Proxy, list string) ([]Proxy, error) {
+func rows(all []Proxy, list string) (named []Proxy) {
 	if list == "" {
-		return all, nil
+		return all
 	}
-	var named []Proxy
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(all, func(p Proxy) bool { return p.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no proxy is named %q", name)
+			check(fmt.Errorf("no proxy is named %q", name))
 		}
 		named = append(named, all[i])
 	}
-	return named, nil
+	return named
 }
 
 // find gives the path of the first of the programs that is installed, or nothing.
@@ -213,59 +196,54 @@ func find(programs ...string) string {
 
 // ask asks a program for its version and, by its usage, whether it can be handed a socket, as from Docker 28 on, and
 // serves several ports.
-func (p *Programs) ask(ctx context.Context, proxy *Proxy) error {
+func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
+	if proxy.Path == "" {
+		return
+	}
 	proxy.Version = version(ctx, *proxy)
-	if proxy.Path == "" || proxy.Peer {
-		return nil
+	if proxy.Peer {
+		return
 	}
 	usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) { // docker-proxy exits with 2
-		return fmt.Errorf("proxy %s: %w", proxy.Name, err)
+		check(fmt.Errorf("proxy %s: %w", proxy.Name, err))
 	}
 	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
-	if strings.Contains(string(usage), "  -ports ") {
-		proxy.manyPorts = true
-	}
-	return nil
+	proxy.manyPorts = proxy.manyPorts || strings.Contains(string(usage), "  -ports ")
 }
 
 // version is for people: the version that a program tells of itself, its Debian package, and the Go that built it.
 func version(ctx context.Context, p Proxy) string {
-	if p.Path == "" {
-		return ""
-	}
 	var known []string
+	tells := func(program string, args ...string) string { // what is not found makes an error, and no output
+		out, _ := exec.CommandContext(ctx, program, args...).Output()
+		return strings.Join(strings.Fields(string(out)), " ")
+	}
 	if info, err := buildinfo.ReadFile(p.Path); err == nil {
 		known = append(known, info.GoVersion)
 	}
 	if p.Ours() {
-		if out, err := exec.CommandContext(ctx, p.Path, "-version").Output(); err == nil {
-			known = append(known, strings.TrimSpace(string(out)))
-		}
+		known = append(known, tells(p.Path, "-version"))
 	}
-	// Packages have their files by either name where /bin is /usr/bin. What is not found makes an error, and no output.
+	// Packages have their files by either name where /bin is /usr/bin.
 	directory, _ := filepath.EvalSymlinks(filepath.Dir(p.Path))
-	owners, _ := exec.CommandContext(ctx, "dpkg-query", "-S", p.Path, filepath.Join(directory, filepath.Base(p.Path))).Output()
-	if name, _, found := strings.Cut(string(owners), ":"); found {
-		if out, err := exec.CommandContext(ctx, "dpkg-query", "-W", name).Output(); err == nil {
-			known = append(known, strings.Join(strings.Fields(string(out)), " "))
-		}
+	owners := tells("dpkg-query", "-S", p.Path, filepath.Join(directory, filepath.Base(p.Path)))
+	if name, _, found := strings.Cut(owners, ":"); found {
+		known = append(known, tells("dpkg-query", "-W", name))
 	}
-	return strings.Join(known, ", ")
+	return strings.Join(slices.DeleteFunc(known, func(s string) bool { return s == "" }), ", ")
 }
 
 // raiseDescriptorLimit lets the proxies have what dockerd lets them have, or what this machine allows. Go raises
 // the limit for its own process alone, and undoes it for those that it starts unless it is set explicitly.
-func raiseDescriptorLimit() (uint64, error) {
+func raiseDescriptorLimit() uint64 {
 	const dockerd = 1 << 20 // LimitNOFILE=infinity in docker.service is fs.nr_open, and that is its default
-	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: dockerd, Max: dockerd}) == nil {
-		return dockerd, nil
+	limit := syscall.Rlimit{Cur: dockerd, Max: dockerd}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		check(os.NewSyscallError("getrlimit", syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)))
+		limit.Cur = limit.Max
+		check(os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)))
 	}
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, os.NewSyscallError("getrlimit", err)
-	}
-	limit.Cur = limit.Max
-	return limit.Max, os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	return limit.Max
 }

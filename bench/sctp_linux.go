@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,18 +12,12 @@ import (
 	"github.com/portsplice/portsplice/bench/load"
 )
 
-// sctpWork is a kind of traffic, and how much of it.
-type sctpWork struct {
+// sctpWorks are exchanges of messages, and streams of them.
+var sctpWorks = []struct {
 	size, conns int
 	streams     bool
-}
-
-var sctpWorks = []sctpWork{
+}{
 	{64, 1, false}, {64, 16, false}, {64, 64, false}, {100, 1, true}, {100, 16, true}, {1000, 1, true}, {1000, 16, true},
-}
-
-func (w sctpWork) String() string {
-	return fmt.Sprintf("%s/size=%d/conns=%d", map[bool]string{false: "exchange", true: "stream"}[w.streams], w.size, w.conns)
 }
 
 // sctp compares SCTP proxies on a kernel that has SCTP.
@@ -36,15 +28,18 @@ func sctp(ctx context.Context, args []string) error {
 	ours := fs.String("portsplice", "", "the portsplice to measure")
 	reference := fs.String("reference", "/usr/sbin/docker-proxy", "the docker-proxy to compare with")
 	_ = fs.Parse(args) // it exits
-	proxies := []Proxy{{Name: Direct}, {Name: "docker-proxy", Path: *reference, Reference: true}, {Name: "portsplice", Path: *ours}}
-	for i := range proxies {
-		proxies[i].Protocols = []string{"sctp"}
-	}
+	known := []string{"sctp"}
+	proxies := []Proxy{{Name: Direct, Protocols: known}, {Name: "docker-proxy", Path: *reference, Protocols: known, Reference: true},
+		{Name: "portsplice", Path: *ours, Protocols: known}}
 	var works []Work
-	traffic := map[string]sctpWork{}
+	measures := map[string]measurement{}
 	for _, w := range sctpWorks {
-		works = append(works, Work{Name: w.String(), Protocol: "sctp", Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
-		traffic[w.String()] = w
+		name := fmt.Sprintf("%s/size=%d/conns=%d", map[bool]string{false: "exchange", true: "stream"}[w.streams], w.size, w.conns)
+		works = append(works, Work{Name: name, Protocol: "sctp", Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
+		measures[name] = func(ctx context.Context, _ Work, p Proxy, d time.Duration) (v Values, err error) {
+			err = caught(func() { v = measureSCTP(ctx, p, d, w.size, w.conns, w.streams) })
+			return v, err
+		}
 	}
 	works, err := Select(works, s.Works)
 	if err != nil {
@@ -52,10 +47,7 @@ func sctp(ctx context.Context, args []string) error {
 	}
 	var failures []string
 	for _, w := range works {
-		measure := func(ctx context.Context, w Work, p Proxy, d time.Duration) (Values, error) {
-			return traffic[w.Name].measure(ctx, p, d)
-		}
-		result, err := Rounds(ctx, s, w, proxies, measure)
+		result, err := Rounds(ctx, s, w, proxies, measures[w.Name])
 		if err != nil {
 			return err
 		}
@@ -65,48 +57,33 @@ func sctp(ctx context.Context, args []string) error {
 	return noFigures(failures)
 }
 
-// measure gives the proxy a process and associations of its own.
-func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) (v Values, err error) {
+// measureSCTP gives the proxy a process and associations of its own.
+func measureSCTP(ctx context.Context, proxy Proxy, d time.Duration, size, conns int, streams bool) Values {
 	listener, to, err := load.ListenSCTP()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, unix.Close(listener)) }()
+	check(err)
+	defer func() { _ = unix.Close(listener) }() // nothing was written
 	var pids []int
 	if proxy.Path != "" {
 		fd, front, err := load.ListenSCTP() // a port that nobody listens on
-		if err == nil {
-			err = unix.Close(fd)
-		}
-		if err != nil {
-			return nil, err
-		}
-		p := newProcess(ctx, proxy.Path, "-proto", "sctp", "-host-ip", front.Addr().String(), "-host-port", strconv.Itoa(int(front.Port())),
-			"-container-ip", to.Addr().String(), "-container-port", strconv.Itoa(int(to.Port())))
+		check(err)
+		check(unix.Close(fd))
+		p := newProcess(ctx, proxy.Path, "-proto", "sctp", "-host-ip", front.Addr().String(), "-host-port", fmt.Sprint(front.Port()),
+			"-container-ip", to.Addr().String(), "-container-port", fmt.Sprint(to.Port()))
 		defer p.end()
-		if _, err := p.report(ctx, func(start func() error) error { return start() }); err != nil {
-			return nil, err
-		}
+		p.report(func(start func() error) error { return start() })
 		pids, to = []int{p.Process.Pid}, front
 	}
-	t, err := load.OpenSCTP(listener, to, w.conns, w.size, w.streams)
-	if err != nil {
-		return nil, err
-	}
+	t := must(load.OpenSCTP(listener, to, conns, size, streams))
 	defer t.Close()
-	if _, err := t.Run(d / 10); err != nil { // every buffer of every process has been there once
-		return nil, err
-	}
+	must(t.Run(d / 10)) // every buffer of every process has been there once
 	messages := 0
 	before, after, err := usage.During(func() (err error) {
 		messages, err = t.Run(d)
 		return err
 	}, pids, nil)
-	if err != nil {
-		return nil, err
-	}
-	v = after.Each(before, float64(messages), time.Microsecond, "us/message")
+	check(err)
+	v := Values(after.Each(before, float64(messages), time.Microsecond, "us/message"))
 	delete(v, usage.Others) // this process is one of them here
 	v["message/s"] = float64(messages) / after.Since(before).Seconds()
-	return v, nil
+	return v
 }
