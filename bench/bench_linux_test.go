@@ -1,17 +1,17 @@
 package main
 
 import (
+	"context"
 	"flag"
-	"maps"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
 	"github.com/portsplice/portsplice/bench/internal/stats"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 var (
@@ -26,39 +26,31 @@ func BenchmarkProxies(b *testing.B) {
 	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM) // and then clean up
 	defer stop()
 	b.Setenv(benchtest.AsProgram, "1") // of the ends of the traffic, which are this program
-	programs, err := Build(ctx, Options{Portsplice: *portsplice, Reference: *reference})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := programs.Close(); err != nil {
-			b.Error(err)
-		}
-	}()
-	for _, work := range programs.Works {
-		for _, proxy := range programs.Proxies {
-			if !work.Fits(proxy) {
-				continue
+	rig.Must(b, withPrograms(ctx, Options{Portsplice: *portsplice, Reference: *reference}, func(p *Programs) {
+		for _, work := range p.Works {
+			for _, proxy := range p.Proxies {
+				if work.Fits(proxy) {
+					b.Run(subBenchmark(proxy.Name, work.Name), func(b *testing.B) { benchmark(ctx, b, p, work, proxy) })
+				}
 			}
-			b.Run(subBenchmark(proxy.Name, work.Name), func(b *testing.B) {
-				if why := proxy.Absence(work); why != "" {
-					b.Skip(why) // a row that says so
-				}
-				measured := map[string][]float64{}
-				for b.Loop() {
-					values, err := programs.Measure(ctx, work, proxy, *duration)
-					if err != nil {
-						b.Fatal(err)
-					}
-					for unit, v := range values {
-						measured[unit] = append(measured[unit], v)
-					}
-				}
-				b.ReportMetric(0, "ns/op") // it says nothing: leave it out
-				for _, unit := range slices.Sorted(maps.Keys(measured)) {
-					b.ReportMetric(stats.Median(measured[unit]), unit)
-				}
-			})
 		}
+	}))
+}
+
+func benchmark(ctx context.Context, b *testing.B, p *Programs, work Work, proxy Proxy) {
+	if why := proxy.Absence(work); why != "" {
+		b.Skip(why) // a row that says so
+	}
+	measured := map[string][]float64{}
+	for b.Loop() {
+		values, err := p.Measure(ctx, work, proxy, *duration)
+		rig.Must(b, err)
+		for unit, v := range values {
+			measured[unit] = append(measured[unit], v)
+		}
+	}
+	b.ReportMetric(0, "ns/op") // it says nothing: leave it out
+	for unit, values := range measured {
+		b.ReportMetric(stats.Median(values), unit)
 	}
 }

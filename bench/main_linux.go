@@ -33,26 +33,19 @@ func ratios(ctx context.Context, args []string) error {
 	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")
 	strict := fs.Bool("strict", false, "fail if anything that can be measured is not installed")
 	_ = fs.Parse(args) // it exits
-	s, err := s.complete(*name, fs.Args())
-	if err != nil {
-		return err
-	}
+	s = must(s.complete(*name, fs.Args()))
 	o.Again = s.Rounds > 1 // one round says nothing about noise
 	var failures []string
-	r, err := measure(ctx, o, s, func(r Report, result Result) error {
+	r := measure(ctx, o, s, func(r Report, result Result) {
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 		if *strict {
 			failures = append(failures, result.Missing()...)
 		}
-		if *out == "" {
-			return nil
+		if *out != "" {
+			check(r.Write(*out)) // an hour of work is not lost to what comes after
 		}
-		return r.Write(*out) // an hour of work is not lost to what comes after
 	})
-	if err != nil {
-		return err
-	}
 	fmt.Print(r.Environment.Foot(s.Rounds))
 	return noFigures(failures)
 }
@@ -72,37 +65,19 @@ func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
 }
 
 // measure builds what is to be measured, prints the head of the report, and has each result looked at when it is there.
-func measure(ctx context.Context, o Options, s Set, each func(Report, Result) error) (r Report, err error) {
-	programs, err := Build(ctx, o)
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, programs.Close()) }()
-	works, err := Select(programs.Works, s.Works)
-	if err == nil {
-		r.Environment, err = ReadEnvironment()
-	}
-	if err == nil {
-		r.Environment.TCP, err = usedCongestionControl()
-	}
-	if err != nil {
-		return r, err
-	}
-	r.Rounds, r.Time, r.Proxies = s.Rounds, s.Time.String(), programs.Proxies
-	fmt.Print(r.Environment.Head(r.Proxies))
-	for _, work := range works {
-		result, err := Rounds(ctx, s, work, programs.Proxies, programs.Measure)
-		if err == nil {
-			err = r.add(result)
+func measure(ctx context.Context, o Options, s Set, each func(Report, Result)) (r Report) {
+	check(withPrograms(ctx, o, func(p *Programs) {
+		works := must(Select(p.Works, s.Works))
+		r = Report{Environment: must(ReadEnvironment()), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}
+		r.Environment.TCP = usedCongestionControl()
+		fmt.Print(r.Environment.Head(r.Proxies))
+		for _, work := range works {
+			result := must(Rounds(ctx, s, work, p.Proxies, p.Measure))
+			check(r.add(result))
+			each(r, result)
 		}
-		if err == nil {
-			err = each(r, result)
-		}
-		if err != nil {
-			return r, err
-		}
-	}
-	return r, nil
+	}))
+	return r
 }
 
 // compare hands the rounds of two builds of ours to benchstat.
@@ -119,19 +94,15 @@ func compare(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%w: make compare installs it", err)
 	}
-	o := Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}
-	r, err := measure(ctx, o, s, func(_ Report, result Result) error {
-		bad := append(result.Failures(), result.Missing()...)
+	r := measure(ctx, Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}, s, func(_ Report, result Result) {
+		bad := result.Failures()
 		for _, p := range result.Proxies {
-			if why := p.Cannot[result.Work.Name]; why != "" && result.Work.Fits(p) {
-				bad = append(bad, fmt.Sprintf("%s, %s: %s", result.Work.Name, p.Path, why))
+			if why := p.Absence(result.Work); why != "" && result.Work.Fits(p) {
+				bad = append(bad, fmt.Sprintf("%s, proxy %s (%s): %s", result.Work.Name, p.Name, p.Path, why))
 			}
 		}
-		return noFigures(bad)
+		check(noFigures(bad))
 	})
-	if err != nil {
-		return err
-	}
 	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
 	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr
 	return pivot.Run()

@@ -14,36 +14,6 @@ import (
 	"time"
 )
 
-// failure is an error on its way out: within a measurement what finds one panics, and caught makes an error of that again.
-// What runs in a namespace has a goroutine of its own, and returns its errors.
-type failure struct{ error }
-
-func check(err error) {
-	if err != nil {
-		panic(failure{err})
-	}
-}
-
-// must gives what came without an error.
-func must[T any](v T, err error) T {
-	check(err)
-	return v
-}
-
-// caught is how f failed.
-func caught(f func()) (err error) {
-	defer func() {
-		p := recover()
-		if f, failed := p.(failure); failed {
-			err = f.error
-		} else if p != nil {
-			panic(p)
-		}
-	}()
-	f()
-	return nil
-}
-
 // process is a program that ends with the context and with the benchmark, even when that is killed.
 type process struct {
 	*exec.Cmd

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -20,27 +19,22 @@ const passOn = `(^|[./])(Raw)?[sS]yscall(NoError|6)?(\.abi0)?$|^runtime\.(enters
 
 // profile has ours and the reference's algorithm profile themselves under the same work, and prints for each what an
 // operation costs and which functions take most of it.
-func profile(ctx context.Context, args []string) (err error) {
+func profile(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("profile", flag.ExitOnError)
 	name := fs.String("work", "pingpong/size=64/conns=64", "name of one work that is traffic")
 	out := fs.String("out", "profiles", "directory for what is written")
 	d := fs.Duration("time", 3*time.Second, "how long the traffic lasts")
 	_ = fs.Parse(args) // it exits
-	programs, err := Build(ctx, Options{Profile: true})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, programs.Close()) }()
-	return caught(func() {
-		works := must(Select(programs.Works, *name))
+	return withPrograms(ctx, Options{Profile: true}, func(p *Programs) {
+		works := must(Select(p.Works, *name))
 		if len(works) > 1 || !works[0].Traffic() {
 			check(fmt.Errorf("-work %s: one work that is traffic is wanted", *name))
 		}
 		dir := must(filepath.Abs(*out))
 		check(os.MkdirAll(dir, 0o755))
-		for _, proxy := range programs.Proxies {
+		for _, proxy := range p.Proxies {
 			if works[0].Fits(proxy) && slices.Contains([]string{"goref", "splice", "udp"}, proxy.Name) {
-				programs.profile(ctx, works[0], proxy, *d, filepath.Join(dir, proxy.Name))
+				p.profile(ctx, works[0], proxy, *d, filepath.Join(dir, proxy.Name))
 			}
 		}
 	})

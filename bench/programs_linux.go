@@ -45,18 +45,15 @@ type Programs struct {
 	adopts  map[string]bool // by path: which proxies know -use-listen-fd
 }
 
-// Build makes sure that the benchmarks can run, and builds what they need. Close removes it.
-func Build(ctx context.Context, o Options) (*Programs, error) {
+// withPrograms makes sure that the benchmarks can run, builds what they need, and removes it when f has come to its end.
+func withPrograms(ctx context.Context, o Options, f func(*Programs)) (err error) {
 	p := &Programs{adopts: map[string]bool{}}
-	err := caught(func() { p.build(ctx, o) })
-	if err != nil {
-		err = errors.Join(err, p.Close())
-	}
-	return p, err
+	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
+	return caught(func() {
+		p.build(ctx, o)
+		f(p)
+	})
 }
-
-// Close removes what was built.
-func (p *Programs) Close() error { return os.RemoveAll(p.dir) }
 
 func (p *Programs) build(ctx context.Context, o Options) {
 	if os.Geteuid() != 0 {

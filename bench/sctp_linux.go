@@ -41,16 +41,9 @@ func sctp(ctx context.Context, args []string) error {
 			return v, err
 		}
 	}
-	works, err := Select(works, s.Works)
-	if err != nil {
-		return err
-	}
 	var failures []string
-	for _, w := range works {
-		result, err := Rounds(ctx, s, w, proxies, measures[w.Name])
-		if err != nil {
-			return err
-		}
+	for _, w := range must(Select(works, s.Works)) {
+		result := must(Rounds(ctx, s, w, proxies, measures[w.Name]))
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
