@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,8 +24,6 @@ type realClient struct {
 	prepare        func(*lab, *process) // before the server starts
 	ready          func(*lab)           // beyond an open port
 
-	cpu     time.Duration // the unit of CPU time for one of what follows
-	one     string
 	count   figure // how many there were
 	figures map[string]figure
 }
@@ -56,8 +55,6 @@ var realClients = map[string]realClient{
 		server: command{programs: []string{"redis-server"}, arguments: "{config}",
 			config: "bind {ip}\nport {port}\nprotected-mode no\nsave \"\"\n"},
 		client: command{programs: []string{"redis-benchmark"}, arguments: "-h {ip} -p {port} -t get -c 50 -n 50000 --csv"},
-		cpu:    time.Microsecond,
-		one:    "request",
 		count:  figure{scale: 50_000},
 		figures: map[string]figure{
 			"request/s": {`"GET","([\d.]+)"`, 1},
@@ -80,8 +77,6 @@ http {
 }
 `},
 		client: command{programs: []string{"wrk"}, arguments: "-t 1 -c 64 -d 1s --latency http://{ip}:{port}/"},
-		cpu:    time.Microsecond,
-		one:    "request",
 		count:  figure{`(\d+) requests in`, 1},
 		figures: map[string]figure{
 			"request/s": {`Requests/sec:\s+([\d.]+)`, 1},
@@ -96,8 +91,6 @@ http {
 			arguments: "-h {ip} -p {port} -U postgres -n -f {config} -c 8 -T 1 postgres"},
 		prepare: preparePostgres,
 		ready:   postgresIsReady,
-		cpu:     time.Microsecond,
-		one:     "transaction",
 		count:   figure{`transactions actually processed: (\d+)`, 1},
 		figures: map[string]figure{
 			"transaction/s": {`tps = ([\d.]+)`, 1},
@@ -107,8 +100,6 @@ http {
 	"iperf3": {
 		server:  command{programs: []string{"iperf3"}, arguments: "-s -B {ip} -p {port}"},
 		client:  command{programs: []string{"iperf3"}, arguments: "-c {ip} -p {port} -t 1 -J"},
-		cpu:     time.Second,
-		one:     "GB",
 		count:   figure{`"sum_received":\s*{[^}]*"bytes":\s*(\d+)`, 1e-9},
 		figures: map[string]figure{"Gbit/s": {`"sum_received":\s*{[^}]*"bits_per_second":\s*([\d.e+]+)`, 1e-9}},
 	},
@@ -150,8 +141,13 @@ func (l *lab) measureRealClient(c realClient) Values {
 	}, l.proxies, l.ends)
 	check(err)
 	after.Ends += client.ProcessState.UserTime() + client.ProcessState.SystemTime()
-	unit := map[time.Duration]string{time.Microsecond: "us/", time.Second: "s/"}[c.cpu] + c.one
-	v := Values(after.Each(before, must(c.count.find(out)), c.cpu, unit))
+	// The work tells what CPU time is counted by, as in proxy-us/request or proxy-s/GB.
+	counted := slices.IndexFunc(l.work.Units, func(u Unit) bool { return strings.HasPrefix(u.Name, "proxy-") })
+	suffix, each := strings.TrimPrefix(l.work.Units[counted].Name, "proxy-"), time.Second
+	if strings.HasPrefix(suffix, "us/") {
+		each = time.Microsecond
+	}
+	v := Values(after.Each(before, must(c.count.find(out)), each, suffix))
 	for unit, f := range c.figures {
 		v[unit] = must(f.find(out))
 	}

@@ -61,14 +61,10 @@ func peers() []Proxy {
 		// rows.
 		haproxy("haproxy", "option splice-auto"),
 		haproxy("haproxy-splice", "option splice-request", "option splice-response"),
-		{
-			Name:      "nginx",
-			Protocols: []string{tcp, udp},
-			manyPorts: true,
-			peer: peer{
-				// Datagrams need a socket for each worker, or a client has a session in every one of them.
-				options: map[string]string{udp: "udp reuseport"},
-				command: command{programs: []string{"nginx"}, arguments: "-e stderr -c {config}", config: `
+		{Name: "nginx", Protocols: both, manyPorts: true, peer: peer{
+			// Datagrams need a socket for each worker, or a client has a session in every one of them.
+			options: map[string]string{udp: "udp reuseport"},
+			command: command{programs: []string{"nginx"}, arguments: "-e stderr -c {config}", config: `
 daemon off;
 pid {config}.pid;
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -82,22 +78,12 @@ stream {
 		proxy_buffer_size 128k;
 	}
 }
-`},
-			},
-		},
-		{
-			Name:        "systemd-socket-proxyd",
-			Protocols:   []string{tcp},
-			descriptors: socketsAndPipes,
-			peer: peer{
-				inherits: true,
-				command: command{programs: []string{"/lib/systemd/systemd-socket-proxyd"},
-					arguments: "--connections-max=65536 {backend}"},
-			},
-		},
-		{
-			Name:      "socat",
-			Protocols: []string{tcp, udp},
+`}}},
+		{Name: "systemd-socket-proxyd", Protocols: []string{tcp}, descriptors: socketsAndPipes, peer: peer{
+			inherits: true,
+			command: command{programs: []string{"/lib/systemd/systemd-socket-proxyd"},
+				arguments: "--connections-max=65536 {backend}"}}},
+		{Name: "socat", Protocols: both,
 			Cannot: map[string]string{
 				"udp-echo/size=200/conns=64/window=1":     mixesUp,
 				"udp-oneshot/size=60,200/clients=1500":    mixesUp,
@@ -106,9 +92,7 @@ stream {
 			peer: peer{
 				options: map[string]string{tcp: ",backlog=4096"}, // 5 otherwise, and SYNs are dropped
 				command: command{programs: []string{"socat"},
-					arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}"},
-			},
-		},
+					arguments: "-b 131072 {protocol}4-listen:{port},fork,reuseaddr{options} {protocol}4:{backend}"}}},
 	}
 	for i, p := range all {
 		all[i].Peer, all[i].Path = true, find(p.peer.programs...)
@@ -117,10 +101,7 @@ stream {
 }
 
 func haproxy(name string, options ...string) Proxy {
-	return Proxy{
-		Name:        name,
-		Protocols:   []string{tcp},
-		manyPorts:   true,
+	return Proxy{Name: name, Protocols: []string{tcp}, manyPorts: true,
 		descriptors: 2.5, // that it reckons with: it may have a pipe for every fourth connection
 		peer: peer{command: command{programs: []string{"haproxy"}, arguments: "-db -q -f {config}", config: `
 defaults
@@ -132,6 +113,5 @@ defaults
 listen port
 	bind 0.0.0.0:{port}
 	server container {backend}
-`}},
-	}
+`}}}
 }

@@ -117,9 +117,9 @@ func offspring() (children map[int][]int, err error) {
 		if notOne != nil {
 			continue
 		}
-		s, failed := readStat(pid)
+		parent, _, failed := readStat(pid)
 		if failed == nil {
-			children[s.parent] = append(children[s.parent], pid)
+			children[parent] = append(children[parent], pid)
 		} else if !gone(failed) {
 			err = errors.Join(err, failed)
 		}
@@ -162,8 +162,8 @@ func own(pid int) (time.Duration, error) {
 	if err := unix.ClockGettime(clock, &t); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	s, err := readStat(pid)
-	return time.Duration(t.Nano()) + s.children, err
+	_, children, err := readStat(pid)
+	return time.Duration(t.Nano()) + children, err
 }
 
 // gone tells whether an error means that the process has ended. The clock of a process that has ended is invalid.
@@ -171,29 +171,24 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
 }
 
-// stat is what is needed of /proc/PID/stat.
-type stat struct {
-	parent   int
-	children time.Duration // CPU time of those that have been waited for
-}
-
-func readStat(pid int) (s stat, err error) {
+// readStat gives the parent of a process, and the CPU time of those of its children that have been waited for.
+func readStat(pid int) (parent int, children time.Duration, err error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return s, err
+		return 0, 0, err
 	}
 	// The name of the program stands in parentheses, and may contain anything. (fmt.Sscan takes as long as the kernel.)
 	text := string(b)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 15 {
-		return s, fmt.Errorf("%s: %q", path, text)
+		return 0, 0, fmt.Errorf("%s: %q", path, text)
 	}
 	parent, err1 := strconv.Atoi(fields[1])
 	user, err2 := strconv.Atoi(fields[13])
 	system, err3 := strconv.Atoi(fields[14])
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return s, fmt.Errorf("%s: %w", path, err)
+		return 0, 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return stat{parent, time.Duration(user+system) * tick}, nil
+	return parent, time.Duration(user+system) * tick, nil
 }
