@@ -46,7 +46,6 @@ type lab struct {
 	ctx                     context.Context
 	work                    Work
 	proxy                   Proxy
-	environment             []string // of the proxy, beyond the benchmark's own
 	client, host, container *netlab.Namespace
 	processes               []*process
 

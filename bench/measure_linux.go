@@ -20,24 +20,19 @@ import (
 const patience = time.Minute
 
 // Measure measures one proxy at one work. The duration is for work that is traffic.
-func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (Values, error) {
-	return p.MeasureWith(ctx, Tool{}, w, proxy, d)
-}
-
-// MeasureWith has a tool watch the proxy, if the work is traffic.
-func (p *Programs) MeasureWith(ctx context.Context, tool Tool, w Work, proxy Proxy, d time.Duration) (v Values, err error) {
+func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Duration) (v Values, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+patience)
 	defer cancel()
-	l := &lab{Programs: p, ctx: ctx, work: w, proxy: proxy, environment: tool.Environment}
+	l := &lab{Programs: p, ctx: ctx, work: w, proxy: proxy}
 	defer l.close()
 	err = caught(func() {
 		l.connect()
-		v = l.measure(tool, d)
+		v = l.measure(d)
 	})
 	return v, err
 }
 
-func (l *lab) measure(tool Tool, d time.Duration) (v Values) {
+func (l *lab) measure(d time.Duration) (v Values) {
 	if l.work.Kind == idlePorts {
 		return l.measureIdlePorts()
 	}
@@ -52,7 +47,7 @@ func (l *lab) measure(tool Tool, d time.Duration) (v Values) {
 		if l.work.local {
 			l.to = netip.AddrPortFrom(loopback, firstFrontend)
 		}
-		finish = tool.attach(l)
+		finish = l.attach(l.processes[len(l.processes)-1])
 	}
 	switch l.work.Kind {
 	case idle:
@@ -88,13 +83,9 @@ func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 		processes, ports = ports, processes
 	}
 	for i := range processes {
-		e := endpoint{protocol: l.work.Protocol, address: netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i)), ports: ports, backend: to}
-		var p *process
-		if l.proxy.Peer {
-			p = l.newPeer(e)
-		} else {
-			p = l.newProxy(e)
-		}
+		on := netip.AddrPortFrom(hostAddr, uint16(firstFrontend+i))
+		e := endpoint{protocol: l.work.Protocol, address: on, ports: ports, backend: to}
+		p := l.newProxy(e)
 		p.SysProcAttr.Setsid = processes == 1
 		if l.proxy.Peer {
 			check(l.host.Do(p.Start))
@@ -120,9 +111,12 @@ func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 	return started
 }
 
-// newProxy describes a proxy as dockerd starts it, with the socket where it can be handed one. What serves many ports opens
-// them by itself.
+// newProxy describes a peer, or a proxy as dockerd starts it, with the socket where it can be handed one. What serves many
+// ports opens them by itself.
 func (l *lab) newProxy(e endpoint) *process {
+	if l.proxy.Peer {
+		return l.newPeer(e)
+	}
 	number := func(port uint16) string { return strconv.Itoa(int(port)) }
 	args := []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", number(e.address.Port()),
 		"-container-ip", e.backend.Addr().String(), "-container-port", number(e.backend.Port())}
@@ -133,7 +127,7 @@ func (l *lab) newProxy(e endpoint) *process {
 		sockets, args = []*os.File{l.listen(e)}, append(args, "-use-listen-fd")
 	}
 	p := l.newProcess(l.proxy.Path, append(args, l.proxy.Arguments...)...)
-	p.Env = slices.Concat(p.Env, l.environment, l.proxy.Environment)
+	p.Env = slices.Concat(p.Env, l.tool.environment, l.proxy.Environment)
 	p.ExtraFiles = sockets
 	return p
 }

@@ -143,23 +143,22 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Tool is what watches a proxy while it works. It may be nothing.
-type Tool struct {
-	Environment []string // of the proxy
-	Command     []string // program that is given the number of the proxy's process, and ends with an interrupt
+// tool is what watches a proxy while it works, if the work is traffic. It may be nothing.
+type tool struct {
+	environment []string // of the proxy
+	command     []string // program that is given the number of the proxy's process, and ends with an interrupt
 }
 
-// attach has the tool watch the process that was started last. The function that it returns ends the command and then the
-// proxy, with an interrupt each, and waits: what they write is written.
-func (t Tool) attach(l *lab) (finish func()) {
+// attach has the tool watch a proxy. The function that it returns ends the command and then the proxy, with an interrupt
+// each, and waits: what they write is written.
+func (l *lab) attach(proxy *process) (finish func()) {
 	var interrupted []*process
-	proxy := l.processes[len(l.processes)-1]
-	if len(t.Command) > 0 {
-		watcher := l.newProcess(t.Command[0], append(t.Command[1:], strconv.Itoa(proxy.Process.Pid))...)
+	if len(l.tool.command) > 0 {
+		watcher := l.newProcess(l.tool.command[0], append(l.tool.command[1:], strconv.Itoa(proxy.Process.Pid))...)
 		check(watcher.Start())
 		interrupted = append(interrupted, watcher)
 	}
-	if len(t.Environment)+len(t.Command) > 0 {
+	if len(l.tool.environment)+len(l.tool.command) > 0 {
 		interrupted = append(interrupted, proxy)
 	}
 	return func() {

@@ -42,8 +42,8 @@ func profile(ctx context.Context, args []string) error {
 
 // profile writes file.pprof and, where perf works, file.perf with the kernel's stacks.
 func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Duration, file string) {
-	self := Tool{Environment: []string{cpuprofile.Variable + "=" + file + ".pprof"}}
-	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, must(p.MeasureWith(ctx, self, w, proxy, d)))
+	p.tool = tool{environment: []string{cpuprofile.Variable + "=" + file + ".pprof"}}
+	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, must(p.Measure(ctx, w, proxy, d)))
 	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=20", "-hide="+passOn, file+".pprof")
 	top.Stdout, top.Stderr = os.Stdout, os.Stderr
 	if err := top.Run(); err != nil {
@@ -54,5 +54,6 @@ func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		fmt.Printf("no recording of %s by perf: %v\n", proxy.Name, err)
 		return
 	}
-	must(p.MeasureWith(ctx, Tool{Command: []string{perf, "record", "-q", "-g", "-o", file + ".perf", "-p"}}, w, proxy, d))
+	p.tool = tool{command: []string{perf, "record", "-q", "-g", "-o", file + ".perf", "-p"}}
+	must(p.Measure(ctx, w, proxy, d))
 }

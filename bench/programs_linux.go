@@ -43,6 +43,7 @@ type Programs struct {
 	dir     string          // for files
 	load    []string        // the command of both ends of the traffic
 	adopts  map[string]bool // by path: which proxies know -use-listen-fd
+	tool    tool
 }
 
 // withPrograms makes sure that the benchmarks can run, builds what they need, and removes it when f has come to its end.
@@ -129,7 +130,8 @@ func ours(dir string, o Options) []Proxy {
 		o.Reference = find("docker-proxy")
 	}
 	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}}
-	udp := Proxy{Name: "udp", Path: o.Portsplice, Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}, Protocols: []string{udp}}
+	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp},
+		Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
 	all := []Proxy{
 		direct,
 		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
@@ -159,8 +161,8 @@ func shims(path string, o Options) []Proxy {
 	bypass := shim
 	bypass.Name, bypass.Bypass, bypass.Protocols = "bypass", true, []string{tcp}
 	bypass.Environment = []string{"PORTSPLICE_LOCAL_BYPASS=require"}
-	return []Proxy{shim, bypass, {Name: "splice-header", Path: o.Portsplice, Protocols: []string{tcp}, Headers: true, Base: "splice",
-		Arguments: []string{"-engine", "splice", "-proxy-protocol", "v2"}}}
+	return []Proxy{shim, bypass, {Name: "splice-header", Path: o.Portsplice, Protocols: []string{tcp}, Headers: true,
+		Base: "splice", Arguments: []string{"-engine", "splice", "-proxy-protocol", "v2"}}}
 }
 
 // rows gives the proxies that a list names.

@@ -29,13 +29,16 @@ func sctp(ctx context.Context, args []string) error {
 	reference := fs.String("reference", "/usr/sbin/docker-proxy", "the docker-proxy to compare with")
 	_ = fs.Parse(args) // it exits
 	known := []string{"sctp"}
-	proxies := []Proxy{{Name: Direct, Protocols: known}, {Name: "docker-proxy", Path: *reference, Protocols: known, Reference: true},
+	proxies := []Proxy{{Name: Direct, Protocols: known},
+		{Name: "docker-proxy", Path: *reference, Protocols: known, Reference: true},
 		{Name: "portsplice", Path: *ours, Protocols: known}}
 	var works []Work
 	measures := map[string]measurement{}
 	for _, w := range sctpWorks {
-		name := fmt.Sprintf("%s/size=%d/conns=%d", map[bool]string{false: "exchange", true: "stream"}[w.streams], w.size, w.conns)
-		works = append(works, Work{Name: name, Protocol: "sctp", Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
+		kind := map[bool]string{false: "exchange", true: "stream"}[w.streams]
+		name := fmt.Sprintf("%s/size=%d/conns=%d", kind, w.size, w.conns)
+		works = append(works, Work{Name: name, Protocol: "sctp",
+			Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
 		measures[name] = func(ctx context.Context, _ Work, p Proxy, d time.Duration) (v Values, err error) {
 			err = caught(func() { v = measureSCTP(ctx, p, d, w.size, w.conns, w.streams) })
 			return v, err
@@ -60,7 +63,8 @@ func measureSCTP(ctx context.Context, proxy Proxy, d time.Duration, size, conns 
 		fd, front, err := load.ListenSCTP() // a port that nobody listens on
 		check(err)
 		check(unix.Close(fd))
-		p := newProcess(ctx, proxy.Path, "-proto", "sctp", "-host-ip", front.Addr().String(), "-host-port", fmt.Sprint(front.Port()),
+		p := newProcess(ctx, proxy.Path, "-proto", "sctp",
+			"-host-ip", front.Addr().String(), "-host-port", fmt.Sprint(front.Port()),
 			"-container-ip", to.Addr().String(), "-container-port", fmt.Sprint(to.Port()))
 		defer p.end()
 		p.report(func(start func() error) error { return start() })
