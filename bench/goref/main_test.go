@@ -29,7 +29,7 @@ func TestRelaysAsDockerdExpects(t *testing.T) {
 		_, err = conn.Write(bytes.ToUpper(request))
 		rig.Check(t, err)
 	})
-	cmd, status := run(t, "tcp", frontend, rig.Address(frontend), backend, "-use-listen-fd")
+	cmd, status := run(t, "tcp", frontend, rig.Address(frontend), backend)
 	if status != "0\n" {
 		t.Fatalf("the status is %q", status)
 	}
@@ -60,7 +60,7 @@ func TestRelaysDatagrams(t *testing.T) {
 	}
 	frontend, backend := sockets[0], sockets[1]
 	address := func(c *net.UDPConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
-	if _, status := run(t, "udp", frontend, address(frontend), address(backend), "-use-listen-fd"); status != "0\n" {
+	if _, status := run(t, "udp", frontend, address(frontend), address(backend)); status != "0\n" {
 		t.Fatalf("the status is %q", status)
 	}
 	for _, question := range []string{"first", "second"} {
@@ -80,12 +80,35 @@ func TestRelaysDatagrams(t *testing.T) {
 	}
 }
 
-// One process may have many ports.
-func TestServesMoreThanOnePort(t *testing.T) { benchtest.ManyPorts(t, 3) }
+// One process may have many ports. An address of the loopback network that no other test process uses keeps others from them.
+func TestServesMoreThanOnePort(t *testing.T) {
+	const first, n = 9900, 3
+	ours := benchtest.OwnAddress()
+	backend := rig.Backend(t, func(conn *net.TCPConn) {
+		_, err := io.WriteString(conn, "hello")
+		rig.Check(t, err)
+	})
+	cmd, status := run(t, "tcp", nil, netip.AddrPortFrom(ours, first), backend, "-ports", strconv.Itoa(n))
+	if status != "0\n" {
+		t.Fatalf("the status is %q", status)
+	}
+	for i := range uint16(n) {
+		greeting, err := io.ReadAll(rig.Dial(t, "tcp", netip.AddrPortFrom(ours, first+i)))
+		rig.Must(t, err)
+		if string(greeting) != "hello" {
+			t.Errorf("port %d says %q", first+i, greeting)
+		}
+	}
+	if _, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ours, first+n).String(), rig.Timeout); err == nil {
+		t.Errorf("there are more than %d ports", n)
+	}
+	rig.Must(t, cmd.Process.Signal(os.Interrupt))
+	rig.Must(t, cmd.Wait())
+}
 
 func TestTellsWhyItDoesNotServe(t *testing.T) {
-	taken := rig.Listen(t, rig.Loopback)
-	cmd, status := run(t, "tcp", taken, rig.Address(taken), rig.Address(taken))
+	taken := rig.Address(rig.Listen(t, rig.Loopback))
+	cmd, status := run(t, "tcp", nil, taken, taken)
 	if reason, refused := strings.CutPrefix(status, "1\n"); !refused || !strings.Contains(reason, "address already in use") {
 		t.Errorf("the status is %q", status)
 	}
@@ -94,14 +117,18 @@ func TestTellsWhyItDoesNotServe(t *testing.T) {
 	}
 }
 
-// run starts the program with the frontend's socket, and gives what it says on the status pipe.
+// run starts the program, with the frontend's socket if there is one, and gives what it says on the status pipe.
 func run(t *testing.T, protocol string, frontend interface{ File() (*os.File, error) }, at, backend netip.AddrPort,
 	more ...string) (*exec.Cmd, string) {
 	t.Helper()
-	socket, err := frontend.File()
-	rig.Must(t, err)
-	defer func() { rig.Check(t, socket.Close()) }()
-	return benchtest.Start(t, []*os.File{socket}, append([]string{"-proto", protocol,
+	var sockets []*os.File
+	if frontend != nil {
+		socket, err := frontend.File()
+		rig.Must(t, err)
+		defer func() { rig.Check(t, socket.Close()) }()
+		sockets, more = append(sockets, socket), append(more, "-use-listen-fd")
+	}
+	return benchtest.Start(t, sockets, append([]string{"-proto", protocol,
 		"-host-ip", at.Addr().String(), "-host-port", strconv.Itoa(int(at.Port())),
 		"-container-ip", backend.Addr().String(), "-container-port", strconv.Itoa(int(backend.Port()))}, more...)...)
 }

@@ -2,13 +2,10 @@
 package benchtest
 
 import (
-	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"strconv"
 	"testing"
 	"time"
 
@@ -68,58 +65,6 @@ func Start(t *testing.T, files []*os.File, args ...string) (cmd *exec.Cmd, said 
 	answer, err := io.ReadAll(status)
 	Must(t, err)
 	return cmd, string(answer)
-}
-
-// ManyPorts has the program serve some ports, and asks each for what the backend says. An address of the loopback
-// network that no other test process uses keeps others from the ports.
-func ManyPorts(t *testing.T, n int) {
-	t.Helper()
-	backend, err := net.Listen("tcp4", "127.0.0.1:0")
-	Must(t, err)
-	served := make(chan error, 1)
-	go func() { served <- greet(backend) }()
-	const first = 9900
-	ours := OwnAddress()
-	to := backend.Addr().(*net.TCPAddr)
-	cmd, said := Start(t, nil, "-host-ip", ours.String(), "-host-port", strconv.Itoa(first), "-ports", strconv.Itoa(n),
-		"-container-ip", "127.0.0.1", "-container-port", strconv.Itoa(to.Port))
-	if said != "0\n" {
-		t.Fatalf("the status is %q", said)
-	}
-	for i := range n {
-		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ours, uint16(first+i)).String(), Timeout)
-		Must(t, err)
-		Must(t, conn.SetDeadline(time.Now().Add(Timeout)))
-		greeting, err := io.ReadAll(conn)
-		Must(t, err)
-		Must(t, conn.Close())
-		if string(greeting) != "hello" {
-			t.Errorf("port %d says %q", first+i, greeting)
-		}
-	}
-	if _, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ours, uint16(first+n)).String(), Timeout); err == nil {
-		t.Errorf("there are more than %d ports", n)
-	}
-	Must(t, cmd.Process.Signal(os.Interrupt))
-	Must(t, cmd.Wait())
-	Must(t, backend.Close())
-	if err := <-served; !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
-	}
-}
-
-// greet says hello to everybody.
-func greet(l net.Listener) error {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		_, err = io.WriteString(conn, "hello")
-		if err = errors.Join(err, conn.Close()); err != nil {
-			return err
-		}
-	}
 }
 
 // OwnAddress is an address of the loopback network that no other test process uses.
