@@ -12,11 +12,13 @@ import (
 	"github.com/portsplice/portsplice/bench/load"
 )
 
-// sctpWorks are exchanges of messages, and streams of them.
-var sctpWorks = []struct {
+// sctpWork is exchanges of messages, or streams of them.
+type sctpWork struct {
 	size, conns int
 	streams     bool
-}{
+}
+
+var sctpWorks = []sctpWork{
 	{64, 1, false}, {64, 16, false}, {64, 64, false}, {100, 1, true}, {100, 16, true}, {1000, 1, true}, {1000, 16, true},
 }
 
@@ -33,28 +35,28 @@ func sctp(ctx context.Context, args []string) error {
 		{Name: "docker-proxy", Path: *reference, Protocols: known, Reference: true},
 		{Name: "portsplice", Path: *ours, Protocols: known}}
 	var works []Work
-	measures := map[string]measurement{}
+	traffic := map[string]sctpWork{}
 	for _, w := range sctpWorks {
 		kind := map[bool]string{false: "exchange", true: "stream"}[w.streams]
 		name := fmt.Sprintf("%s/size=%d/conns=%d", kind, w.size, w.conns)
 		works = append(works, Work{Name: name, Protocol: "sctp",
 			Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
-		measures[name] = func(ctx context.Context, _ Work, p Proxy, d time.Duration) (v Values, err error) {
-			err = caught(func() { v = measureSCTP(ctx, p, d, w.size, w.conns, w.streams) })
-			return v, err
-		}
+		traffic[name] = w
 	}
 	var failures []string
 	for _, w := range must(Select(works, s.Works)) {
-		result := must(Rounds(ctx, s, w, proxies, measures[w.Name]))
+		result := must(Rounds(ctx, s, w, proxies, func(ctx context.Context, w Work, p Proxy, d time.Duration) (v Values, err error) {
+			err = caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
+			return v, err
+		}))
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
 	return noFigures(failures)
 }
 
-// measureSCTP gives the proxy a process and associations of its own.
-func measureSCTP(ctx context.Context, proxy Proxy, d time.Duration, size, conns int, streams bool) Values {
+// measure gives the proxy a process and associations of its own.
+func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Values {
 	listener, to, err := load.ListenSCTP()
 	check(err)
 	defer func() { _ = unix.Close(listener) }() // nothing was written
@@ -70,7 +72,7 @@ func measureSCTP(ctx context.Context, proxy Proxy, d time.Duration, size, conns 
 		p.report(func(start func() error) error { return start() })
 		pids, to = []int{p.Process.Pid}, front
 	}
-	t := must(load.OpenSCTP(listener, to, conns, size, streams))
+	t := must(load.OpenSCTP(listener, to, w.conns, w.size, w.streams))
 	defer t.Close()
 	must(t.Run(d / 10)) // every buffer of every process has been there once
 	messages := 0
