@@ -43,12 +43,13 @@ func sctp(ctx context.Context, args []string) error {
 			Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
 		traffic[name] = w
 	}
+	measure := func(ctx context.Context, w Work, p Proxy, d time.Duration) (v Values, err error) {
+		err = caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
+		return v, err
+	}
 	var failures []string
 	for _, w := range must(Select(works, s.Works)) {
-		result := must(Rounds(ctx, s, w, proxies, func(ctx context.Context, w Work, p Proxy, d time.Duration) (v Values, err error) {
-			err = caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
-			return v, err
-		}))
+		result := must(Rounds(ctx, s, w, proxies, measure))
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
