@@ -20,9 +20,10 @@ const (
 
 // client asks and waits for answers on any number of sockets.
 type client struct {
-	*poller
+	*loop
 	protocol
 	request
+	start     time.Time
 	latencies []time.Duration // of every answer since the count began
 	opened    int
 	underway  int           // questions
@@ -37,12 +38,11 @@ type protocol interface {
 	ask(fd int)          // what may be under way on a socket
 	advance(fd int) bool // goes on, and tells whether that brought an answer, or an end that counts
 	giveUp()             // what has waited for longer than lossAfter, if that is not to wait for ever
-	finish()             // waits for answers, after the end of what counts
 }
 
 func newClient(r request) *client {
 	// There is room for what a second or more can bring.
-	c := &client{poller: newPoller(), request: r, latencies: make([]time.Duration, 0, 1<<20)}
+	c := &client{loop: newLoop(), request: r, start: time.Now(), latencies: make([]time.Duration, 0, 1<<20)}
 	if r.datagrams {
 		c.protocol = newFlows(c)
 	} else {
@@ -52,7 +52,13 @@ func newClient(r request) *client {
 }
 
 // now is the clock of latencies. It stands still while the client itself is what an answer waits for.
-func (c *client) now() time.Time { return time.Now().Add(-c.away) }
+func (c *client) now() time.Duration { return time.Since(c.start) - c.away }
+
+// expect has so many more answers to come on a socket, or fewer.
+func (c *client) expect(of *conn, more int) {
+	of.waiting += more
+	c.underway += more
+}
 
 // run goes on until the time is over or then, called after every answer, has had enough.
 func (c *client) run(bound time.Duration, then func(fd int) (more bool)) {
@@ -171,12 +177,8 @@ func connects(r request) values {
 // that are still to come: they count for the percentiles, which would else leave out whoever waits longest, and for
 // nothing else. Beside streams, which are most of what is done, CPU times are theirs.
 func (c *client) measure(unit string, run func(time.Duration)) values {
-	var counts counter
-	if c.beside {
-		counts = c.openCounts()
-	}
 	left := time.Now()
-	before, after := c.interval(counts, func(d time.Duration) {
+	before, after := c.interval(c.beside, func(d time.Duration) {
 		c.away += time.Since(left)
 		c.latencies, c.lost = c.latencies[:0], 0
 		run(d)
@@ -195,28 +197,44 @@ func (c *client) measure(unit string, run func(time.Duration)) values {
 	}
 	v[unit+"/s"] = n / after.Since(before.Times).Seconds()
 	c.finish()
-	switch {
+	all := len(c.latencies)
+	switch quarter := all / 4; {
 	case c.datagrams:
-		v["lost-%"] = 100 * float64(c.lost) / float64(c.lost+len(c.latencies))
+		v["lost-%"] = 100 * float64(c.lost) / float64(c.lost+all)
 	case c.churns:
 		v["opened"] = float64(c.opened)
 		v["failed-%"] = 100 * float64(c.failed) / float64(c.opened)
-		if quarter := len(c.latencies) / 4; quarter > 0 { // they are in the order of their coming
-			addPercentile(v, "first-quarter-p99-us", slices.Clone(c.latencies[:quarter]), 99)
-			addPercentile(v, "last-quarter-p99-us", slices.Clone(c.latencies[len(c.latencies)-quarter:]), 99)
+		if quarter > 0 { // they are in the order of their coming
+			v["first-quarter-p99-us"] = percentile(slices.Clone(c.latencies[:quarter]), 99)
+			v["last-quarter-p99-us"] = percentile(slices.Clone(c.latencies[all-quarter:]), 99)
 		}
 	}
-	for name, p := range map[string]float64{"p50-us": 50, "p99-us": 99, "p99.9-us": 99.9} {
-		const leastAnswers = 1000 // of how many there is a p99.9 that is not the slowest
-		if p < 99.9 || len(c.latencies) >= leastAnswers {
-			addPercentile(v, name, c.latencies, p)
-		}
+	v["p50-us"], v["p99-us"] = percentile(c.latencies, 50), percentile(c.latencies, 99)
+	if all >= 1000 { // of fewer, that is the slowest
+		v["p99.9-us"] = percentile(c.latencies, 99.9)
 	}
 	return v
 }
 
-// addPercentile sorts the latencies.
-func addPercentile(v values, name string, latencies []time.Duration, p float64) {
+// percentile sorts the latencies.
+func percentile(latencies []time.Duration, p float64) float64 {
 	slices.Sort(latencies)
-	v[name] = usage.In(time.Microsecond, stats.Percentile(latencies, p))
+	return usage.In(time.Microsecond, stats.Percentile(latencies, p))
+}
+
+// finish waits for a while only: for datagrams as long as answers count, and messages that have none by then count as
+// long as they wait.
+func (c *client) finish() {
+	bound := 2 * time.Second
+	if c.datagrams {
+		bound = lossAfter
+	}
+	if c.underway > 0 {
+		c.run(bound, func(int) bool { return c.underway > 0 })
+	}
+	for _, of := range c.byFD {
+		if of.waiting > 0 && !c.datagrams {
+			c.latencies = append(c.latencies, c.now()-of.since)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,39 +19,29 @@ func prepare() {
 	debug.SetGCPercent(-1)
 }
 
-// call makes a system call until no signal interrupts it, without the scheduler's bookkeeping. Its pointers are kept
-// where they are, on the heap.
-//
-//go:uintptrescapes
-func call(number, a, b, c, d uintptr) (int, unix.Errno) {
+// call makes a system call on bytes or messages until no signal interrupts it, without the scheduler's bookkeeping. What
+// would block or fails gives -1.
+func call[T byte | unix.Mmsghdr](name string, number uintptr, fd int, on []T, flags int) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall6(number, a, b, c, d, 0, 0)
-		if errno != unix.EINTR {
-			return int(n), errno
+		n, _, errno := unix.RawSyscall6(number, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(on))), uintptr(len(on)),
+			uintptr(flags), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+			return -1, nil
+		case unix.EINTR:
+		default:
+			return -1, os.NewSyscallError(name, errno)
 		}
 	}
 }
 
-func read(fd int, b []byte) (int, unix.Errno) {
-	return call(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
-}
-
-func write(fd int, b []byte) (int, unix.Errno) {
-	return call(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
-}
+func read(fd int, b []byte) (int, error)  { return call("read", unix.SYS_READ, fd, b, 0) }
+func write(fd int, b []byte) (int, error) { return call("write", unix.SYS_WRITE, fd, b, 0) }
 
 // checkCall fails if a system call did.
 func checkCall(name string, err error) { check(os.NewSyscallError(name, err)) }
-
-// checkErrno is the same for those that give a number.
-func checkErrno(name string, errno unix.Errno) {
-	if errno != 0 {
-		checkCall(name, errno)
-	}
-}
-
-// backlog is dockerd's: the bound is the kernel's, net.core.somaxconn.
-const backlog = 1 << 16
 
 // tcpSocket makes a TCP socket that does not block. As with Go and most servers a message goes out when it is written.
 func tcpSocket() int {
@@ -61,13 +50,10 @@ func tcpSocket() int {
 	return fd
 }
 
-// listenTCP opens a listener that does not block.
-func listenTCP(on netip.AddrPort) int {
-	fd := tcpSocket()
-	set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+// listen has the system queue as many connections as it allows (net.core.somaxconn), as dockerd does.
+func listen(fd int, on netip.AddrPort) {
 	bind(fd, on)
-	checkCall("listen", unix.Listen(fd, backlog))
-	return fd
+	checkCall("listen", unix.Listen(fd, 1<<16))
 }
 
 // bindUDP opens a socket for datagrams, whose calls block. It has room for datagrams that arrive while the CPU is
@@ -110,38 +96,4 @@ func bind(fd int, on netip.AddrPort) {
 
 func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-}
-
-// poller tells which descriptors are ready.
-type poller struct {
-	epoll  int
-	events [128]unix.EpollEvent
-}
-
-func newPoller() *poller {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	checkCall("epoll_create1", err)
-	return &poller{epoll: epoll}
-}
-
-// watch registers a descriptor for the life of it.
-func (p *poller) watch(fd int, events uint32) {
-	err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
-	checkCall("epoll_ctl", err)
-}
-
-// wait gives the descriptors that are ready, and none after a signal: the scheduler sends them all the time, and the
-// bound would begin again with each. A negative bound is none.
-func (p *poller) wait(bound time.Duration) []unix.EpollEvent {
-	milliseconds := -1
-	if bound >= 0 {
-		milliseconds = int((bound + time.Millisecond - 1) / time.Millisecond)
-	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)),
-		uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
-	if errno == unix.EINTR {
-		return nil
-	}
-	checkErrno("epoll_wait", errno)
-	return p.events[:n]
 }

@@ -16,26 +16,16 @@ import (
 // values are what was measured, by unit.
 type values = map[string]float64
 
-// request is what the command line asks of a client.
+// request is what the command line asks of a client: declare says what each means.
 type request struct {
-	to        netip.AddrPort // the proxy, or the server itself
-	counts    netip.AddrPort // the server, never by way of the proxy
-	conns     int
-	ports     int // of the proxy, from that of to on
-	size      int // of a message or datagram
-	answer    int // of the answer to a datagram; 0: as long
-	datagrams bool
-	window    int // datagrams that a flow has under way
-	single    bool
-	offered   float64 // Gbit/s of datagrams
-	count     int     // of connections or flows that are opened and closed, at the most
-	churns    bool    // source ports are chosen here, and connections that fail are counted rather than the end
-	beside    bool    // streams of others, whose rate and CPU times are measured too
-	direction string
-	time      time.Duration
-	warmup    time.Duration
-	proxy     []int // processes whose CPU time is read
-	ends      []int // the other processes at both ends of the traffic
+	to, counts                         netip.AddrPort
+	conns, ports, size, answer, window int
+	count                              int
+	datagrams, single, churns, beside  bool
+	offered                            float64
+	direction                          string
+	time, warmup                       time.Duration
+	proxy, ends                        []int // processes
 }
 
 // clients are what runs against a server, by name.
@@ -69,13 +59,13 @@ func Run(args []string) error {
 }
 
 func (r *request) declare(fs *flag.FlagSet) {
-	fs.TextVar(&r.to, "to", r.to, "where to connect to")
-	fs.TextVar(&r.counts, "counts", r.counts, "the server's own address")
+	fs.TextVar(&r.to, "to", r.to, "where to connect to: the proxy, or the server itself")
+	fs.TextVar(&r.counts, "counts", r.counts, "the server's own address, never by way of the proxy")
 	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
 	fs.IntVar(&r.ports, "ports", 1, "ports to connect to, in turn, from that of -to on")
 	fs.IntVar(&r.count, "count", maxChurn, "connections or flows to open and close, at the most")
-	fs.BoolVar(&r.churns, "churn", false, "count the connections that fail, and compare the first with the last")
-	fs.BoolVar(&r.beside, "beside", false, "measure the streams of others too")
+	fs.BoolVar(&r.churns, "churn", false, "choose source ports, count connections that fail, and compare the first with the last")
+	fs.BoolVar(&r.beside, "beside", false, "measure the rate and the CPU times of others' streams too")
 	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
 	fs.IntVar(&r.answer, "answer", 0, "bytes of the answer to a datagram (default: as many)")
 	fs.BoolVar(&r.datagrams, "datagrams", false, "ask by datagrams rather than by messages on connections")

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,16 +17,13 @@ const (
 )
 
 // messages asks on TCP connections, one message at a time on each.
-type messages struct {
-	*client
-	*loop
-}
+type messages struct{ *client }
 
 func newMessages(c *client) messages {
 	if c.size < headerSize || c.size > maxMessage {
 		fail("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, c.size)
 	}
-	return messages{c, newLoop(c.poller)}
+	return messages{c}
 }
 
 // open begins a connection, whose first message goes out when it stands.
@@ -41,15 +37,15 @@ func (m messages) open() {
 	if err := unix.Connect(fd, sockaddr(to)); !errors.Is(err, unix.EINPROGRESS) {
 		checkCall("connect", err)
 	}
-	c := m.add(fd)
+	c := m.add(fd, edges)
 	m.opened++
-	c.begun = begun
+	c.since = begun
 	m.send(c, uint32(m.opened)<<16) // numbers of one connection do not meet those of another soon
 }
 
 // send makes a message with a number the next to go out.
 func (m messages) send(c *conn, number uint32) {
-	m.underway++
+	m.expect(c, 1)
 	c.send(makeHeader(m.size, number))
 }
 
@@ -78,26 +74,11 @@ func (m messages) advance(fd int) bool {
 		fail("asked %x, answered %x", c.outgoing, c.incoming)
 	default:
 		now := m.now()
-		m.latencies = append(m.latencies, now.Sub(c.begun))
-		c.begun = now // of the next, if this connection has one
+		m.latencies = append(m.latencies, now-c.since)
+		c.since = now // of the next, if this connection has one
 	}
-	m.underway--
-	c.waiting = false
+	m.expect(c, -1)
 	return true
 }
 
 func (m messages) giveUp() {}
-
-// finish waits for a while only: what has no answer by then counts as long as it waits.
-func (m messages) finish() {
-	const bound = 2 * time.Second
-	if m.underway == 0 {
-		return
-	}
-	m.run(bound, func(int) bool { return m.underway > 0 })
-	for _, c := range m.byFD {
-		if c.waiting {
-			m.latencies = append(m.latencies, m.now().Sub(c.begun))
-		}
-	}
-}

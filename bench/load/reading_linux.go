@@ -15,21 +15,26 @@ type reading struct {
 	received, sent int64
 }
 
-// interval runs a warm-up and then what counts, and reads before and after that.
-func (r request) interval(counts counter, run func(time.Duration)) (before, after reading) {
-	run(r.warmup)
-	before = r.read(counts)
-	run(r.time)
-	return before, r.read(counts)
-}
-
-// read reads. The times come last: what the question to the server takes is not between them and the counts.
-func (r request) read(counts counter) (now reading) {
-	if counts.TCPConn != nil {
-		now.received, now.sent = counts.ask()
+// interval runs a warm-up and then what counts, and reads before and after that; what the server has counted, where there
+// are streams.
+func (r request) interval(streams bool, run func(time.Duration)) (before, after reading) {
+	var counts *net.TCPConn
+	if streams {
+		counts = must(dialTCP(r.counts))
+		askCounts(counts) // wait until the server has accepted the connection, which it does among streams
 	}
-	now.Times = must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)))
-	return now
+	// The times come last: what the question to the server takes is not between them and the counts.
+	read := func() (now reading) {
+		if streams {
+			now.received, now.sent = askCounts(counts)
+		}
+		now.Times = must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)))
+		return now
+	}
+	run(r.warmup)
+	before = read()
+	run(r.time)
+	return before, read()
 }
 
 // rate is that of so many bytes since an earlier reading.
@@ -43,25 +48,15 @@ func (now reading) rate(before reading, moved int64) values {
 	return v
 }
 
-// counter is a connection to the server, on which it tells what it has counted.
-type counter struct{ *net.TCPConn }
-
-// openCounts waits until the server has accepted the connection, which it does among streams.
-func (r request) openCounts() counter {
-	c := counter{must(dialTCP(r.counts))}
-	c.ask()
-	return c
-}
-
-// ask asks for the bytes that the server has received and sent.
-func (c counter) ask() (received, sent int64) {
+// askCounts asks the server for the bytes that it has received and sent.
+func askCounts(server *net.TCPConn) (received, sent int64) {
 	both := []int64{0, 0}
-	err := c.SetDeadline(time.Now().Add(patience))
+	err := server.SetDeadline(time.Now().Add(patience))
 	if err == nil {
-		_, err = c.Write([]byte{tellCounts})
+		_, err = server.Write([]byte{tellCounts})
 	}
 	if err == nil {
-		err = binary.Read(c, binary.BigEndian, both)
+		err = binary.Read(server, binary.BigEndian, both)
 	}
 	if err != nil {
 		fail("ask the server what it has counted: %w", err)

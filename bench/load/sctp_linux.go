@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,10 +12,10 @@ import (
 // SCTP is the two ends of a number of associations, direct or through a proxy, in this process and on one thread: the
 // kernels that know SCTP in a test have one CPU, and what the ends take of it, the proxy does not get.
 type SCTP struct {
-	*poller
-	clients, servers []int
-	message, buffer  []byte
-	streams          bool
+	*loop
+	ends    map[int]bool // by descriptor: whether it is a client's
+	message []byte
+	streams bool
 }
 
 // ListenSCTP opens a listening socket on a free port. The caller closes it.
@@ -24,8 +23,7 @@ func ListenSCTP() (fd int, at netip.AddrPort, err error) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	err = caught(func() {
 		fd = sctpSocket()
-		bind(fd, netip.AddrPortFrom(loopback, 0))
-		checkCall("listen", unix.Listen(fd, 256))
+		listen(fd, netip.AddrPortFrom(loopback, 0))
 		name := must(unix.Getsockname(fd))
 		at = netip.AddrPortFrom(loopback, uint16(name.(*unix.SockaddrInet4).Port))
 	})
@@ -44,23 +42,22 @@ func sctpSocket() int {
 // OpenSCTP opens associations to an address, one after the other, whose other ends come out of the listening socket.
 // They exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
 func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*SCTP, error) {
-	t := &SCTP{message: make([]byte, size), buffer: make([]byte, 64<<10), streams: streams}
+	t := &SCTP{ends: map[int]bool{}, message: make([]byte, size), streams: streams}
 	err := caught(func() {
-		t.poller = newPoller()
+		t.loop = newLoop()
 		for range conns {
-			t.add(listener, to)
+			t.associate(listener, to)
 		}
 	})
 	if err != nil {
 		t.Close()
-		return nil, err
 	}
-	return t, nil
+	return t, err
 }
 
-func (t *SCTP) add(listener int, to netip.AddrPort) {
+func (t *SCTP) associate(listener int, to netip.AddrPort) {
 	client := sctpSocket()
-	t.clients = append(t.clients, client)
+	t.ends[client] = true
 	err := unix.Connect(client, sockaddr(to))
 	if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
 		checkCall("connect", err)
@@ -68,21 +65,21 @@ func (t *SCTP) add(listener int, to netip.AddrPort) {
 	checkCall("fcntl", unix.SetNonblock(client, true))
 	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	checkCall("accept4", err)
-	t.servers = append(t.servers, server)
-	t.watch(server, unix.EPOLLIN)
+	t.ends[server] = false
+	t.add(server, unix.EPOLLIN)
 	if t.streams {
-		t.watch(client, unix.EPOLLOUT)
+		t.add(client, unix.EPOLLOUT)
 	} else {
-		t.watch(client, unix.EPOLLIN)
+		t.add(client, unix.EPOLLIN)
 	}
 }
 
 // Close closes both ends. There is nothing to do about an error.
 func (t *SCTP) Close() {
-	for _, fd := range slices.Concat(t.clients, t.servers) {
+	for fd := range t.ends {
 		_ = unix.Close(fd)
 	}
-	if t.poller != nil {
+	if t.loop != nil {
 		_ = unix.Close(t.epoll)
 	}
 }
@@ -94,82 +91,59 @@ func (t *SCTP) Run(d time.Duration) (messages int, err error) {
 }
 
 func (t *SCTP) run(d time.Duration) (messages int) {
-	step, underway := t.exchange, len(t.clients)
-	if t.streams {
-		step, underway = t.stream, 0
-	} else {
-		for _, fd := range t.clients {
+	const (
+		burst  = 32 // messages of a stream at a time
+		seldom = 64 // messages: a look at the clock is a system call in User Mode Linux
+	)
+	underway := 0 // clients' messages that are to be answered
+	for fd, client := range t.ends {
+		if client && !t.streams {
 			t.send(fd)
+			underway++
 		}
 	}
-	const seldom = 64 // messages: a look at the clock is a system call in User Mode Linux
-	for end, since, over := time.Now().Add(d), 0, false; !over || underway > 0; {
+	for end, look, over := time.Now().Add(d), seldom, false; !over || underway > 0; {
 		ready := t.wait(patience)
 		if len(ready) == 0 && time.Since(end) > patience { // and no signal
 			fail("nothing moves, %v after the end", patience)
 		}
 		for _, event := range ready {
-			arrived, moved := step(int(event.Fd), over, &underway)
-			messages += arrived
-			if since += moved; since >= seldom {
-				over, since = time.Now().After(end), 0
+			fd := int(event.Fd)
+			switch client := t.ends[fd]; {
+			case t.streams && client:
+				for n := 0; n < burst && t.send(fd); n++ {
+				}
+			case t.streams:
+				for n := 0; n < burst && t.receive(fd); n++ {
+					messages++
+				}
+			case t.receive(fd):
+				messages++
+				if over && client {
+					underway--
+				} else {
+					t.send(fd)
+				}
+			}
+			if messages >= look {
+				over, look = time.Now().After(end), messages+seldom
 			}
 		}
 	}
 	return messages
 }
 
-// exchange takes a message and sends the next one, or none if the time is over for the client that has it.
-func (t *SCTP) exchange(fd int, over bool, underway *int) (arrived, moved int) {
-	if !t.receive(fd) {
-		return 0, 0
-	}
-	if over && slices.Contains(t.clients, fd) {
-		*underway--
-	} else {
-		t.send(fd)
-	}
-	return 1, 1
-}
-
-// stream sends or takes messages until the kernel has no more, or there were enough of them.
-func (t *SCTP) stream(fd int, _ bool, _ *int) (arrived, moved int) {
-	const burst = 32
-	move, sends := t.receive, slices.Contains(t.clients, fd)
-	if sends {
-		move = t.send
-	}
-	for moved < burst && move(fd) {
-		moved++
-	}
-	if sends {
-		return 0, moved
-	}
-	return moved, moved
-}
-
 // send sends a message, if the kernel takes it.
-func (t *SCTP) send(fd int) (taken bool) {
-	_, errno := write(fd, t.message)
-	if errno == unix.EAGAIN {
-		return false
-	}
-	checkErrno("write", errno)
-	return true
-}
+func (t *SCTP) send(fd int) (taken bool) { return must(write(fd, t.message)) >= 0 }
 
 // receive takes a message, if one has arrived. It must be as it was sent.
 func (t *SCTP) receive(fd int) (taken bool) {
-	n, errno := read(fd, t.buffer)
-	if errno == unix.EAGAIN {
-		return false
-	}
-	checkErrno("read", errno)
+	n := must(read(fd, t.in))
 	if n == 0 {
 		check(io.ErrUnexpectedEOF)
 	}
-	if n != len(t.message) {
+	if n > 0 && n != len(t.message) {
 		fail("a message of %d bytes arrived as %d", len(t.message), n)
 	}
-	return true
+	return n > 0
 }

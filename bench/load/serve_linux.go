@@ -15,7 +15,7 @@ import (
 // server answers every message with one of the same length and number, and hands what is no message to the streams.
 type server struct {
 	*loop
-	streams  streamServer
+	streams  streams
 	listener int
 	lead     int // bytes of the PROXY header that connections begin with
 }
@@ -25,11 +25,13 @@ type server struct {
 // proxies do, once all are served.
 func serve(on, sink netip.AddrPort, headers bool) {
 	ready := status.Adopt()
-	s := &server{loop: newLoop(newPoller()), listener: listenTCP(on)}
+	s := &server{loop: newLoop(), listener: tcpSocket()}
 	if headers {
 		s.lead = proxyHeaderLength
 	}
-	s.watch(s.listener, unix.EPOLLIN)
+	set(s.listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	listen(s.listener, on)
+	s.add(s.listener, unix.EPOLLIN)
 	echo, counted := bindUDP(on), bindUDP(sink)
 	check(ready.Ready())
 	ended := make(chan error)
@@ -58,7 +60,7 @@ func (s *server) accept() {
 		return
 	}
 	checkCall("accept4", err)
-	s.add(fd).lead = s.lead
+	s.add(fd, edges).lead = s.lead
 }
 
 // answer reads or writes as far as the kernel goes. Errors of a connection are the client's to report.

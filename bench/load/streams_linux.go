@@ -25,37 +25,34 @@ const (
 
 var directions = map[string]byte{"down": sendDown, "up": receiveUp, "both": sendBoth}
 
-// streamServer counts the bytes of all its streams, and of datagrams that are not answered.
-type streamServer struct{ received, sent atomic.Int64 }
+// streams is one end of any number of streams, and counts their bytes; the server's are those of datagrams that are not
+// answered, too. Of a client's end, none ends by itself.
+type streams struct {
+	received, sent atomic.Int64
+	failed         chan error // of a client
+}
 
 // serve serves one stream to its end, which is the client's to explain. Of its bytes n have arrived, of which the first
 // says what it asks for.
-func (s *streamServer) serve(conn net.Conn, what byte, n int) {
+func (s *streams) serve(conn net.Conn, what byte, n int) {
 	defer func() { _ = conn.Close() }()
 	switch what {
 	case sendDown:
 		_ = move(conn.Write, &s.sent)
-	case receiveUp, sendBoth:
-		if what == sendBoth {
-			go func() { _ = move(conn.Write, &s.sent) }() // ends with the connection
-		}
+	case sendBoth:
+		go func() { _ = move(conn.Write, &s.sent) }() // ends with the connection
+		fallthrough
+	case receiveUp:
 		s.received.Add(int64(n - 1))
 		_ = move(conn.Read, &s.received)
-	case tellCounts:
-		_ = s.tell(conn, n)
-	}
-}
-
-// tell answers each byte, n of which have arrived: a server that is kept busy reads more than one question at a time.
-func (s *streamServer) tell(conn net.Conn, n int) (err error) {
-	for questions := make([]byte, 16); err == nil; n, err = conn.Read(questions) {
-		for range n {
-			if err := binary.Write(conn, binary.BigEndian, []int64{s.received.Load(), s.sent.Load()}); err != nil {
-				return err
+	case tellCounts: // as often as asked: a server that is kept busy reads more than one question at a time
+		questions := make([]byte, 16)
+		for err := error(nil); err == nil; n, err = conn.Read(questions) {
+			for range n {
+				_ = binary.Write(conn, binary.BigEndian, []int64{s.received.Load(), s.sent.Load()}) // who is gone asks no more
 			}
 		}
 	}
-	return err
 }
 
 // chunk is what is read or written at a time.
@@ -76,13 +73,7 @@ func dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 	return net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
 }
 
-// streams are the client's ends, on r.conns connections. None of them ends by itself.
-type streams struct {
-	received, sent atomic.Int64
-	failed         chan error
-}
-
-// openStreams waits for the first byte of each that comes down.
+// openStreams opens a client's ends, and waits for the first byte of each that comes down.
 func openStreams(r request) *streams {
 	direction, found := directions[r.direction]
 	if !found {
@@ -119,7 +110,7 @@ func readers(r request) values {
 
 func (s *streams) measure(r request) values {
 	var received, sent int64 // here
-	before, after := r.interval(r.openCounts(), func(d time.Duration) {
+	before, after := r.interval(true, func(d time.Duration) {
 		received, sent = s.received.Load(), s.sent.Load()
 		select {
 		case err := <-s.failed:
@@ -168,14 +159,12 @@ func (s *streams) flow(fd int, block []byte, interval time.Duration) {
 		} else if late > burst {
 			next += late - burst
 		}
-		n, errno := write(fd, block)
-		checkErrno("write", errno)
-		s.sent.Add(int64(n))
+		s.sent.Add(int64(must(write(fd, block))))
 	}
 }
 
 // nap sleeps as precisely as the kernel can, which is more than Go's timers do.
 func nap(d time.Duration) {
 	t := unix.NsecToTimespec(int64(d))
-	_, _ = call(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0, 0) // the next block is late at worst
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) // a signal makes one block early at worst
 }
