@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -16,55 +17,51 @@ import (
 // values are what was measured, by unit.
 type values = map[string]float64
 
-// request is what the command line asks of a client: declare says what each means.
+// request is what the command line asks for: declare says what each means.
 type request struct {
-	to, counts                         netip.AddrPort
-	conns, ports, size, answer, window int
-	count                              int
-	datagrams, single, churns, beside  bool
-	offered                            float64
-	direction                          string
-	time, warmup                       time.Duration
-	proxy, ends                        []int // processes
+	on, sink, to, counts              netip.AddrPort
+	headers                           bool
+	conns, ports, size, answer, count int
+	datagrams, single, churns, beside bool
+	window                            int
+	offered                           float64
+	direction                         string
+	time, warmup                      time.Duration
+	proxy, ends                       []int // processes
 }
 
-// clients are what runs against a server, by name.
-var clients = map[string]func(request) values{
-	"exchange": exchange, "idle": idle, "oneshot": oneshot, "crr": crr, "connects": connects,
+// commands are the server and what runs against it.
+var commands = map[string]func(request) values{
+	"serve": serve, "exchange": exchange, "idle": idle, "oneshot": oneshot, "crr": crr, "connects": connects,
 	"bulk": bulk, "readers": readers, "pour": pour,
 }
 
 // Run is a process of its own: a server or a client, by the first argument.
 func Run(args []string) error {
 	prepare()
-	if len(args) == 0 || args[0] != "serve" && clients[args[0]] == nil {
-		return fmt.Errorf("usage: load serve|%s [flags]", strings.Join(slices.Sorted(maps.Keys(clients)), "|"))
+	if len(args) == 0 || commands[args[0]] == nil {
+		return fmt.Errorf("usage: load %s [flags]", strings.Join(slices.Sorted(maps.Keys(commands)), "|"))
 	}
 	var r request
-	var on, sink netip.AddrPort
 	fs := flag.NewFlagSet("load "+args[0], flag.ExitOnError)
-	if args[0] == "serve" {
-		fs.TextVar(&on, "on", on, "where messages and datagrams are answered, and streams begin and end")
-		fs.TextVar(&sink, "sink", sink, "where datagrams are counted")
-		headers := fs.Bool("headers", false, "whether connections are to begin with a PROXY header of version 2")
-		_ = fs.Parse(args[1:]) // it exits
-		return caught(func() { serve(on, sink, *headers) })
-	}
 	r.declare(fs)
 	_ = fs.Parse(args[1:]) // it exits
-	if err := caught(func() { check(json.NewEncoder(os.Stdout).Encode(clients[args[0]](r))) }); err != nil {
-		return fmt.Errorf("%s to %v: %w", args[0], r.to, err)
+	if err := caught(func() { check(json.NewEncoder(os.Stdout).Encode(commands[args[0]](r))) }); err != nil {
+		return fmt.Errorf("%s at %v: %w", args[0], cmp.Or(r.on, r.to), err)
 	}
 	return nil
 }
 
 func (r *request) declare(fs *flag.FlagSet) {
+	fs.TextVar(&r.on, "on", r.on, "where the server answers messages and datagrams, and streams begin and end")
+	fs.TextVar(&r.sink, "sink", r.sink, "where the server counts datagrams")
+	fs.BoolVar(&r.headers, "headers", false, "whether connections are to begin with a PROXY header of version 2")
 	fs.TextVar(&r.to, "to", r.to, "where to connect to: the proxy, or the server itself")
 	fs.TextVar(&r.counts, "counts", r.counts, "the server's own address, never by way of the proxy")
 	fs.IntVar(&r.conns, "conns", 1, "connections or flows at a time")
 	fs.IntVar(&r.ports, "ports", 1, "ports to connect to, in turn, from that of -to on")
 	fs.IntVar(&r.count, "count", maxChurn, "connections or flows to open and close, at the most")
-	fs.BoolVar(&r.churns, "churn", false, "choose source ports, count connections that fail, and compare the first with the last")
+	fs.BoolVar(&r.churns, "churn", false, "choose source ports, count connections that fail, compare the first with the last")
 	fs.BoolVar(&r.beside, "beside", false, "measure the rate and the CPU times of others' streams too")
 	fs.IntVar(&r.size, "size", 64, "bytes of a message or datagram")
 	fs.IntVar(&r.answer, "answer", 0, "bytes of the answer to a datagram (default: as many)")

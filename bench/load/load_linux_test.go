@@ -3,16 +3,17 @@ package load
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
 )
@@ -27,21 +28,21 @@ func TestMain(m *testing.M) {
 }
 
 // start starts the program, which reports that it is ready.
-func start(t *testing.T, args ...string) *exec.Cmd {
+func start(t *testing.T, args ...string) (pid int) {
 	t.Helper()
 	cmd, said := benchtest.Start(t, nil, args...)
 	if said != "0\n" {
 		t.Fatalf("the status is %q", said)
 	}
-	return cmd
+	return cmd.Process.Pid
 }
 
 // serveAt starts a server on an address of the loopback network that no other test process uses.
-func serveAt(t *testing.T) (at, sink string, pid int) {
+func serveAt(t *testing.T, more ...string) (at, sink string, pid int) {
 	t.Helper()
 	ours := benchtest.OwnAddress()
 	at, sink = netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
-	return at, sink, start(t, "serve", "-on", at, "-sink", sink).Process.Pid
+	return at, sink, start(t, append([]string{"serve", "-on", at, "-sink", sink}, more...)...)
 }
 
 // Every client works with the server, and measures all that it should. The server stands in for the proxy whose CPU
@@ -65,12 +66,16 @@ func TestClients(t *testing.T) {
 		{"bulk -direction both -conns 2 -time 1s", at, []string{"Gbit/s", "proxy-s/GB"}},
 		{"exchange -datagrams -conns 64 -size 200", at, []string{"exchange/s", "proxy-us/exchange"}},
 		{"exchange -datagrams -window 32 -size 9000", at, []string{"exchange/s"}},
-		{"oneshot -datagrams -conns 64 -count 1500 -size 60 -answer 200", at, []string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
+		{"oneshot -datagrams -conns 64 -count 1500 -size 60 -answer 200", at,
+			[]string{"exchange/s", "p99.9-us", "proxy-us/exchange"}},
 		{"pour -size 1400 -offered 0.1", sink, []string{"Gbit/s", "proxy-s/GB"}},
 		{"pour -size 1200 -offered 0.1 -single", sink, []string{"Gbit/s", "proxy-s/GB"}},
 	} {
 		t.Run(test.args, func(t *testing.T) {
-			v := measured(t, append(strings.Fields(test.args), "-to", test.to, "-counts", at, "-proxy", strconv.Itoa(pid)))
+			args := strings.Fields(test.args + " -to " + test.to + " -counts " + at + " -proxy " + strconv.Itoa(pid))
+			args = slices.Insert(args, 1, "-time", "100ms", "-warmup", "20ms")
+			var v values // in a short time
+			check(json.Unmarshal(must(benchtest.Program(t, args...).Output()), &v))
 			for _, unit := range test.units {
 				if v[unit] <= 0 {
 					t.Errorf("%s is %v; all: %v", unit, v[unit], v)
@@ -83,93 +88,67 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// measured is what a client measures in a short time.
-func measured(t *testing.T, args []string) (v values) {
-	t.Helper()
-	out, err := benchtest.Program(t, slices.Concat(args[:1], []string{"-time", "100ms", "-warmup", "20ms"}, args[1:])...).Output()
-	benchtest.Must(t, err)
-	benchtest.Must(t, json.Unmarshal(out, &v))
-	return v
-}
-
-// A server that other streams kept busy finds two questions at once, and answers both: the client would wait for ever.
-func TestCountsAreToldAsOftenAsTheyAreAskedFor(t *testing.T) {
-	at, _, _ := serveAt(t)
-	conn, err := net.Dial("tcp4", at)
-	benchtest.Must(t, err)
-	_, err = conn.Write([]byte{tellCounts, tellCounts, tellCounts})
-	benchtest.Must(t, err)
-	benchtest.Must(t, conn.(*net.TCPConn).CloseWrite()) // the server closes when it has answered
-	answers, err := io.ReadAll(conn)
-	benchtest.Must(t, err)
-	benchtest.Must(t, conn.Close())
-	if want := make([]byte, 3*2*8); !bytes.Equal(answers, want) {
-		t.Errorf("answered %x, want %x", answers, want)
-	}
-}
-
-// TestHeaders: a server that wants PROXY headers answers whoever begins with one, in however many parts, and resets others.
-func TestHeaders(t *testing.T) {
-	ours := benchtest.OwnAddress()
-	at, sink := netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
-	start(t, "serve", "-headers", "-on", at, "-sink", sink)
+// A server answers what it can make sense of, in however many parts it comes, and resets other connections.
+func TestServerAnswers(t *testing.T) {
 	const header = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + "\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x02"
-	message := makeHeader(headerSize, 7)
-	for sent, want := range map[string]string{
-		header + string(message[:]):          string(message[:]),
-		string(message[:]):                   "",
-		header[:12] + "\x20" + header[13:]:   "", // of a connection by the proxy itself
-		"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n": "",
+	h := makeHeader(headerSize, 7)
+	message := string(h[:])
+	for _, test := range []struct{ name, headers, sent, want string }{
+		// Other streams may keep the server busy until two questions have come, and the client would wait for ever.
+		{"counts as often as asked", "-headers=false", "ccc", strings.Repeat("\x00", 3*2*8)},
+		{"header", "-headers", header + message, message},
+		{"no header", "-headers", message, ""},
+		{"header of a connection by the proxy itself", "-headers", header[:12] + "\x20" + header[13:], ""},
+		{"header in version 1", "-headers", "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n", ""},
 	} {
-		conn, err := net.Dial("tcp4", at)
-		benchtest.Must(t, err)
-		for part := range slices.Chunk([]byte(sent), 5) {
-			if _, err := conn.Write(part); err != nil {
-				break // it was reset before
+		t.Run(test.name, func(t *testing.T) {
+			at, _, _ := serveAt(t, test.headers)
+			conn := must(dialTCP(netip.MustParseAddrPort(at)))
+			check(conn.SetDeadline(time.Now().Add(benchtest.Timeout)))
+			for part := range slices.Chunk([]byte(test.sent), 5) {
+				if _, err := conn.Write(part); err != nil {
+					break // it was reset before
+				}
 			}
-		}
-		got := make([]byte, len(message))
-		n, err := conn.Read(got)
-		if string(got[:n]) != want || (err == nil) != (want != "") {
-			t.Errorf("%q is answered %q, %v; want %q", sent, got[:n], err, want)
-		}
-		benchtest.Must(t, conn.Close())
+			got := make([]byte, max(1, len(test.want)))
+			n, err := io.ReadFull(conn, got)
+			if string(got[:n]) != test.want || (err == nil) != (test.want != "") || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%q is answered %q, %v; want %q", test.sent, got[:n], err, test.want)
+			}
+			if err == nil {
+				check(conn.CloseWrite())
+				if n, err := conn.Read(got); !errors.Is(err, io.EOF) {
+					t.Errorf("%q is answered %d bytes more than %q, %v", test.sent, n, test.want, err)
+				}
+			}
+			check(conn.Close())
+		})
 	}
 }
 
-func TestIdleHoldsItsConnections(t *testing.T) {
+func TestIdleHoldsItsSockets(t *testing.T) {
 	const conns = 100 // more than are opened at a time
 	at, _, pid := serveAt(t)
-	before := descriptors(t, pid)
+	before := descriptors(pid)
 	start(t, "idle", "-to", at, "-conns", strconv.Itoa(conns))
-	if n := descriptors(t, pid) - before; n != conns {
+	if n := descriptors(pid) - before; n != conns {
 		t.Errorf("the server holds %d connections, want %d", n, conns)
 	}
-}
-
-func descriptors(t *testing.T, pid int) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
-	benchtest.Must(t, err)
-	return len(entries)
-}
-
-func TestFlowsAreHeld(t *testing.T) {
-	const conns = 100 // more than are opened at a time
-	at, _, _ := serveAt(t)
-	if n := descriptors(t, start(t, "idle", "-datagrams", "-to", at, "-conns", strconv.Itoa(conns)).Process.Pid); n < conns {
-		t.Errorf("the client holds %d descriptors, want more than %d", n, conns)
+	client := start(t, "idle", "-datagrams", "-to", at, "-conns", strconv.Itoa(conns))
+	if n := descriptors(client); n < conns {
+		t.Errorf("the client of datagrams holds %d descriptors, want more than %d", n, conns)
 	}
 }
+
+func descriptors(pid int) int { return len(must(os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd"))) }
 
 // A datagram without an answer is given up and sent again, and what answers it too late does not count.
 func TestLostDatagrams(t *testing.T) {
-	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	benchtest.Must(t, err)
+	socket := must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))
 	asked := make(chan int, 1)
 	go func() { asked <- answerSecond(socket) }()
 	start(t, "idle", "-datagrams", "-to", socket.LocalAddr().String())
-	benchtest.Must(t, socket.Close())
+	check(socket.Close())
 	if n := <-asked; n != 2 {
 		t.Errorf("asked %d times, want 2", n)
 	}
@@ -197,56 +176,32 @@ func answerSecond(socket *net.UDPConn) (asked int) {
 func TestClientsFail(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		answer func(net.Conn, []byte) error
+		answer func(message []byte) []byte
 		want   string
 	}{
-		{"another number", func(c net.Conn, m []byte) error {
-			m[7]++
-			_, err := c.Write(m)
-			return err
-		}, "answered"},
-		{"too much", func(c net.Conn, m []byte) error {
-			_, err := c.Write(append(m, 0))
-			return err
-		}, "65 bytes arrived of a message of 64"},
-		{"half an answer", func(c net.Conn, m []byte) error {
-			_, err := c.Write(m[:32])
-			return err
-		}, "unexpected EOF"},
-		{"no answer", func(net.Conn, []byte) error { return nil }, "EOF"},
+		{"another number", func(m []byte) []byte { m[7]++; return m }, "answered"},
+		{"too much", func(m []byte) []byte { return append(m, 0) }, "65 bytes arrived of a message of 64"},
+		{"half an answer", func(m []byte) []byte { return m[:32] }, "unexpected EOF"},
+		{"no answer", func([]byte) []byte { return nil }, "EOF"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, err := net.Listen("tcp4", "127.0.0.1:0")
-			benchtest.Must(t, err)
-			served := make(chan error, 1)
-			go func() { served <- serveOne(l, test.answer) }()
+			l := must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
+			check(l.SetDeadline(time.Now().Add(benchtest.Timeout)))
 			cmd := benchtest.Program(t, "exchange", "-to", l.Addr().String())
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			if out, err := cmd.Output(); err == nil {
-				t.Errorf("measured %s", out)
-			}
-			benchtest.Must(t, <-served)
-			benchtest.Must(t, l.Close())
-			if !strings.Contains(stderr.String(), test.want) {
-				t.Errorf("%q does not tell %q", &stderr, test.want)
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			check(cmd.Start())
+			conn := must(l.Accept())
+			check(l.Close())
+			message := make([]byte, 64)
+			must(io.ReadFull(conn, message))
+			must(conn.Write(test.answer(message)))
+			check(conn.Close())
+			if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), test.want) {
+				t.Errorf("%v: %q does not tell %q", err, &said, test.want)
 			}
 		})
 	}
-}
-
-// serveOne answers one message of 64 bytes and closes.
-func serveOne(l net.Listener, answer func(net.Conn, []byte) error) error {
-	conn, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // the client reports what is wrong
-	message := make([]byte, 64)
-	if _, err := io.ReadFull(conn, message); err != nil {
-		return err
-	}
-	return answer(conn, message)
 }
 
 func TestHeaderInPieces(t *testing.T) {
@@ -255,13 +210,39 @@ func TestHeaderInPieces(t *testing.T) {
 	copy(whole, header[:])
 	var c conn
 	for i := range whole {
-		done, err := c.take(whole[i : i+1])
-		benchtest.Must(t, err)
-		if done != (i == len(whole)-1) {
+		if done := must(c.take(whole[i : i+1])); done != (i == len(whole)-1) {
 			t.Fatalf("whole: %v after %d of %d bytes", done, i+1, len(whole))
 		}
 	}
 	if c.incoming != header {
 		t.Errorf("the header is %x, want %x", c.incoming, header)
+	}
+}
+
+// The time for which a client reads CPU times, and takes no answers, is not their latency.
+func TestTimeAwayIsNoLatency(t *testing.T) {
+	at, _, _ := serveAt(t)
+	for _, datagrams := range []bool{false, true} {
+		check(caught(func() {
+			to := netip.MustParseAddrPort(at)
+			c := newClient(request{to: to, conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
+			var fd int
+			c.establish(1, 1, func(opened int) { fd = opened })
+			c.ask(fd)
+			c.away += time.Hour
+			c.latencies = c.latencies[:0]
+			c.run(patience, func(int) bool { return false })
+			if len(c.latencies) != 1 || c.latencies[0] > 0 {
+				t.Errorf("datagrams %v: the latencies are %v, want one that is an hour less", datagrams, c.latencies)
+			}
+			c.close(fd)
+			c.close(c.epoll)
+
+			var away []time.Duration
+			c.measure("answer", func(time.Duration) { away, c.latencies = append(away, c.away), append(c.latencies, 1) })
+			if away = append(away, c.away); len(away) != 3 || away[1] <= away[0] || away[2] <= away[1] {
+				t.Errorf("datagrams %v: away for %v in the end, want more with each reading", datagrams, away)
+			}
+		}))
 	}
 }

@@ -55,20 +55,16 @@ func (l *loop) add(fd int, events uint32) *conn {
 }
 
 // wait gives the descriptors that are ready, and none after a signal: the scheduler sends them all the time, and the
-// bound would begin again with each. A negative bound is none.
+// bound would begin again with each.
 func (l *loop) wait(bound time.Duration) []unix.EpollEvent {
-	milliseconds := -1
-	if bound >= 0 {
-		milliseconds = int((bound + time.Millisecond - 1) / time.Millisecond)
-	}
+	milliseconds := (bound + time.Millisecond - 1) / time.Millisecond
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)),
 		uintptr(len(l.events)), uintptr(milliseconds), 0, 0)
-	switch errno {
-	case 0:
-		return l.events[:n]
-	case unix.EINTR:
-	default:
+	if errno == unix.EINTR {
+		return nil
+	}
+	if errno != 0 {
 		checkCall("epoll_wait", errno)
 	}
-	return nil
+	return l.events[:n]
 }

@@ -46,32 +46,24 @@ func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*
 	err := caught(func() {
 		t.loop = newLoop()
 		for range conns {
-			t.associate(listener, to)
+			client := sctpSocket()
+			t.ends[client] = true
+			err := unix.Connect(client, sockaddr(to))
+			if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
+				checkCall("connect", err)
+			}
+			checkCall("fcntl", unix.SetNonblock(client, true))
+			server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			checkCall("accept4", err)
+			t.ends[server] = false
+			t.add(server, unix.EPOLLIN)
+			t.add(client, map[bool]uint32{false: unix.EPOLLIN, true: unix.EPOLLOUT}[streams])
 		}
 	})
 	if err != nil {
 		t.Close()
 	}
 	return t, err
-}
-
-func (t *SCTP) associate(listener int, to netip.AddrPort) {
-	client := sctpSocket()
-	t.ends[client] = true
-	err := unix.Connect(client, sockaddr(to))
-	if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
-		checkCall("connect", err)
-	}
-	checkCall("fcntl", unix.SetNonblock(client, true))
-	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-	checkCall("accept4", err)
-	t.ends[server] = false
-	t.add(server, unix.EPOLLIN)
-	if t.streams {
-		t.add(client, unix.EPOLLOUT)
-	} else {
-		t.add(client, unix.EPOLLIN)
-	}
 }
 
 // Close closes both ends. There is nothing to do about an error.

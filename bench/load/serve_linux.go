@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -21,29 +20,29 @@ type server struct {
 }
 
 // serve answers messages and datagrams and serves streams on one address, and counts datagrams on another, until the
-// process is killed. With headers, connections are to begin with a PROXY header of version 2. It reports on descriptor 3, as
-// proxies do, once all are served.
-func serve(on, sink netip.AddrPort, headers bool) {
+// process is killed. It reports on descriptor 3, as proxies do, once all are served.
+func serve(r request) values {
 	ready := status.Adopt()
 	s := &server{loop: newLoop(), listener: tcpSocket()}
-	if headers {
+	if r.headers {
 		s.lead = proxyHeaderLength
 	}
 	set(s.listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	listen(s.listener, on)
+	listen(s.listener, r.on)
 	s.add(s.listener, unix.EPOLLIN)
-	echo, counted := bindUDP(on), bindUDP(sink)
+	echo, counted := bindUDP(r.on), bindUDP(r.sink)
 	check(ready.Ready())
 	ended := make(chan error)
 	go func() { ended <- caught(s.serve) }()
 	go func() { ended <- caught(func() { echoDatagrams(echo) }) }()
 	go func() { ended <- caught(func() { countDatagrams(counted, &s.streams.received) }) }()
 	check(<-ended)
+	return nil
 }
 
 func (s *server) serve() {
 	for {
-		for _, event := range s.wait(-1) {
+		for _, event := range s.wait(patience) {
 			if fd := int(event.Fd); fd == s.listener {
 				s.accept()
 			} else {
@@ -65,24 +64,18 @@ func (s *server) accept() {
 
 // answer reads or writes as far as the kernel goes. Errors of a connection are the client's to report.
 func (s *server) answer(c *conn) {
-	var err error
-	if !c.sending {
-		var done bool
-		if done, err = s.read(c); errors.Is(err, errStream) {
-			s.handOver(c)
-			return
-		}
-		if done {
-			c.send(c.incoming)
-		}
-	}
-	if c.sending {
+	done, err := s.step(c)
+	if done {
+		c.send(c.incoming)
 		err = s.write(c)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return
-	}
-	if !errors.Is(err, io.EOF) {
+	case errors.Is(err, errStream):
+		s.handOver(c)
+		return
+	case !errors.Is(err, io.EOF):
 		// A reset tells the client that its message was not understood.
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
