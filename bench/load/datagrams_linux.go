@@ -47,7 +47,7 @@ func (b *batch) receive(fd, flags int) []unix.Mmsghdr {
 	return b.messages[:max(0, must(call("recvmmsg", unix.SYS_RECVMMSG, fd, b.messages, flags)))]
 }
 
-// sendAll sends the messages, in as many calls as it takes.
+// sendAll sends the messages, in as many calls as it takes. Sockets for datagrams block.
 func sendAll(fd int, messages []unix.Mmsghdr) {
 	for len(messages) > 0 {
 		messages = messages[max(0, must(call("sendmmsg", unix.SYS_SENDMMSG, fd, messages, 0))):]

@@ -51,7 +51,6 @@ func check(err error) {
 	}
 }
 
-// must gives what came without an error.
 func must[T any](v T, err error) T {
 	check(err)
 	return v
@@ -74,7 +73,6 @@ func caught(f func()) (err error) {
 	return nil
 }
 
-// checkCall fails if a system call did.
 func checkCall(name string, err error) { check(os.NewSyscallError(name, err)) }
 
 // tcpSocket makes a TCP socket that does not block. As with Go and most servers a message goes out when it is written.
@@ -103,7 +101,6 @@ func bindUDP(on netip.AddrPort) int {
 	return fd
 }
 
-// dialUDP opens a socket for datagrams to one address.
 func dialUDP(to netip.AddrPort) int {
 	fd := socket(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	checkCall("connect", unix.Connect(fd, sockaddr(to)))

@@ -42,7 +42,7 @@ func serve(r request) values {
 
 func (s *server) serve() {
 	for {
-		for _, event := range s.wait(patience) {
+		for _, event := range s.wait(patience) { // and again
 			if fd := int(event.Fd); fd == s.listener {
 				s.accept()
 			} else {

@@ -57,12 +57,9 @@ func (s *streams) serve(conn net.Conn, what byte, n int) {
 	}
 }
 
-// chunk is what is read or written at a time.
-const chunk = 128 << 10
-
 // move reads or writes until that fails, and counts the bytes.
 func move(some func([]byte) (int, error), count *atomic.Int64) error {
-	for b := make([]byte, chunk); ; {
+	for b := make([]byte, 128<<10); ; {
 		n, err := some(b)
 		count.Add(int64(n))
 		if err != nil {
@@ -170,15 +167,10 @@ func (now reading) rate(before reading, moved int64) values {
 
 // askCounts asks the server for the bytes that it has received and sent.
 func askCounts(server *net.TCPConn) (received, sent int64) {
+	check(server.SetDeadline(time.Now().Add(patience)))
+	must(server.Write([]byte{tellCounts}))
 	both := []int64{0, 0}
-	err := server.SetDeadline(time.Now().Add(patience))
-	if err == nil {
-		_, err = server.Write([]byte{tellCounts})
-	}
-	if err == nil {
-		err = binary.Read(server, binary.BigEndian, both)
-	}
-	if err != nil {
+	if err := binary.Read(server, binary.BigEndian, both); err != nil {
 		fail("ask the server what it has counted: %w", err)
 	}
 	return both[0], both[1]
