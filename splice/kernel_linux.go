@@ -2,7 +2,9 @@ package splice
 
 import (
 	"errors"
+	"math"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +41,8 @@ type kernel interface {
 	getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno
 	// pendingError takes the error that fd has waiting; zero when there is none.
 	pendingError(fd int) unix.Errno
+	// roundTrip is the shortest that a packet to fd's peer and its answer have taken; it may write to info.
+	roundTrip(fd int, info *unix.TCPInfo) time.Duration
 	// watch registers fd with a loop's epoll.
 	watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error)
 }
@@ -145,6 +149,13 @@ func tcpInfo(fd int, info *unix.TCPInfo) unix.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
 	return errno
+}
+
+func (linux) roundTrip(fd int, info *unix.TCPInfo) time.Duration {
+	if tcpInfo(fd, info) != 0 {
+		return math.MaxInt64
+	}
+	return time.Duration(info.Min_rtt) * time.Microsecond // 2^32 - 1 as long as none is known
 }
 
 // unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one

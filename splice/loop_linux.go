@@ -19,7 +19,7 @@ type loop struct {
 	taken  [acceptBatch]accepted
 	youth  eventloop.Timer // is set while there are young pairs
 
-	info      unix.TCPInfo           // of a listener
+	info      unix.TCPInfo           // of a listener, or a stream
 	addresses [2]unix.RawSockaddrAny // what accept, getsockname and getpeername write to
 }
 

@@ -112,7 +112,7 @@ func (p *pump) step(s *share, w way, most int) verdict {
 	case n == 0:
 		return p.end(l, w)
 	}
-	p.observe(n)
+	p.observe(l, w.src, n)
 	if v := p.send(s, w.dst, l.buffer[:n]); v != more {
 		return v
 	}
@@ -134,7 +134,7 @@ func (p *pump) introduce(s *share, w way, header int, wait bool) verdict {
 	case errno != 0 && errno != unix.EAGAIN:
 		return p.fail(l, sourceFailed, errno)
 	}
-	p.observe(n)
+	p.observe(l, w.src, n)
 	if v := p.send(s, w.dst, l.buffer[:header+n]); v != more {
 		return v
 	}
@@ -156,7 +156,7 @@ func (p *pump) spliceStep(s *share, w way, most int) (v verdict, ok bool) {
 	n, errno := l.kernel.splice(w.src, pipe.w, min(pipe.size, most))
 	if n > 0 {
 		p.pipe, p.piped = pipe, int32(n)
-		p.observe(n)
+		p.observe(l, w.src, n)
 		return p.drain(s, w.dst), true // a short splice says nothing: a pipe may be full of small fragments
 	}
 	l.pipes.put(pipe)
@@ -173,8 +173,8 @@ func (p *pump) spliceStep(s *share, w way, most int) (v verdict, ok bool) {
 	return p.fail(l, sourceFailed, errno), true
 }
 
-// observe takes a read of n bytes as evidence for or against streaming.
-func (p *pump) observe(n int) {
+// observe takes a read of n bytes from src as evidence for or against streaming.
+func (p *pump) observe(l *loop, src, n int) {
 	p.moved += int32(n)
 	switch {
 	case p.mode == copyOnly:
@@ -183,7 +183,9 @@ func (p *pump) observe(n int) {
 	case p.streak+1 < streamAfter:
 		p.streak++
 	default:
-		p.mode, p.streak = splicing-p.mode, 0
+		if p.mode, p.streak = splicing-p.mode, 0; p.mode == splicing {
+			l.boundReceive(src)
+		}
 	}
 }
 

@@ -1,0 +1,54 @@
+package splice
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// A peer is near if a packet there and back has taken nearTrip or less: the container, a client on this host or beside it.
+	nearTrip = 250 * time.Microsecond
+
+	// nearBuffer is the receive buffer of a stream from a near peer, in bytes as SO_RCVBUF has them; the kernel doubles it
+	// for what packets take beside their payload. A megabyte in each nearTrip is 4 GB/s.
+	nearBuffer = 1 << 20
+)
+
+// boundReceive ends the growth of the receive buffer of a stream from a near peer. The kernel has it grow for who takes
+// much at a time, as we do, up to net.ipv4.tcp_rmem (32 MB on Linux 6.18, 6 before), as far as net.ipv4.tcp_mem goes:
+// 64 streams reach that on a host with 24 GB, and then the kernel drops what arrives (docs/performance.md). A distant
+// peer's window is left to the kernel, which finds out what its round trips take; so is a buffer that somebody has set,
+// and all of them where we may not set more than net.core.rmem_max (CAP_NET_ADMIN).
+func (l *loop) boundReceive(fd int) {
+	const set = 2 // SOCK_RCVBUF_LOCK (include/net/sock.h)
+	if lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err == nil && lock&set != 0 {
+		return // before Linux 5.14 nothing tells
+	}
+	if trip := l.kernel.roundTrip(fd, &l.info); trip <= nearTrip && receiveLimit() > 2*nearBuffer {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, nearBuffer)
+	}
+}
+
+// receiveLimit is how far the kernel lets a receive buffer grow, in bytes, as it was set when the first stream came.
+var receiveLimit = sync.OnceValue(func() int {
+	read := func(name string) string {
+		text, _ := os.ReadFile("/proc/sys/net/ipv4/" + name) // without it nothing is bounded
+		return string(text)
+	}
+	return growsTo(read("tcp_rmem"), read("tcp_moderate_rcvbuf"))
+})
+
+// growsTo is the last of three sizes, or 0 if buffers do not grow.
+func growsTo(sizes, moderate string) int {
+	fields := strings.Fields(sizes)
+	if len(fields) != 3 || strings.TrimSpace(moderate) != "1" {
+		return 0
+	}
+	limit, _ := strconv.Atoi(fields[2]) // the kernel writes numbers
+	return limit
+}
