@@ -44,7 +44,7 @@ func (l *lab) measure(d time.Duration) (v Values) {
 	if l.proxy.Name != Direct {
 		l.startProxies(l.to)
 		l.to = netip.AddrPortFrom(hostAddr, firstFrontend)
-		if l.work.local {
+		if l.work.Local {
 			l.to = netip.AddrPortFrom(loopback, firstFrontend)
 		}
 		finish = l.attach(l.processes[len(l.processes)-1])
@@ -178,7 +178,7 @@ func (l *lab) measureTraffic(d time.Duration) (v Values) {
 		args = append(args, "-ports", strconv.Itoa(w.ports))
 	}
 	in := l.client.Do
-	if w.local {
+	if w.Local {
 		in = l.host.Do
 	}
 	if err := json.Unmarshal(l.newProcess(l.load[0], args...).output(in), &v); err != nil {

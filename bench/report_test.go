@@ -20,6 +20,7 @@ func run100(t *testing.T, works string, values map[string]float64) Report {
 		{Name: Direct, Protocols: []string{"tcp"}},
 		{Name: "docker-proxy", Path: "p", Protocols: []string{"tcp"}, Reference: true},
 		{Name: "shim", Path: "p", Protocols: []string{"tcp"}, Shim: true},
+		{Name: "bypass", Path: "p", Protocols: []string{"tcp"}, Bypass: true},
 		{Name: "haproxy", Protocols: []string{"tcp"}, Peer: true},
 	}
 	values["docker-proxy"] = 100
@@ -82,14 +83,16 @@ func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	readme := filepath.Join(dir, "project.md")
 	benchtest.Must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
-	r := run100(t, "pingpong,bulk,idle", map[string]float64{Direct: 300, "shim": 50})
+	r := run100(t, "pingpong,local-crr,bulk,idle", map[string]float64{Direct: 300, "shim": 50, "bypass": 290})
 	benchtest.Must(t, r.Write(dir))
 	benchtest.Must(t, report(t.Context(), []string{"-readme", readme, dir}))
-	for name, want := range map[string]string{
-		"README.md": "![Time until the answer](latency.svg)", "latency.svg": "</svg>", "cpu.svg": "</svg>",
-		"memory.svg": "</svg>", "raw.txt": "BenchmarkProxies/proxy=shim/work=idle/conns=10000 1 50 fds/conn",
-		"project.md": "| downloads (8 at once), Gbit/s together | 100 |  | 50.0 (**0.50**) |  | 300 |",
+	for _, test := range [][2]string{
+		{"README.md", "![Time until the answer](latency.svg)"}, {"README.md", "\n| bypass | 290 [290..290] 2.90x |"},
+		{"latency.svg", "</svg>"}, {"cpu.svg", "</svg>"}, {"memory.svg", "</svg>"},
+		{"raw.txt", "BenchmarkProxies/proxy=shim/work=idle/conns=10000 1 50 fds/conn"},
+		{"project.md", "| downloads (8 at once), Gbit/s together | 100 |  | 50.0 (**0.50**) | 290 | 300 |"},
 	} {
+		name, want := test[0], test[1]
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		benchtest.Must(t, err)
 		if !bytes.Contains(b, []byte(want)) {

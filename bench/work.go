@@ -27,6 +27,7 @@ type Work struct {
 	Protocol string        `json:"protocol"`          // tcp or udp
 	Kind     Kind          `json:"kind"`              // how it is measured
 	Time     time.Duration `json:"time,omitempty"`    // how long traffic takes, if that is not for a person to choose
+	Local    bool          `json:"local,omitempty"`   // the client is on the host, and connects to 127.0.0.1
 	Missing  string        `json:"missing,omitempty"` // what is not installed, and so it cannot be measured
 
 	client  []string // arguments of the load command, or the name of somebody else's
@@ -35,7 +36,6 @@ type Work struct {
 	streams int      // beside it, down and through the same port
 	stretch int      // makes the time of a round so many times longer, where that is more than one
 	toSink  bool     // where datagrams are not answered
-	local   bool     // the client is on the host, and connects to 127.0.0.1
 }
 
 // readers is how many processes read the streams beside other work. One that reads slowly hides what they do to it.
@@ -61,7 +61,7 @@ const (
 // can start where that is the work. What is told of clients is of short connections.
 func (w Work) Fits(p Proxy) bool {
 	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
-		(w.local || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
+		(w.Local || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
 }
 
 // Traffic tells whether the work is traffic for the time that it is measured.
@@ -87,7 +87,7 @@ func Works(descriptors uint64) (works []Work) {
 		pingpong = "exchange -size $size -conns $conns"
 		bulk     = "bulk -direction $direction -conns $conns"
 	)
-	stream, datagrams, sink, local := Work{}, Work{Protocol: udp}, Work{Protocol: udp, toSink: true}, Work{local: true}
+	stream, datagrams, sink, local := Work{}, Work{Protocol: udp}, Work{Protocol: udp, toSink: true}, Work{Local: true}
 	beside := Work{stretch: 3} // where an answer takes 20 ms, a p99 takes time
 	for _, row := range []struct {
 		names  string
