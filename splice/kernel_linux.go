@@ -41,7 +41,8 @@ type kernel interface {
 	getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno
 	// pendingError takes the error that fd has waiting; zero when there is none.
 	pendingError(fd int) unix.Errno
-	// roundTrip is the shortest that a packet to fd's peer and its answer have taken; it may write to info.
+	// roundTrip is the shortest that a packet to fd's peer and its answer have taken of late, very long if that is not known; it
+	// may write to info.
 	roundTrip(fd int, info *unix.TCPInfo) time.Duration
 	// watch registers fd with a loop's epoll.
 	watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error)
@@ -152,7 +153,8 @@ func tcpInfo(fd int, info *unix.TCPInfo) unix.Errno {
 }
 
 func (linux) roundTrip(fd int, info *unix.TCPInfo) time.Duration {
-	if tcpInfo(fd, info) != 0 {
+	info.Min_rtt = 0 // a kernel without it writes less (before Linux 4.6, gVisor)
+	if tcpInfo(fd, info) != 0 || info.Min_rtt == 0 {
 		return math.MaxInt64
 	}
 	return time.Duration(info.Min_rtt) * time.Microsecond // 2^32 - 1 as long as none is known

@@ -23,14 +23,18 @@ const (
 // much at a time, as we do, up to net.ipv4.tcp_rmem (32 MB on Linux 6.18, 6 before), as far as net.ipv4.tcp_mem goes:
 // 64 streams reach that on a host with 24 GB, and then the kernel drops what arrives (docs/performance.md). A distant
 // peer's window is left to the kernel, which finds out what its round trips take; so is a buffer that somebody has set,
-// and all of them where we may not set more than net.core.rmem_max (CAP_NET_ADMIN).
+// where the kernel tells (Linux 5.15), and all of them where we may not set more than net.core.rmem_max (CAP_NET_ADMIN).
 func (l *loop) boundReceive(fd int) {
-	const set = 2 // SOCK_RCVBUF_LOCK (include/net/sock.h)
-	if lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err == nil && lock&set != 0 {
-		return // before Linux 5.14 nothing tells
+	if receiveLimit() <= 2*nearBuffer {
+		return
 	}
-	if trip := l.kernel.roundTrip(fd, &l.info); trip <= nearTrip && receiveLimit() > 2*nearBuffer {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, nearBuffer)
+	lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+	if err == nil && lock&unix.SOCK_RCVBUF_LOCK != 0 || l.kernel.roundTrip(fd, &l.info) > nearTrip {
+		return
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, nearBuffer) == nil {
+		// The window stays below a clamp that only growth raises (tcp_rcvbuf_grow in net/ipv4/tcp_input.c).
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 2*nearBuffer)
 	}
 }
 
@@ -43,12 +47,16 @@ var receiveLimit = sync.OnceValue(func() int {
 	return growsTo(read("tcp_rmem"), read("tcp_moderate_rcvbuf"))
 })
 
-// growsTo is the last of three sizes, or 0 if buffers do not grow.
+// growsTo is the last of three sizes, or 0 if buffers do not grow to it from one that is smaller than ours.
 func growsTo(sizes, moderate string) int {
 	fields := strings.Fields(sizes)
 	if len(fields) != 3 || strings.TrimSpace(moderate) != "1" {
 		return 0
 	}
-	limit, _ := strconv.Atoi(fields[2]) // the kernel writes numbers
+	initial, _ := strconv.Atoi(fields[1]) // the kernel writes numbers
+	limit, _ := strconv.Atoi(fields[2])
+	if initial > 2*nearBuffer {
+		return 0
+	}
 	return limit
 }
