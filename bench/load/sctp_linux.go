@@ -62,8 +62,9 @@ func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*
 	})
 	if err != nil {
 		t.Close()
+		return nil, err
 	}
-	return t, err
+	return t, nil
 }
 
 // Close closes both ends. There is nothing to do about an error.
@@ -94,6 +95,7 @@ func (t *SCTP) run(d time.Duration) (messages int) {
 			underway++
 		}
 	}
+	moved := 0 // messages, by either end
 	for end, look, over := time.Now().Add(d), seldom, false; !over || underway > 0; {
 		ready := t.wait(patience)
 		if len(ready) == 0 && time.Since(end) > patience { // and no signal
@@ -104,21 +106,22 @@ func (t *SCTP) run(d time.Duration) (messages int) {
 			switch client := t.ends[fd]; {
 			case t.streams && client:
 				for n := 0; n < burst && t.send(fd); n++ {
+					moved++
 				}
 			case t.streams:
 				for n := 0; n < burst && t.receive(fd); n++ {
-					messages++
+					messages, moved = messages+1, moved+1
 				}
 			case t.receive(fd):
-				messages++
+				messages, moved = messages+1, moved+1
 				if over && client {
 					underway--
 				} else {
 					t.send(fd)
 				}
 			}
-			if messages >= look {
-				over, look = time.Now().After(end), messages+seldom
+			if moved >= look {
+				over, look = time.Now().After(end), moved+seldom
 			}
 		}
 	}
