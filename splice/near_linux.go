@@ -21,7 +21,7 @@ const (
 
 // boundReceive ends the growth of the receive buffer of a stream from a near peer. The kernel has it grow for who takes
 // much at a time, as we do, up to net.ipv4.tcp_rmem (32 MB on Linux 6.18, 6 before), as far as net.ipv4.tcp_mem goes:
-// 64 streams reach that on a host with 24 GB, and then the kernel drops what arrives (docs/performance.md). A distant
+// 64 streams reach that on a host with 24 GB, and then data is sent again and again (docs/performance.md). A distant
 // peer's window is left to the kernel, which finds out what its round trips take; so is a buffer that somebody has set,
 // where the kernel tells (Linux 5.15), and all of them where we may not set more than net.core.rmem_max (CAP_NET_ADMIN).
 func (l *loop) boundReceive(fd int) {
