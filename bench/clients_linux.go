@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
@@ -123,7 +124,7 @@ func (l *lab) startRealServer(c realClient) *process {
 	if c.prepare != nil {
 		c.prepare(l, server)
 	}
-	check(l.container.Do(server.Start))
+	failure.Check(l.container.Do(server.Start))
 	server.awaitPort(tcp, backend.Port())
 	if c.ready != nil {
 		c.ready(l)
@@ -139,7 +140,7 @@ func (l *lab) measureRealClient(c realClient) Values {
 		out = client.output(l.client.Do)
 		return nil
 	}, l.proxies, l.ends)
-	check(err)
+	failure.Check(err)
 	after.Ends += client.ProcessState.UserTime() + client.ProcessState.SystemTime()
 	// The work tells what CPU time is counted by, as in proxy-us/request or proxy-s/GB.
 	counted := slices.IndexFunc(l.work.Units, func(u Unit) bool { return strings.HasPrefix(u.Name, "proxy-") })
@@ -147,9 +148,9 @@ func (l *lab) measureRealClient(c realClient) Values {
 	if strings.HasPrefix(suffix, "us/") {
 		each = time.Microsecond
 	}
-	v := Values(after.Each(before, must(c.count.find(out)), each, suffix))
+	v := Values(after.Each(before, failure.Must(c.count.find(out)), each, suffix))
 	for unit, f := range c.figures {
-		v[unit] = must(f.find(out))
+		v[unit] = failure.Must(f.find(out))
 	}
 	return v
 }
@@ -169,20 +170,20 @@ func preparePostgres(l *lab, server *process) {
 	if errors.Is(err, fs.ErrExist) {
 		return
 	}
-	check(err)
-	check(os.Chown(data, int(nobody.Uid), int(nobody.Gid)))
+	failure.Check(err)
+	failure.Check(os.Chown(data, int(nobody.Uid), int(nobody.Gid)))
 	initdb := exec.CommandContext(l.ctx, find(postgres("initdb")...), "-D", data, "-U", "postgres", "-A", "trust", "-N")
 	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
 	initdb.Dir = data
 	if out, err := initdb.CombinedOutput(); err != nil {
-		check(errors.Join(fmt.Errorf("%s: %w\n%s", initdb, err, out), os.RemoveAll(data))) // the next round makes it anew
+		failure.Check(errors.Join(fmt.Errorf("%s: %w\n%s", initdb, err, out), os.RemoveAll(data))) // the next round makes it anew
 	}
 }
 
 // postgresIsReady waits until the database takes queries, which is some time after its port is open.
 func postgresIsReady(l *lab) {
 	isReady := find(postgres("pg_isready")...)
-	check(poll(l.ctx, func() (bool, error) {
+	failure.Check(poll(l.ctx, func() (bool, error) {
 		asked := newProcess(l.ctx, isReady, "-q", "-h", backend.Addr().String(), "-p", fmt.Sprint(backend.Port()))
 		err := l.container.Do(asked.Run)
 		var exit *exec.ExitError

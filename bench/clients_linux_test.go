@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -43,10 +44,10 @@ func TestFiguresOfRealClients(t *testing.T) {
 		{"iperf3", iperf3Output, map[string]float64{"count": 1.866858496, "Gbit/s": 14.92474898818601}},
 	} {
 		c, got := realClients[test.client], map[string]float64{}
-		rig.Must(t, caught(func() {
-			got["count"] = must(c.count.find([]byte(test.output)))
+		rig.Must(t, failure.Caught(func() {
+			got["count"] = failure.Must(c.count.find([]byte(test.output)))
 			for unit, f := range c.figures {
-				got[unit] = must(f.find([]byte(test.output)))
+				got[unit] = failure.Must(f.find([]byte(test.output)))
 			}
 		}))
 		if diff := cmp.Diff(test.want, got); diff != "" {

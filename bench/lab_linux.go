@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/netlab"
 )
 
@@ -58,14 +59,14 @@ type lab struct {
 // Docker's do.
 func (l *lab) connect() {
 	for _, n := range []**netlab.Namespace{&l.client, &l.host, &l.container} {
-		*n = must(netlab.New())
+		*n = failure.Must(netlab.New())
 		for path, value := range settings {
 			err := (*n).Sysctl(path, value)
 			if path == congestionControl && errors.Is(err, os.ErrPermission) {
 				continue // the machine does not allow it (net.ipv4.tcp_allowed_congestion_control)
 			}
 			if err != nil {
-				check(fmt.Errorf("new network namespace: %w", err))
+				failure.Fail("new network namespace: %w", err)
 			}
 		}
 	}
@@ -87,7 +88,7 @@ func (l *lab) connect() {
 		l.container.Do(routeBy(bridgeAddr)),
 	)
 	if err != nil {
-		check(fmt.Errorf("namespaces of a measurement: %w", err))
+		failure.Fail("namespaces of a measurement: %w", err)
 	}
 }
 
@@ -113,7 +114,7 @@ func usedCongestionControl() (used string) {
 	var l lab
 	defer l.close()
 	l.connect()
-	check(l.host.Do(func() error {
+	failure.Check(l.host.Do(func() error {
 		text, err := os.ReadFile("/proc/sys/net/" + congestionControl)
 		used = strings.TrimSpace(string(text))
 		return err

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 func main() {
@@ -25,38 +27,8 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := caught(func() { check(commands[args[0]](ctx, args[1:])) }); err != nil {
+	if err := failure.Caught(func() { failure.Check(commands[args[0]](ctx, args[1:])) }); err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
-	return nil
-}
-
-// failure is an error on its way out: what finds one panics, since a command or a measurement ends with it, and caught
-// makes an error of that again. What runs in a namespace has a goroutine of its own, and returns its errors.
-type failure struct{ error }
-
-func check(err error) {
-	if err != nil {
-		panic(failure{err})
-	}
-}
-
-// must gives what came without an error.
-func must[T any](v T, err error) T {
-	check(err)
-	return v
-}
-
-// caught is how f failed.
-func caught(f func()) (err error) {
-	defer func() {
-		p := recover()
-		if f, failed := p.(failure); failed {
-			err = f.error
-		} else if p != nil {
-			panic(p)
-		}
-	}()
-	f()
 	return nil
 }

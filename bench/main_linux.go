@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/load"
 )
 
@@ -33,7 +34,7 @@ func ratios(ctx context.Context, args []string) error {
 	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")
 	strict := fs.Bool("strict", false, "fail if anything that can be measured is not installed")
 	_ = fs.Parse(args) // it exits
-	s = must(s.complete(*name, fs.Args()))
+	s = failure.Must(s.complete(*name, fs.Args()))
 	o.Again = s.Rounds > 1 // one round says nothing about noise
 	var failures []string
 	r := measure(ctx, o, s, func(r Report, result Result) {
@@ -43,7 +44,7 @@ func ratios(ctx context.Context, args []string) error {
 			failures = append(failures, result.Missing()...)
 		}
 		if *out != "" {
-			check(r.Write(*out)) // an hour of work is not lost to what comes after
+			failure.Check(r.Write(*out)) // an hour of work is not lost to what comes after
 		}
 	})
 	fmt.Print(r.Environment.Foot(s.Rounds))
@@ -66,14 +67,14 @@ func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
 
 // measure builds what is to be measured, prints the head of the report, and has each result looked at when it is there.
 func measure(ctx context.Context, o Options, s Set, each func(Report, Result)) (r Report) {
-	check(withPrograms(ctx, o, func(p *Programs) {
-		works := must(Select(p.Works, s.Works))
-		r = Report{Environment: must(ReadEnvironment()), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}
+	failure.Check(withPrograms(ctx, o, func(p *Programs) {
+		works := failure.Must(Select(p.Works, s.Works))
+		r = Report{Environment: failure.Must(ReadEnvironment()), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}
 		r.Environment.TCP = usedCongestionControl()
 		fmt.Print(r.Environment.Head(r.Proxies))
 		for _, work := range works {
-			result := must(Rounds(ctx, s, work, p.Proxies, p.Measure))
-			check(r.add(result))
+			result := failure.Must(Rounds(ctx, s, work, p.Proxies, p.Measure))
+			failure.Check(r.add(result))
 			each(r, result)
 		}
 	}))
@@ -101,7 +102,7 @@ func compare(ctx context.Context, args []string) error {
 				bad = append(bad, fmt.Sprintf("%s, proxy %s (%s): %s", result.Work.Name, p.Name, p.Path, why))
 			}
 		}
-		check(noFigures(bad))
+		failure.Check(noFigures(bad))
 	})
 	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
 	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/stats"
 	"github.com/portsplice/portsplice/internal/worker"
 )
@@ -25,7 +26,7 @@ func (p *Programs) Measure(ctx context.Context, w Work, proxy Proxy, d time.Dura
 	defer cancel()
 	l := &lab{Programs: p, ctx: ctx, work: w, proxy: proxy}
 	defer l.close()
-	err = caught(func() {
+	err = failure.Caught(func() {
 		l.connect()
 		v = l.measure(d)
 	})
@@ -44,7 +45,7 @@ func (l *lab) measure(d time.Duration) (v Values) {
 	if l.proxy.Name != Direct {
 		l.startProxies(l.to)
 		l.to = netip.AddrPortFrom(hostAddr, firstFrontend)
-		if l.work.Local {
+		if l.work.local() {
 			l.to = netip.AddrPortFrom(loopback, firstFrontend)
 		}
 		finish = l.attach(l.processes[len(l.processes)-1])
@@ -88,7 +89,7 @@ func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 		p := l.newProxy(e)
 		p.SysProcAttr.Setsid = processes == 1
 		if l.proxy.Peer {
-			check(l.host.Do(p.Start))
+			failure.Check(l.host.Do(p.Start))
 			p.awaitPort(e.protocol, e.last())
 		} else {
 			started = append(started, p.report(l.host.Do).Seconds()*1e3)
@@ -96,7 +97,7 @@ func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 		l.proxies = append(l.proxies, p.Process.Pid)
 	}
 	if l.proxy.Shim {
-		check(l.host.Do(func() error {
+		failure.Check(l.host.Do(func() error {
 			lists, err := worker.Ask[worker.Totals]("stats")
 			if err == nil && len(lists) != 1 {
 				err = fmt.Errorf("%d workers answered", len(lists))
@@ -135,7 +136,7 @@ func (l *lab) newProxy(e endpoint) *process {
 // listen opens a frontend's socket.
 func (l *lab) listen(e endpoint) (socket *os.File) {
 	port := int(e.address.Port())
-	check(l.host.Do(func() (err error) {
+	failure.Check(l.host.Do(func() (err error) {
 		var original interface {
 			io.Closer
 			File() (*os.File, error)
@@ -178,11 +179,11 @@ func (l *lab) measureTraffic(d time.Duration) (v Values) {
 		args = append(args, "-ports", strconv.Itoa(w.ports))
 	}
 	in := l.client.Do
-	if w.Local {
+	if w.local() {
 		in = l.host.Do
 	}
 	if err := json.Unmarshal(l.newProcess(l.load[0], args...).output(in), &v); err != nil {
-		check(fmt.Errorf("what the client measured: %w", err))
+		failure.Fail("what the client measured: %w", err)
 	}
 	return v
 }
@@ -194,7 +195,7 @@ func (l *lab) measureIdle() Values {
 	l.start(l.client, slices.Concat(w.client, []string{"-to", l.to.String(), "-conns", strconv.Itoa(w.count)})...)
 	after := readMemory(l.ctx, l.proxies...)
 	if held := after["fds"] - before["fds"]; len(l.proxies) > 0 && held < float64(w.count) {
-		check(fmt.Errorf("%s: the proxy has only %.0f descriptors more than before", w.Name, held))
+		failure.Fail("%s: the proxy has only %.0f descriptors more than before", w.Name, held)
 	}
 	return after.each(before, w)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
@@ -33,7 +34,7 @@ func (m memory) each(before memory, w Work) Values {
 func readMemory(ctx context.Context, pids ...int) memory {
 	m := memory{}
 	m.awaitStillness(ctx)
-	for _, p := range must(usage.Tree(pids...)) {
+	for _, p := range failure.Must(usage.Tree(pids...)) {
 		m.addProcess(p)
 	}
 	return m
@@ -44,8 +45,8 @@ func (m memory) addProcess(pid int) {
 	rollup := kilobytes(proc + "/smaps_rollup")
 	m["pss-kB"] += rollup["Pss"]
 	m["private-kB"] += rollup["Private_Clean"] + rollup["Private_Dirty"]
-	m["fds"] += float64(len(must(os.ReadDir(proc + "/fd"))))
-	m["threads"] += float64(len(must(os.ReadDir(proc + "/task"))))
+	m["fds"] += float64(len(failure.Must(os.ReadDir(proc + "/fd"))))
+	m["threads"] += float64(len(failure.Must(os.ReadDir(proc + "/task"))))
 }
 
 // awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a
@@ -62,7 +63,7 @@ func (m memory) awaitStillness(ctx context.Context) {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			check(ctx.Err())
+			failure.Check(ctx.Err())
 		}
 		last := m["kernel-kB"]
 		m.readMachine()
@@ -84,12 +85,12 @@ func (m memory) readMachine() {
 // kilobytes reads a file of lines such as "Pss:   123 kB".
 func kilobytes(path string) map[string]float64 {
 	sizes := map[string]float64{}
-	for line := range strings.Lines(string(must(os.ReadFile(path)))) {
+	for line := range strings.Lines(string(failure.Must(os.ReadFile(path)))) {
 		name, size, _ := strings.Cut(line, ":")
 		if size, isSize := strings.CutSuffix(size, " kB\n"); isSize { // else the first line of smaps_rollup, or a counter
 			kB, err := strconv.ParseFloat(strings.TrimSpace(size), 64)
 			if err != nil {
-				check(fmt.Errorf("%s: %q: %w", path, line, err))
+				failure.Fail("%s: %q: %w", path, line, err)
 			}
 			sizes[name] = kB
 		}

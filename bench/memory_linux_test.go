@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -19,7 +20,7 @@ func TestKilobytes(t *testing.T) {
 	} {
 		rig.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		var sizes map[string]float64
-		err := caught(func() { sizes = kilobytes(path) })
+		err := failure.Caught(func() { sizes = kilobytes(path) })
 		if (err != nil) != (want == nil) || !maps.Equal(sizes, want) {
 			t.Errorf("%q is %v, %v", text, sizes, err)
 		}
@@ -28,7 +29,7 @@ func TestKilobytes(t *testing.T) {
 
 func TestMemoryOfThisProcess(t *testing.T) {
 	m := memory{}
-	rig.Must(t, caught(func() {
+	rig.Must(t, failure.Caught(func() {
 		m.addProcess(os.Getpid())
 		m.readMachine()
 	}))

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // endpoint is where a command listens and, if it is a proxy, connects to.
@@ -31,7 +33,7 @@ func (l *lab) newCommand(c command, e endpoint) *process {
 	}
 	words := strings.NewReplacer("{ip}", e.address.Addr().String(), "{port}", port,
 		"{backend}", e.backend.String(), "{protocol}", e.protocol, "{options}", e.options, "{config}", config, "{dir}", l.dir)
-	check(os.WriteFile(config, []byte(words.Replace(c.config)), 0o644)) // some servers are not root's
+	failure.Check(os.WriteFile(config, []byte(words.Replace(c.config)), 0o644)) // some servers are not root's
 	p := l.newProcess(find(c.programs...), strings.Fields(words.Replace(c.arguments))...)
 	p.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC
 	return p

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // process is a program that ends with the context and with the benchmark, even when that is killed.
@@ -61,15 +63,15 @@ const startPatience = 16 * time.Second
 // time from before the exec to the report.
 func (p *process) report(in where) (took time.Duration) {
 	status, report, err := os.Pipe()
-	check(err)
+	failure.Check(err)
 	defer func() { _ = status.Close() }()
 	p.ExtraFiles = append([]*os.File{report}, p.ExtraFiles...)
 	var begun time.Time
-	check(in(func() error {
+	failure.Check(in(func() error {
 		begun = time.Now()
 		return p.Start()
 	}))
-	check(status.SetReadDeadline(time.Now().Add(startPatience)))
+	failure.Check(status.SetReadDeadline(time.Now().Add(startPatience)))
 	answer := make([]byte, len("0\n"))
 	_, err = io.ReadFull(status, answer)
 	took = time.Since(begun)
@@ -87,15 +89,15 @@ func (p *process) check(err error) {
 		return
 	}
 	p.end()
-	check(p.ctx.Err())
-	check(fmt.Errorf("%s: %w\n%s", p, err, p.stderr.bytes))
+	failure.Check(p.ctx.Err())
+	failure.Fail("%s: %w\n%s", p, err, p.stderr.bytes)
 }
 
 // output runs a program to its end and gives its standard output.
 func (p *process) output(in where) []byte {
 	var stdout bytes.Buffer
 	p.Stdout = &stdout
-	check(in(p.Start))
+	failure.Check(in(p.Start))
 	p.check(p.Wait())
 	return stdout.Bytes()
 }
@@ -155,7 +157,7 @@ func (l *lab) attach(proxy *process) (finish func()) {
 	var interrupted []*process
 	if len(l.tool.command) > 0 {
 		watcher := l.newProcess(l.tool.command[0], append(l.tool.command[1:], strconv.Itoa(proxy.Process.Pid))...)
-		check(watcher.Start())
+		failure.Check(watcher.Start())
 		interrupted = append(interrupted, watcher)
 	}
 	if len(l.tool.environment)+len(l.tool.command) > 0 {
@@ -163,10 +165,10 @@ func (l *lab) attach(proxy *process) (finish func()) {
 	}
 	return func() {
 		for _, p := range interrupted {
-			check(p.Process.Signal(os.Interrupt))
+			failure.Check(p.Process.Signal(os.Interrupt))
 			var exit *exec.ExitError
 			if err := p.Wait(); !errors.As(err, &exit) { // whatever its status
-				check(err)
+				failure.Check(err)
 			}
 		}
 	}

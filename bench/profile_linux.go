@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/cpuprofile"
 )
 
@@ -26,12 +27,12 @@ func profile(ctx context.Context, args []string) error {
 	d := fs.Duration("time", 3*time.Second, "how long the traffic lasts")
 	_ = fs.Parse(args) // it exits
 	return withPrograms(ctx, Options{Profile: true}, func(p *Programs) {
-		works := must(Select(p.Works, *name))
+		works := failure.Must(Select(p.Works, *name))
 		if len(works) > 1 || !works[0].Traffic() {
-			check(fmt.Errorf("-work %s: one work that is traffic is wanted", *name))
+			failure.Fail("-work %s: one work that is traffic is wanted", *name)
 		}
-		dir := must(filepath.Abs(*out))
-		check(os.MkdirAll(dir, 0o755))
+		dir := failure.Must(filepath.Abs(*out))
+		failure.Check(os.MkdirAll(dir, 0o755))
 		for _, proxy := range p.Proxies {
 			if works[0].Fits(proxy) && slices.Contains([]string{"goref", "splice", "udp"}, proxy.Name) {
 				p.profile(ctx, works[0], proxy, *d, filepath.Join(dir, proxy.Name))
@@ -43,11 +44,11 @@ func profile(ctx context.Context, args []string) error {
 // profile writes file.pprof and, where perf works, file.perf with the kernel's stacks.
 func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Duration, file string) {
 	p.tool = tool{environment: []string{cpuprofile.Variable + "=" + file + ".pprof"}}
-	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, must(p.Measure(ctx, w, proxy, d)))
+	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, failure.Must(p.Measure(ctx, w, proxy, d)))
 	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=20", "-hide="+passOn, file+".pprof")
 	top.Stdout, top.Stderr = os.Stdout, os.Stderr
 	if err := top.Run(); err != nil {
-		check(fmt.Errorf("%s: %w", top, err))
+		failure.Fail("%s: %w", top, err)
 	}
 	perf, err := exec.LookPath("perf")
 	if err != nil {
@@ -55,5 +56,5 @@ func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Dura
 		return
 	}
 	p.tool = tool{command: []string{perf, "record", "-q", "-g", "-o", file + ".perf", "-p"}}
-	must(p.Measure(ctx, w, proxy, d))
+	failure.Must(p.Measure(ctx, w, proxy, d))
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // Options are what a person may choose.
@@ -50,7 +52,7 @@ type Programs struct {
 func withPrograms(ctx context.Context, o Options, f func(*Programs)) (err error) {
 	p := &Programs{adopts: map[string]bool{}}
 	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
-	return caught(func() {
+	return failure.Caught(func() {
 		p.build(ctx, o)
 		f(p)
 	})
@@ -58,12 +60,12 @@ func withPrograms(ctx context.Context, o Options, f func(*Programs)) (err error)
 
 func (p *Programs) build(ctx context.Context, o Options) {
 	if os.Geteuid() != 0 {
-		check(errors.New("benchmarks make network namespaces: run them as root"))
+		failure.Check(errors.New("benchmarks make network namespaces: run them as root"))
 	}
 	descriptors := raiseDescriptorLimit()
-	p.load = []string{must(os.Executable()), "load"}
-	p.dir = must(os.MkdirTemp("", "portsplice-bench-"))
-	check(os.Chmod(p.dir, 0o711)) // some servers are not root's
+	p.load = []string{failure.Must(os.Executable()), "load"}
+	p.dir = failure.Must(os.MkdirTemp("", "portsplice-bench-"))
+	failure.Check(os.Chmod(p.dir, 0o711)) // some servers are not root's
 	p.Works = Works(descriptors)
 	for i, w := range p.Works {
 		if w.Kind == others {
@@ -77,7 +79,7 @@ func (p *Programs) build(ctx context.Context, o Options) {
 		packages = append(packages, module+"/cmd/portsplice", module+"/cmd/portsplice-bypass")
 		o.Portsplice = built
 	} else {
-		check(os.Symlink(must(filepath.Abs(o.Portsplice)), built))
+		failure.Check(os.Symlink(failure.Must(filepath.Abs(o.Portsplice)), built))
 	}
 	p.compile(ctx, o.Profile, packages)
 	all := []Proxy{direct, {Name: "old", Path: o.Old, Protocols: both}, {Name: "new", Path: o.Portsplice, Protocols: both}}
@@ -105,7 +107,7 @@ func (p *Programs) compile(ctx context.Context, profile bool, packages []string)
 	build := exec.CommandContext(ctx, "go", append(flags, packages...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		check(fmt.Errorf("%s: %w\n%s", build, err, out))
+		failure.Fail("%s: %w\n%s", build, err, out)
 	}
 }
 
@@ -173,7 +175,7 @@ func rows(all []Proxy, list string) (named []Proxy) {
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(all, func(p Proxy) bool { return p.Name == name })
 		if i < 0 {
-			check(fmt.Errorf("no proxy is named %q", name))
+			failure.Fail("no proxy is named %q", name)
 		}
 		named = append(named, all[i])
 	}
@@ -206,7 +208,7 @@ func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
 	usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) { // docker-proxy exits with 2
-		check(fmt.Errorf("proxy %s: %w", proxy.Name, err))
+		failure.Fail("proxy %s: %w", proxy.Name, err)
 	}
 	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
 	proxy.manyPorts = proxy.manyPorts || strings.Contains(string(usage), "  -ports ")
@@ -240,9 +242,9 @@ func raiseDescriptorLimit() uint64 {
 	const dockerd = 1 << 20 // LimitNOFILE=infinity in docker.service is fs.nr_open, and that is its default
 	limit := syscall.Rlimit{Cur: dockerd, Max: dockerd}
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		check(os.NewSyscallError("getrlimit", syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)))
+		failure.Check(os.NewSyscallError("getrlimit", syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)))
 		limit.Cur = limit.Max
-		check(os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)))
+		failure.Check(os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)))
 	}
 	return limit.Max
 }

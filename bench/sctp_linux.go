@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/usage"
 	"github.com/portsplice/portsplice/bench/load"
 )
@@ -44,12 +45,12 @@ func sctp(ctx context.Context, args []string) error {
 		traffic[name] = w
 	}
 	measure := func(ctx context.Context, w Work, p Proxy, d time.Duration) (v Values, err error) {
-		err = caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
+		err = failure.Caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
 		return v, err
 	}
 	var failures []string
-	for _, w := range must(Select(works, s.Works)) {
-		result := must(Rounds(ctx, s, w, proxies, measure))
+	for _, w := range failure.Must(Select(works, s.Works)) {
+		result := failure.Must(Rounds(ctx, s, w, proxies, measure))
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
@@ -59,13 +60,13 @@ func sctp(ctx context.Context, args []string) error {
 // measure gives the proxy a process and associations of its own.
 func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Values {
 	listener, to, err := load.ListenSCTP()
-	check(err)
+	failure.Check(err)
 	defer func() { _ = unix.Close(listener) }() // nothing was written
 	var pids []int
 	if proxy.Path != "" {
 		fd, front, err := load.ListenSCTP() // a port that nobody listens on
-		check(err)
-		check(unix.Close(fd))
+		failure.Check(err)
+		failure.Check(unix.Close(fd))
 		p := newProcess(ctx, proxy.Path, "-proto", "sctp",
 			"-host-ip", front.Addr().String(), "-host-port", fmt.Sprint(front.Port()),
 			"-container-ip", to.Addr().String(), "-container-port", fmt.Sprint(to.Port()))
@@ -73,15 +74,15 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Val
 		p.report(func(start func() error) error { return start() })
 		pids, to = []int{p.Process.Pid}, front
 	}
-	t := must(load.OpenSCTP(listener, to, w.conns, w.size, w.streams))
+	t := failure.Must(load.OpenSCTP(listener, to, w.conns, w.size, w.streams))
 	defer t.Close()
-	must(t.Run(d / 10)) // every buffer of every process has been there once
+	failure.Must(t.Run(d / 10)) // every buffer of every process has been there once
 	messages := 0
 	before, after, err := usage.During(func() (err error) {
 		messages, err = t.Run(d)
 		return err
 	}, pids, nil)
-	check(err)
+	failure.Check(err)
 	v := Values(after.Each(before, float64(messages), time.Microsecond, "us/message"))
 	delete(v, usage.Others) // this process is one of them here
 	v["message/s"] = float64(messages) / after.Since(before).Seconds()

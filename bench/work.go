@@ -27,7 +27,6 @@ type Work struct {
 	Protocol string        `json:"protocol"`          // tcp or udp
 	Kind     Kind          `json:"kind"`              // how it is measured
 	Time     time.Duration `json:"time,omitempty"`    // how long traffic takes, if that is not for a person to choose
-	Local    bool          `json:"local,omitempty"`   // the client is on the host, and connects to 127.0.0.1
 	Missing  string        `json:"missing,omitempty"` // what is not installed, and so it cannot be measured
 
 	client  []string // arguments of the load command, or the name of somebody else's
@@ -61,8 +60,11 @@ const (
 // can start where that is the work. What is told of clients is of short connections.
 func (w Work) Fits(p Proxy) bool {
 	return slices.Contains(p.Protocols, w.Protocol) && (w.Kind != idlePorts || p.Name != Direct && !p.Peer) &&
-		(w.Local || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
+		(w.local() || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
 }
+
+// local tells whether the client is on the host, and connects to 127.0.0.1.
+func (w Work) local() bool { return strings.HasPrefix(w.Name, "local-") }
 
 // Traffic tells whether the work is traffic for the time that it is measured.
 func (w Work) Traffic() bool { return w.Kind == traffic }
@@ -87,7 +89,7 @@ func Works(descriptors uint64) (works []Work) {
 		pingpong = "exchange -size $size -conns $conns"
 		bulk     = "bulk -direction $direction -conns $conns"
 	)
-	stream, datagrams, sink, local := Work{}, Work{Protocol: udp}, Work{Protocol: udp, toSink: true}, Work{Local: true}
+	datagrams, sink := Work{Protocol: udp}, Work{Protocol: udp, toSink: true}
 	beside := Work{stretch: 3} // where an answer takes 20 ms, a p99 takes time
 	for _, row := range []struct {
 		names  string
@@ -99,18 +101,18 @@ func Works(descriptors uint64) (works []Work) {
 			"pingpong/size=1024/conns=1 pingpong/size=1024/conns=64 pingpong/size=1024/conns=1000 " +
 			"pingpong/size=16384/conns=1 pingpong/size=16384/conns=64 pingpong/size=16384/conns=1000 " +
 			"pingpong/size=262144/conns=1 pingpong/size=262144/conns=64 pingpong/size=262144/conns=1000 " +
-			"pingpong/size=16384/conns=16 pingpong/size=262144/conns=16", exchanges, pingpong, stream},
+			"pingpong/size=16384/conns=16 pingpong/size=262144/conns=16", exchanges, pingpong, Work{}},
 		// A client on each port.
-		{"pingpong-ports/size=64/ports=200 pingpong-ports/size=64/ports=1000", exchanges, "exchange -conns $ports", stream},
+		{"pingpong-ports/size=64/ports=200 pingpong-ports/size=64/ports=1000", exchanges, "exchange -conns $ports", Work{}},
 		// Connect, send, receive, close.
-		{"crr/conns=8", conns, "crr -conns $conns", stream},
+		{"crr/conns=8", conns, "crr -conns $conns", Work{}},
 		// Many short connections in a row, twice as many as the host has source ports for at a time: each leaves one in
 		// TIME_WAIT (moby#47537). It takes 15 seconds at the most.
 		{"churn/conns=60000", conns + " first-quarter-p99-us last-quarter-p99-us +opened failed-%",
 			"crr -conns 8 -warmup 0 -churn -count $conns", Work{Time: 15 * time.Second}},
 		{"bulk/direction=down/conns=1 bulk/direction=down/conns=8 bulk/direction=down/conns=64 " +
 			"bulk/direction=up/conns=1 bulk/direction=up/conns=8 bulk/direction=up/conns=64 " +
-			"bulk/direction=both/conns=1 bulk/direction=both/conns=8 bulk/direction=both/conns=64", streams, bulk, stream},
+			"bulk/direction=both/conns=1 bulk/direction=both/conns=8 bulk/direction=both/conns=64", streams, bulk, Work{}},
 		// 200 connects at once, again and again: the first byte of an answer to each. And one client with one small
 		// message under way.
 		{"connects-beside/streams=8", "p50-us last-us " + streams, "connects -conns 200 -beside", beside},
@@ -119,9 +121,9 @@ func Works(descriptors uint64) (works []Work) {
 		{"message-beside/streams=64", "p50-us p99-us +exchange/s " + streams, "exchange -beside", beside},
 		// What a client on the host has of the same, and a proxy without a hop.
 		{"local-pingpong/size=64/conns=1 local-pingpong/size=64/conns=64 local-pingpong/size=64/conns=1000",
-			exchanges, pingpong, local},
-		{"local-crr/conns=8", conns, "crr -conns $conns", local},
-		{"local-bulk/direction=down/conns=8", streams, bulk, local},
+			exchanges, pingpong, Work{}},
+		{"local-crr/conns=8", conns, "crr -conns $conns", Work{}},
+		{"local-bulk/direction=down/conns=8", streams, bulk, Work{}},
 		{"idle/conns=2000", "kernel-kB/conn pss-kB/conn private-kB/conn fds/conn", "idle", Work{Kind: idle}},
 		{"start/ports=200", ports, "", Work{Kind: idlePorts}},
 		{"redis-benchmark", requests, "redis-benchmark", Work{Kind: others}},

@@ -153,7 +153,7 @@ func tcpInfo(fd int, info *unix.TCPInfo) unix.Errno {
 }
 
 func (linux) roundTrip(fd int, info *unix.TCPInfo) time.Duration {
-	info.Min_rtt = 0 // a kernel without it writes less (before Linux 4.6, gVisor)
+	info.Min_rtt = 0 // a kernel without it writes less (before Linux 4.6)
 	if tcpInfo(fd, info) != 0 || info.Min_rtt == 0 {
 		return math.MaxInt64
 	}

@@ -1,8 +1,8 @@
 package splice
 
 import (
+	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,12 +20,12 @@ const (
 )
 
 // boundReceive ends the growth of the receive buffer of a stream from a near peer. The kernel has it grow for who takes
-// much at a time, as we do, up to net.ipv4.tcp_rmem (32 MB on Linux 6.18, 6 before), as far as net.ipv4.tcp_mem goes:
+// much at a time, as we do, up to net.ipv4.tcp_rmem (32 MB on Linux 6.18), as far as net.ipv4.tcp_mem goes:
 // 64 streams reach that on a host with 24 GB, and then data is sent again and again (docs/performance.md). A distant
 // peer's window is left to the kernel, which finds out what its round trips take; so is a buffer that somebody has set,
 // where the kernel tells (Linux 5.15), and all of them where we may not set more than net.core.rmem_max (CAP_NET_ADMIN).
 func (l *loop) boundReceive(fd int) {
-	if receiveLimit() <= 2*nearBuffer {
+	if !buffersGrow() {
 		return
 	}
 	lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
@@ -38,25 +38,18 @@ func (l *loop) boundReceive(fd int) {
 	}
 }
 
-// receiveLimit is how far the kernel lets a receive buffer grow, in bytes, as it was set when the first stream came.
-var receiveLimit = sync.OnceValue(func() int {
+// buffersGrow is whether the kernel has receive buffers grow beyond ours, as it was set when the first stream came.
+var buffersGrow = sync.OnceValue(func() bool {
 	read := func(name string) string {
 		text, _ := os.ReadFile("/proc/sys/net/ipv4/" + name) // without it nothing is bounded
 		return string(text)
 	}
-	return growsTo(read("tcp_rmem"), read("tcp_moderate_rcvbuf"))
+	return growPast(read("tcp_rmem"), read("tcp_moderate_rcvbuf"))
 })
 
-// growsTo is the last of three sizes, or 0 if buffers do not grow to it from one that is smaller than ours.
-func growsTo(sizes, moderate string) int {
-	fields := strings.Fields(sizes)
-	if len(fields) != 3 || strings.TrimSpace(moderate) != "1" {
-		return 0
-	}
-	initial, _ := strconv.Atoi(fields[1]) // the kernel writes numbers
-	limit, _ := strconv.Atoi(fields[2])
-	if initial > 2*nearBuffer {
-		return 0
-	}
-	return limit
+// growPast says whether buffers of those sizes, the least, the first and the most, grow from no more than ours to more.
+func growPast(sizes, moderate string) bool {
+	var least, first, most int
+	_, err := fmt.Sscan(sizes, &least, &first, &most)
+	return err == nil && first <= 2*nearBuffer && most > 2*nearBuffer && strings.TrimSpace(moderate) == "1"
 }

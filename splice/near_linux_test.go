@@ -4,8 +4,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +25,7 @@ func mayBound(t *testing.T) bool {
 	t.Helper()
 	_, fd := socketPair(t)
 	defer closeFD(fd)
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, nearBuffer) == nil && receiveLimit() > 2*nearBuffer
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, nearBuffer) == nil && buffersGrow()
 }
 
 // TestNearStreams: the receive buffer of a stream from a near peer stops growing, and its window can be as large. Those of
@@ -106,16 +104,16 @@ func TestNearStreams(t *testing.T) {
 	}
 }
 
-// TestReceiveLimit: it is the kernel's.
-func TestReceiveLimit(t *testing.T) {
-	read := func(name string) []string {
+// TestBuffersGrow: what the kernel says of itself is what is read.
+func TestBuffersGrow(t *testing.T) {
+	read := func(name string) string {
 		text, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
 		rig.Must(t, err)
-		return strings.Fields(string(text))
+		return string(text)
 	}
 	sizes, moderate := read("tcp_rmem"), read("tcp_moderate_rcvbuf")
-	if got := receiveLimit(); moderate[0] == "1" && strconv.Itoa(got) != sizes[2] {
-		t.Errorf("the limit is %d, and tcp_rmem is %v", got, sizes)
+	if got, want := buffersGrow(), growPast(sizes, moderate); got != want {
+		t.Errorf("growPast: %v, want %v of %q and %q", got, want, sizes, moderate)
 	}
 }
 
@@ -141,20 +139,24 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestGrowsTo: what an administrator has set is never exceeded.
-func TestGrowsTo(t *testing.T) {
+// TestGrowPast: what an administrator has set is neither exceeded nor made smaller.
+func TestGrowPast(t *testing.T) {
 	for _, test := range []struct {
 		sizes, moderate string
-		want            int
+		want            bool
 	}{
-		{"4096\t131072\t6291456\n", "1\n", 6291456},
-		{"4096\t131072\t6291456\n", "0\n", 0},
-		{"4096\t131072\t6291456\n", "", 0},
-		{"4096\t4194304\t6291456\n", "1\n", 0},
-		{"", "1\n", 0},
+		{"4096\t131072\t6291456\n", "1\n", true},
+		{"4096\t131072\t6291456\n", "0\n", false},
+		{"4096\t131072\t6291456\n", "", false},
+		{"4096\t131072\t2097152\n", "1\n", false},
+		{"4096\t131072\t2097153\n", "1\n", true},
+		{"4096\t2097152\t6291456\n", "1\n", true},
+		{"4096\t2097153\t6291456\n", "1\n", false},
+		{"4096\t131072\n", "1\n", false},
+		{"", "1\n", false},
 	} {
-		if got := growsTo(test.sizes, test.moderate); got != test.want {
-			t.Errorf("growsTo(%q, %q) = %d, want %d", test.sizes, test.moderate, got, test.want)
+		if got := growPast(test.sizes, test.moderate); got != test.want {
+			t.Errorf("growPast(%q, %q) = %v, want %v", test.sizes, test.moderate, got, test.want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/stats"
 	"github.com/portsplice/portsplice/bench/internal/usage"
 	"github.com/portsplice/portsplice/internal/status"
@@ -93,7 +94,7 @@ func (c *client) establish(n, atATime int, then func(fd int)) {
 		return answered < n
 	})
 	if answered < n {
-		fail("%d of %d were answered within %v", answered, n, patience)
+		failure.Fail("%d of %d were answered within %v", answered, n, patience)
 	}
 }
 
@@ -120,7 +121,7 @@ func idle(r request) values {
 	ready := status.Adopt()
 	c := newClient(r)
 	c.establish(r.conns, maxOpening, func(int) {})
-	check(ready.Ready())
+	failure.Check(ready.Ready())
 	for {
 		_ = unix.Pause() // it ends with a signal, which is all it can say
 	}
@@ -187,7 +188,7 @@ func (c *client) measure(unit string, run func(time.Duration)) values {
 	c.away += time.Since(left)
 	n := float64(len(c.latencies))
 	if n == 0 {
-		fail("no answer within %v", c.time)
+		failure.Fail("no answer within %v", c.time)
 	}
 	var v values
 	if c.beside {

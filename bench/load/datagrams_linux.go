@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 const (
@@ -44,13 +46,13 @@ func newBatch(length, size int) *batch {
 
 // receive takes as many datagrams as there are, and are room for.
 func (b *batch) receive(fd, flags int) []unix.Mmsghdr {
-	return b.messages[:max(0, must(call("recvmmsg", unix.SYS_RECVMMSG, fd, b.messages, flags)))]
+	return b.messages[:max(0, failure.Must(call("recvmmsg", unix.SYS_RECVMMSG, fd, b.messages, flags)))]
 }
 
 // sendAll sends the messages, in as many calls as it takes. Sockets for datagrams block.
 func sendAll(fd int, messages []unix.Mmsghdr) {
 	for len(messages) > 0 {
-		messages = messages[max(0, must(call("sendmmsg", unix.SYS_SENDMMSG, fd, messages, 0))):]
+		messages = messages[max(0, failure.Must(call("sendmmsg", unix.SYS_SENDMMSG, fd, messages, 0))):]
 	}
 }
 
@@ -96,7 +98,7 @@ type flows struct {
 func newFlows(c *client) flows {
 	c.answer = cmp.Or(c.answer, c.size)
 	if min(c.size, c.answer) < askSize || max(c.size, c.answer) > maxDatagram || c.window < 1 || c.window > maxBatch {
-		fail("datagrams are from %d to %d bytes long and up to %d under way, not %d, %d and %d",
+		failure.Fail("datagrams are from %d to %d bytes long and up to %d under way, not %d, %d and %d",
 			askSize, maxDatagram, maxBatch, c.size, c.answer, c.window)
 	}
 	return flows{c, newBatch(c.window, c.size), newBatch(c.window, c.answer+1)} // one more, and what is longer is found
@@ -134,7 +136,7 @@ func (f flows) advance(fd int) bool {
 	for i, m := range arrived {
 		b := f.answers.buffers[i]
 		if from, size := int(binary.BigEndian.Uint32(b[8:])), int(m.Len); from != fd || size != f.answer {
-			fail("%d bytes for flow %d arrived at flow %d", size, from, fd)
+			failure.Fail("%d bytes for flow %d arrived at flow %d", size, from, fd)
 		}
 		if binary.BigEndian.Uint32(b[12:]) == c.attempt {
 			answers++

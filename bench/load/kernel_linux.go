@@ -1,7 +1,6 @@
 package load
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
@@ -9,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // prepare makes room for loops that wait in the kernel without telling Go's scheduler: each keeps a place in
@@ -41,39 +42,7 @@ func call[T byte | unix.Mmsghdr](name string, number uintptr, fd int, on []T, fl
 func read(fd int, b []byte) (int, error)  { return call("read", unix.SYS_READ, fd, b, 0) }
 func write(fd int, b []byte) (int, error) { return call("write", unix.SYS_WRITE, fd, b, 0) }
 
-// failure is an error on its way out. Every process here is one measurement, which any error ends: what finds one
-// panics, and the outermost function makes an error of that again.
-type failure struct{ error }
-
-func check(err error) {
-	if err != nil {
-		panic(failure{err})
-	}
-}
-
-func must[T any](v T, err error) T {
-	check(err)
-	return v
-}
-
-func fail(format string, args ...any) { check(fmt.Errorf(format, args...)) }
-
-// caught is how f failed.
-func caught(f func()) (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = p.error
-		default:
-			panic(p)
-		}
-	}()
-	f()
-	return nil
-}
-
-func checkCall(name string, err error) { check(os.NewSyscallError(name, err)) }
+func checkCall(name string, err error) { failure.Check(os.NewSyscallError(name, err)) }
 
 // tcpSocket makes a TCP socket that does not block. As with Go and most servers a message goes out when it is written.
 func tcpSocket() int {
@@ -115,13 +84,13 @@ func socket(kind, protocol int) int {
 
 func set(fd, level, option, value int) {
 	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
-		fail("setsockopt, level %d option %d: %w", level, option, err)
+		failure.Fail("setsockopt, level %d option %d: %w", level, option, err)
 	}
 }
 
 func bind(fd int, on netip.AddrPort) {
 	if err := unix.Bind(fd, sockaddr(on)); err != nil {
-		fail("bind to %v: %w", on, err)
+		failure.Fail("bind to %v: %w", on, err)
 	}
 }
 

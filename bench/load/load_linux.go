@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // values are what was measured, by unit.
@@ -46,7 +48,7 @@ func Run(args []string) error {
 	fs := flag.NewFlagSet("load "+args[0], flag.ExitOnError)
 	r.declare(fs)
 	_ = fs.Parse(args[1:]) // it exits
-	if err := caught(func() { check(json.NewEncoder(os.Stdout).Encode(commands[args[0]](r))) }); err != nil {
+	if err := failure.Caught(func() { failure.Check(json.NewEncoder(os.Stdout).Encode(commands[args[0]](r))) }); err != nil {
 		return fmt.Errorf("%s at %v: %w", args[0], cmp.Or(r.on, r.to), err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/portsplice/portsplice/bench/internal/benchtest"
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 func TestMain(m *testing.M) {
@@ -75,7 +76,7 @@ func TestClients(t *testing.T) {
 			args := strings.Fields(test.args + " -to " + test.to + " -counts " + at + " -proxy " + strconv.Itoa(pid))
 			args = slices.Insert(args, 1, "-time", "100ms", "-warmup", "20ms")
 			var v values // in a short time
-			check(json.Unmarshal(must(benchtest.Program(t, args...).Output()), &v))
+			failure.Check(json.Unmarshal(failure.Must(benchtest.Program(t, args...).Output()), &v))
 			for _, unit := range test.units {
 				if v[unit] <= 0 {
 					t.Errorf("%s is %v; all: %v", unit, v[unit], v)
@@ -103,8 +104,8 @@ func TestServerAnswers(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			at, _, _ := serveAt(t, test.headers)
-			conn := must(dialTCP(netip.MustParseAddrPort(at)))
-			check(conn.SetDeadline(time.Now().Add(benchtest.Timeout)))
+			conn := failure.Must(dialTCP(netip.MustParseAddrPort(at)))
+			failure.Check(conn.SetDeadline(time.Now().Add(benchtest.Timeout)))
 			for part := range slices.Chunk([]byte(test.sent), 5) {
 				if _, err := conn.Write(part); err != nil {
 					break // it was reset before
@@ -116,12 +117,12 @@ func TestServerAnswers(t *testing.T) {
 				t.Errorf("%q is answered %q, %v; want %q", test.sent, got[:n], err, test.want)
 			}
 			if err == nil {
-				check(conn.CloseWrite())
+				failure.Check(conn.CloseWrite())
 				if n, err := conn.Read(got); !errors.Is(err, io.EOF) {
 					t.Errorf("%q is answered %d bytes more than %q, %v", test.sent, n, test.want, err)
 				}
 			}
-			check(conn.Close())
+			failure.Check(conn.Close())
 		})
 	}
 }
@@ -140,15 +141,17 @@ func TestIdleHoldsItsSockets(t *testing.T) {
 	}
 }
 
-func descriptors(pid int) int { return len(must(os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd"))) }
+func descriptors(pid int) int {
+	return len(failure.Must(os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")))
+}
 
 // A datagram without an answer is given up and sent again, and what answers it too late does not count.
 func TestLostDatagrams(t *testing.T) {
-	socket := must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))
+	socket := failure.Must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))
 	asked := make(chan int, 1)
 	go func() { asked <- answerSecond(socket) }()
 	start(t, "idle", "-datagrams", "-to", socket.LocalAddr().String())
-	check(socket.Close())
+	failure.Check(socket.Close())
 	if n := <-asked; n != 2 {
 		t.Errorf("asked %d times, want 2", n)
 	}
@@ -185,18 +188,18 @@ func TestClientsFail(t *testing.T) {
 		{"no answer", func([]byte) []byte { return nil }, "EOF"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
-			check(l.SetDeadline(time.Now().Add(benchtest.Timeout)))
+			l := failure.Must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
+			failure.Check(l.SetDeadline(time.Now().Add(benchtest.Timeout)))
 			cmd := benchtest.Program(t, "exchange", "-to", l.Addr().String())
 			var said bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &said, &said
-			check(cmd.Start())
-			conn := must(l.Accept())
-			check(l.Close())
+			failure.Check(cmd.Start())
+			conn := failure.Must(l.Accept())
+			failure.Check(l.Close())
 			message := make([]byte, 64)
-			must(io.ReadFull(conn, message))
-			must(conn.Write(test.answer(message)))
-			check(conn.Close())
+			failure.Must(io.ReadFull(conn, message))
+			failure.Must(conn.Write(test.answer(message)))
+			failure.Check(conn.Close())
 			if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), test.want) {
 				t.Errorf("%v: %q does not tell %q", err, &said, test.want)
 			}
@@ -210,7 +213,7 @@ func TestHeaderInPieces(t *testing.T) {
 	copy(whole, header[:])
 	var c conn
 	for i := range whole {
-		if done := must(c.take(whole[i : i+1])); done != (i == len(whole)-1) {
+		if done := failure.Must(c.take(whole[i : i+1])); done != (i == len(whole)-1) {
 			t.Fatalf("whole: %v after %d of %d bytes", done, i+1, len(whole))
 		}
 	}
@@ -223,7 +226,7 @@ func TestHeaderInPieces(t *testing.T) {
 func TestTimeAwayIsNoLatency(t *testing.T) {
 	at, _, _ := serveAt(t)
 	for _, datagrams := range []bool{false, true} {
-		check(caught(func() {
+		failure.Check(failure.Caught(func() {
 			to := netip.MustParseAddrPort(at)
 			c := newClient(request{to: to, conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
 			var fd int

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 const (
@@ -112,7 +114,7 @@ type messages struct{ *client }
 
 func newMessages(c *client) messages {
 	if c.size < headerSize || c.size > maxMessage {
-		fail("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, c.size)
+		failure.Fail("messages are from %d to %d bytes long, not %d", headerSize, maxMessage, c.size)
 	}
 	return messages{c}
 }
@@ -143,7 +145,7 @@ func (m messages) send(c *conn, number uint32) {
 func (m messages) ask(fd int) {
 	c := m.byFD[fd]
 	m.send(c, 1+binary.BigEndian.Uint32(c.outgoing[4:]))
-	check(m.write(c))
+	failure.Check(m.write(c))
 }
 
 func (m messages) advance(fd int) bool {
@@ -152,10 +154,10 @@ func (m messages) advance(fd int) bool {
 	case err != nil && m.churns:
 		m.failed++
 	case err != nil || !done:
-		check(err)
+		failure.Check(err)
 		return false
 	case c.incoming != c.outgoing:
-		fail("asked %x, answered %x", c.outgoing, c.incoming)
+		failure.Fail("asked %x, answered %x", c.outgoing, c.incoming)
 	default:
 		now := m.now()
 		m.latencies = append(m.latencies, now-c.since)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // SCTP is the two ends of a number of associations, direct or through a proxy, in this process and on one thread: the
@@ -21,10 +23,10 @@ type SCTP struct {
 // ListenSCTP opens a listening socket on a free port. The caller closes it.
 func ListenSCTP() (fd int, at netip.AddrPort, err error) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	err = caught(func() {
+	err = failure.Caught(func() {
 		fd = sctpSocket()
 		listen(fd, netip.AddrPortFrom(loopback, 0))
-		name := must(unix.Getsockname(fd))
+		name := failure.Must(unix.Getsockname(fd))
 		at = netip.AddrPortFrom(loopback, uint16(name.(*unix.SockaddrInet4).Port))
 	})
 	return fd, at, err
@@ -43,7 +45,7 @@ func sctpSocket() int {
 // They exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
 func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*SCTP, error) {
 	t := &SCTP{ends: map[int]bool{}, message: make([]byte, size), streams: streams}
-	err := caught(func() {
+	err := failure.Caught(func() {
 		t.loop = newLoop()
 		for range conns {
 			client := sctpSocket()
@@ -79,7 +81,7 @@ func (t *SCTP) Close() {
 
 // Run counts the messages that arrive, at both ends.
 func (t *SCTP) Run(d time.Duration) (messages int, err error) {
-	err = caught(func() { messages = t.run(d) })
+	err = failure.Caught(func() { messages = t.run(d) })
 	return messages, err
 }
 
@@ -99,7 +101,7 @@ func (t *SCTP) run(d time.Duration) (messages int) {
 	for end, look, over := time.Now().Add(d), seldom, false; !over || underway > 0; {
 		ready := t.wait(patience)
 		if len(ready) == 0 && time.Since(end) > patience { // and no signal
-			fail("nothing moves, %v after the end", patience)
+			failure.Fail("nothing moves, %v after the end", patience)
 		}
 		for _, event := range ready {
 			fd := int(event.Fd)
@@ -129,16 +131,16 @@ func (t *SCTP) run(d time.Duration) (messages int) {
 }
 
 // send sends a message, if the kernel takes it.
-func (t *SCTP) send(fd int) (taken bool) { return must(write(fd, t.message)) >= 0 }
+func (t *SCTP) send(fd int) (taken bool) { return failure.Must(write(fd, t.message)) >= 0 }
 
 // receive takes a message, if one has arrived. It must be as it was sent.
 func (t *SCTP) receive(fd int) (taken bool) {
-	n := must(read(fd, t.in))
+	n := failure.Must(read(fd, t.in))
 	if n == 0 {
-		check(io.ErrUnexpectedEOF)
+		failure.Check(io.ErrUnexpectedEOF)
 	}
 	if n > 0 && n != len(t.message) {
-		fail("a message of %d bytes arrived as %d", len(t.message), n)
+		failure.Fail("a message of %d bytes arrived as %d", len(t.message), n)
 	}
 	return n > 0
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/status"
 )
 
@@ -31,12 +32,12 @@ func serve(r request) values {
 	listen(s.listener, r.on)
 	s.add(s.listener, unix.EPOLLIN)
 	echo, counted := bindUDP(r.on), bindUDP(r.sink)
-	check(ready.Ready())
+	failure.Check(ready.Ready())
 	ended := make(chan error)
-	go func() { ended <- caught(s.serve) }()
-	go func() { ended <- caught(func() { echoDatagrams(echo) }) }()
-	go func() { ended <- caught(func() { countDatagrams(counted, &s.streams.received) }) }()
-	check(<-ended)
+	go func() { ended <- failure.Caught(s.serve) }()
+	go func() { ended <- failure.Caught(func() { echoDatagrams(echo) }) }()
+	go func() { ended <- failure.Caught(func() { countDatagrams(counted, &s.streams.received) }) }()
+	failure.Check(<-ended)
 	return nil
 }
 
@@ -86,7 +87,7 @@ func (s *server) answer(c *conn) {
 func (s *server) handOver(c *conn) {
 	checkCall("epoll_ctl", unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, c.fd, nil))
 	file := os.NewFile(uintptr(c.fd), "stream")
-	stream := must(net.FileConn(file))
-	check(file.Close()) // the stream has a copy
+	stream := failure.Must(net.FileConn(file))
+	failure.Check(file.Close()) // the stream has a copy
 	go s.streams.serve(stream, c.incoming[0], c.received)
 }

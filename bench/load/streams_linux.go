@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/usage"
 	"github.com/portsplice/portsplice/internal/status"
 )
@@ -76,15 +77,15 @@ func dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 func openStreams(r request) *streams {
 	direction, found := directions[r.direction]
 	if !found {
-		fail("%q is no direction", r.direction)
+		failure.Fail("%q is no direction", r.direction)
 	}
 	s := &streams{failed: make(chan error, 2*r.conns)}
 	for range r.conns {
-		conn := must(dialTCP(r.to))
-		must(conn.Write([]byte{direction}))
+		conn := failure.Must(dialTCP(r.to))
+		failure.Must(conn.Write([]byte{direction}))
 		if direction != receiveUp {
 			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-				fail("no stream began: %w", err)
+				failure.Fail("no stream began: %w", err)
 			}
 			go func() { s.failed <- move(conn.Read, &s.received) }()
 		}
@@ -102,8 +103,8 @@ func bulk(r request) values { return openStreams(r).measure(r) }
 func readers(r request) values {
 	ready := status.Adopt()
 	s := openStreams(r)
-	check(ready.Ready())
-	fail("stream ended: %w", <-s.failed)
+	failure.Check(ready.Ready())
+	failure.Fail("stream ended: %w", <-s.failed)
 	return nil
 }
 
@@ -113,7 +114,7 @@ func (s *streams) measure(r request) values {
 		received, sent = s.received.Load(), s.sent.Load()
 		select {
 		case err := <-s.failed:
-			fail("stream ended: %w", err)
+			failure.Fail("stream ended: %w", err)
 		case <-time.After(d):
 		}
 		received, sent = s.received.Load()-received, s.sent.Load()-sent
@@ -137,7 +138,7 @@ type reading struct {
 func (r request) interval(streams bool, run func(time.Duration)) (before, after reading) {
 	var counts *net.TCPConn
 	if streams {
-		counts = must(dialTCP(r.counts))
+		counts = failure.Must(dialTCP(r.counts))
 		askCounts(counts) // wait until the server has accepted the connection, which it does among streams
 	}
 	// The times come last: what the question to the server takes is not between them and the counts.
@@ -145,7 +146,7 @@ func (r request) interval(streams bool, run func(time.Duration)) (before, after 
 		if streams {
 			now.received, now.sent = askCounts(counts)
 		}
-		now.Times = must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)))
+		now.Times = failure.Must(usage.Read(r.proxy, append([]int{os.Getpid()}, r.ends...)))
 		return now
 	}
 	run(r.warmup)
@@ -158,7 +159,7 @@ func (r request) interval(streams bool, run func(time.Duration)) (before, after 
 func (now reading) rate(before reading, moved int64) values {
 	took := now.Since(before.Times)
 	if moved == 0 {
-		fail("no byte of a stream arrived within %v", took)
+		failure.Fail("no byte of a stream arrived within %v", took)
 	}
 	v := now.Each(before.Times, float64(moved)/1e9, time.Second, "s/GB")
 	v["Gbit/s"] = 8 * float64(moved) / 1e9 / took.Seconds()
@@ -167,11 +168,11 @@ func (now reading) rate(before reading, moved int64) values {
 
 // askCounts asks the server for the bytes that it has received and sent.
 func askCounts(server *net.TCPConn) (received, sent int64) {
-	check(server.SetDeadline(time.Now().Add(patience)))
-	must(server.Write([]byte{tellCounts}))
+	failure.Check(server.SetDeadline(time.Now().Add(patience)))
+	failure.Must(server.Write([]byte{tellCounts}))
 	both := []int64{0, 0}
 	if err := binary.Read(server, binary.BigEndian, both); err != nil {
-		fail("ask the server what it has counted: %w", err)
+		failure.Fail("ask the server what it has counted: %w", err)
 	}
 	return both[0], both[1]
 }
@@ -180,7 +181,7 @@ func askCounts(server *net.TCPConn) (received, sent int64) {
 // blocks that the kernel cuts (UDP_SEGMENT).
 func pour(r request) values {
 	if r.size < 1 || r.size > maxDatagram || r.offered <= 0 {
-		fail("no stream of %v Gbit/s in datagrams of %d bytes", r.offered, r.size)
+		failure.Fail("no stream of %v Gbit/s in datagrams of %d bytes", r.offered, r.size)
 	}
 	fd, block := dialUDP(r.to), r.size
 	if !r.single {
@@ -190,7 +191,7 @@ func pour(r request) values {
 	}
 	interval := time.Duration(8 * float64(block) / r.offered) // bits by bits per nanosecond
 	s := &streams{failed: make(chan error, 1)}
-	go func() { s.failed <- caught(func() { s.flow(fd, make([]byte, block), interval) }) }()
+	go func() { s.failed <- failure.Caught(func() { s.flow(fd, make([]byte, block), interval) }) }()
 	return s.measure(r)
 }
 
@@ -209,6 +210,6 @@ func (s *streams) flow(fd int, block []byte, interval time.Duration) {
 		} else if late > burst {
 			next += late - burst
 		}
-		s.sent.Add(int64(must(write(fd, block))))
+		s.sent.Add(int64(failure.Must(write(fd, block))))
 	}
 }
