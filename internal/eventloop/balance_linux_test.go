@@ -35,18 +35,28 @@ func (b *balanced) windows(percents ...int32) {
 	}
 }
 
+// moves is how often its movers were given away.
+func (b *balanced) moves() (n int) {
+	for i := range b.slots.end {
+		if m, ok := b.slots.at(i).handler.(*mover); ok {
+			n += m.moved
+		}
+	}
+	return n
+}
+
 // A loop gives work away when it has been busy for windows in a row, by what was done in these.
 func TestWhenWorkIsGivenAway(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options Options
 		windows []int32
-		shares  int
+		moves   int
 	}{
 		{"saturated once", Options{Max: 2}, []int32{100}, 0},
 		{"saturated", Options{Max: 2}, []int32{100, 100}, 1},
 		{"saturated, with a pause", Options{Max: 2}, []int32{100, 0, 100}, 0},
-		{"saturated for long", Options{Max: 2}, []int32{100, 100, 100, 100, 100}, 1},
+		{"saturated for long", Options{Max: 2}, []int32{100, 100, 100, 100, 100}, 2},
 		{"saturated, and alone", Options{Max: 1}, []int32{100, 100, 100, 100}, 0},
 		{"half busy beside an idle one", Options{Min: 2}, []int32{halfPercent, halfPercent}, 1},
 		{"less busy beside an idle one", Options{Min: 2}, []int32{halfPercent - 1, halfPercent - 1, halfPercent - 1}, 0},
@@ -54,8 +64,8 @@ func TestWhenWorkIsGivenAway(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBalanced(t, test.options)
 			b.windows(test.windows...)
-			if b.queue.length != test.shares {
-				t.Errorf("%d shares in the queue, want %d", b.queue.length, test.shares)
+			if got := b.moves(); got != test.moves {
+				t.Errorf("moved %d times, want %d", got, test.moves)
 			}
 			if most := max(1, test.options.Max, test.options.Min); b.group.Len() > most {
 				t.Errorf("%d loops, want %d at the most", b.group.Len(), most)
@@ -65,19 +75,8 @@ func TestWhenWorkIsGivenAway(t *testing.T) {
 	t.Run("what was done before does not count", func(t *testing.T) {
 		b := newBalanced(t, Options{Max: 2})
 		b.Charge(b.movers[0], 1_000_000)
-		if b.windows(100, 100); !b.Queued() {
+		if b.windows(100, 100); b.moves() == 0 {
 			t.Error("work that has two movers by now is not shared")
-		}
-	})
-	t.Run("again when it is done", func(t *testing.T) {
-		b := newBalanced(t, Options{Max: 2})
-		for range 3 {
-			if b.windows(100, 100); !b.Queued() {
-				t.Fatal("nothing is shared")
-			}
-			for b.queue.first() != nil {
-				b.runSlice()
-			}
 		}
 	})
 	t.Run("not at once when there was nothing to share", func(t *testing.T) {
@@ -87,19 +86,40 @@ func TestWhenWorkIsGivenAway(t *testing.T) {
 		b.movers = [2]Handle{b.slots.take(fixed{}), {}}
 		b.windows(100, 100)
 		b.movers = movers
-		if b.windows(100, 100, 100, 100); b.Queued() {
+		if b.windows(100, 100, 100, 100); b.moves() > 0 {
 			t.Errorf("the loop looked again before %v", shareAgain)
 		}
 		b.now += shareAgain
-		if b.windows(100, 100); !b.Queued() {
+		if b.windows(100, 100); b.moves() == 0 {
 			t.Errorf("the loop did not look again after %v", shareAgain)
 		}
 	})
 	t.Run("not by one that ends", func(t *testing.T) {
 		b := newBalanced(t, Options{Max: 2})
 		b.load.retiring = true
-		if b.windows(100, 100); b.Queued() {
+		if b.windows(100, 100); b.moves() > 0 {
 			t.Error("it is")
+		}
+	})
+	t.Run("at once, and the rest in steps", func(t *testing.T) {
+		b := newBalanced(t, Options{Max: 2})
+		b.Enqueue(&runFunc{func() Verdict { return Again }}) // a stream that does not let others have their turn
+		for range 3 * moveStep {
+			b.slots.take(new(mover))
+		}
+		windows := func(n int) {
+			for range n {
+				for i := range b.slots.end {
+					b.slots.at(i).work = 100
+				}
+				b.windows(100)
+			}
+		}
+		if windows(sustained); b.moves() != moveStep {
+			t.Fatalf("moved %d, want %d", b.moves(), moveStep)
+		}
+		if windows(3 * sustained); b.moves() != moveStep { // another share would have had a step
+			t.Errorf("moved %d before the rest had its turn", b.moves())
 		}
 	})
 }
@@ -197,18 +217,39 @@ func TestMovesAreInSteps(t *testing.T) {
 	}
 }
 
-// What handlers do until a share has its turn does not count against them: of two streams with as much to do, one goes.
-func TestShareOfWorkThatGoesOn(t *testing.T) {
-	_, l, other := held(t, 2, 2, 0)
-	movers := l.having([]did{{work: 1000, streams: true}, {work: 1000, streams: true}})
-	if !l.relieve(100) {
-		t.Fatal("nothing is shared")
-	}
-	for i := range l.slots.end {
-		l.slots.at(i).work += 10
-	}
-	if moved := l.moved(movers, other); len(moved) != 1 {
-		t.Errorf("moved %v, want one of two", moved)
+// Of many talkers the last goes to the quiet loop, too, and of many streams there the last leaves, though the loop has windows
+// meanwhile: their work is not counted anew before.
+func TestWindowsOfAShare(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		b := newBalanced(t, Options{Min: 2})
+		b.load.streams.Store(true)
+		stream, leave := b.slots.take(new(mover)), b.movers[:]
+		for len(leave) <= moveStep {
+			leave = append(leave, b.slots.take(new(mover)))
+		}
+		if quiet {
+			b.group.quiet.Store(b.Loop)
+			leave = append(leave, stream)
+		}
+		for range sustained {
+			b.Stream(stream, 1000)
+			for _, h := range leave {
+				if b.Charge(h, talk); quiet {
+					b.Stream(h, 100)
+				}
+			}
+			b.windows(partPercent)
+		}
+		if b.moves() != moveStep || !b.Queued() {
+			t.Fatalf("quiet %v: %d moves, want %d, and another step", quiet, b.moves(), moveStep)
+		}
+		b.movers = [2]Handle{}
+		for b.windows(partPercent, partPercent); b.queue.first() != nil; {
+			b.runSlice()
+		}
+		if b.moves() != len(leave) {
+			t.Errorf("quiet %v: %d moves, want %d", quiet, b.moves(), len(leave))
+		}
 	}
 }
 

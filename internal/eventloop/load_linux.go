@@ -97,18 +97,19 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 	if l.group.held.Load() || o.retiring {
 		return
 	}
-	if l.group.quiet.Load() == l {
-		l.keepQuiet(percent)
-	}
 	enough := int32(halfPercent)
 	if o.streams.Load() {
 		enough = partPercent
 	}
-	if percent < enough {
+	busy := percent >= enough && !o.sharing // a share, whose steps may wait behind streams, goes by what is counted
+	if l.group.quiet.Load() == l {
+		l.keepQuiet(busy)
+	}
+	if !busy {
 		o.busy = 0
 	} else if o.busy++; o.busy == 1 {
 		l.slots.clearWork() // what is counted from now on is of the windows that decide
-	} else if o.busy >= sustained && !o.sharing && (now >= o.nextShare || o.streams.Load()) {
+	} else if o.busy >= sustained && (now >= o.nextShare || o.streams.Load()) {
 		o.busy = 0
 		if !l.part(percent, now) && percent >= halfPercent && now >= o.nextShare && !l.relieve(percent) {
 			o.nextShare = now + shareAgain
@@ -147,7 +148,7 @@ func (l *Loop) relieve(percent int32) bool {
 			return false
 		}
 	}
-	l.share(share{to: to, want: want, all: all})
+	l.share(share{to: to, want: want})
 	return true
 }
 

@@ -113,13 +113,13 @@ func (g *Group) appoint(quiet *Loop) bool {
 }
 
 // keepQuiet is called on the quiet loop, for each window, and gives it up when it is not needed any more.
-func (l *Loop) keepQuiet(percent int32) {
+func (l *Loop) keepQuiet(busy bool) {
 	o := &l.load
 	if o.needless++; o.needless%sustained == 0 {
 		if l.slots.work(talking, anyWork) > 0 && l.group.streamsBeside(l) {
 			o.needless = 0
 		}
-		if percent < halfPercent { // else it is done for busy windows
+		if !busy && !o.sharing { // else it is done for busy windows, when the share has ended
 			l.slots.clearWork()
 		}
 	}
