@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"os"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/usage"
@@ -41,12 +40,12 @@ func readMemory(ctx context.Context, pids ...int) memory {
 }
 
 func (m memory) addProcess(pid int) {
-	proc := fmt.Sprintf("/proc/%d", pid)
-	rollup := kilobytes(proc + "/smaps_rollup")
-	m["pss-kB"] += rollup["Pss"]
-	m["private-kB"] += rollup["Private_Clean"] + rollup["Private_Dirty"]
-	m["fds"] += float64(len(failure.Must(os.ReadDir(proc + "/fd"))))
-	m["threads"] += float64(len(failure.Must(os.ReadDir(proc + "/task"))))
+	p := failure.Must(procfs.NewProc(pid))
+	rollup := failure.Must(p.ProcSMapsRollup()) // bytes
+	m["pss-kB"] += float64(rollup.Pss) / 1024
+	m["private-kB"] += float64(rollup.PrivateClean+rollup.PrivateDirty) / 1024
+	m["fds"] += float64(failure.Must(p.FileDescriptorsLen()))
+	m["threads"] += float64(failure.Must(p.Stat()).NumThreads)
 }
 
 // awaitStillness waits for what is on its way: sockets and namespaces are freed some time after they are closed, and a
@@ -77,23 +76,7 @@ func (m memory) awaitStillness(ctx context.Context) {
 // all processes hold without files and their cache. MemAvailable moves by much more, with the page cache, and what is
 // merely not free says less: pages of processes that have ended are freed long after.
 func (m memory) readMachine() {
-	all := kilobytes("/proc/meminfo")
-	m["kernel-kB"] = all["Slab"] + all["KernelStack"] + all["PageTables"] + all["Percpu"]
-	m["machine-kB"] = m["kernel-kB"] + all["AnonPages"]
-}
-
-// kilobytes reads a file of lines such as "Pss:   123 kB".
-func kilobytes(path string) map[string]float64 {
-	sizes := map[string]float64{}
-	for line := range strings.Lines(string(failure.Must(os.ReadFile(path)))) {
-		name, size, _ := strings.Cut(line, ":")
-		if size, isSize := strings.CutSuffix(size, " kB\n"); isSize { // else the first line of smaps_rollup, or a counter
-			kB, err := strconv.ParseFloat(strings.TrimSpace(size), 64)
-			if err != nil {
-				failure.Fail("%s: %q: %w", path, line, err)
-			}
-			sizes[name] = kB
-		}
-	}
-	return sizes
+	all := failure.Must(failure.Must(procfs.NewDefaultFS()).Meminfo())
+	m["kernel-kB"] = float64(*all.Slab + *all.KernelStack + *all.PageTables + *all.Percpu)
+	m["machine-kB"] = m["kernel-kB"] + float64(*all.AnonPages)
 }

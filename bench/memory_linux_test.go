@@ -3,29 +3,12 @@ package main
 import (
 	"maps"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/rig"
 )
-
-func TestKilobytes(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	for text, want := range map[string]map[string]float64{
-		"55e8c3a000-7ffd8b6000 ---p 00000000 00:00 0    [rollup]\nRss:  90 kB\nPss:     12 kB\n": {"Rss": 90, "Pss": 12},
-		"HugePages_Total:       3\n": {}, // no size
-		"Pss:   many kB\n":           nil,
-	} {
-		rig.Must(t, os.WriteFile(path, []byte(text), 0o600))
-		var sizes map[string]float64
-		err := failure.Caught(func() { sizes = kilobytes(path) })
-		if (err != nil) != (want == nil) || !maps.Equal(sizes, want) {
-			t.Errorf("%q is %v, %v", text, sizes, err)
-		}
-	}
-}
 
 func TestMemoryOfThisProcess(t *testing.T) {
 	m := memory{}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,7 +78,11 @@ func In(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
 // NO_HZ, whereas its fields for work are samples of the tick, which work that is woken by timers or sleeps in step
 // with them deceives: they were seen to miss a fifth of a ping-pong.
 func machineTime() (time.Duration, error) {
-	b, err := os.ReadFile("/proc/stat")
+	proc, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, err
+	}
+	stat, err := proc.Stat()
 	if err != nil {
 		return 0, err
 	}
@@ -85,15 +90,8 @@ func machineTime() (time.Duration, error) {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	var user, nice, system, idle, iowait, irq, softirq, steal int64
-	line, others, _ := strings.Cut(string(b), "\n")
-	_, err = fmt.Sscanf(line, "cpu %d %d %d %d %d %d %d %d",
-		&user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal)
-	if err != nil {
-		return 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
-	}
-	cpus := time.Duration(1 + strings.Count(others, "\ncpu"))
-	return cpus*time.Duration(uptime.Nano()) - time.Duration(idle+iowait+steal)*tick, nil
+	cpus, all := time.Duration(len(stat.CPU)), stat.CPUTotal // in seconds
+	return cpus*time.Duration(uptime.Nano()) - time.Duration((all.Idle+all.Iowait+all.Steal)*float64(time.Second)), nil
 }
 
 // Tree lists processes and their descendants that live: some proxies are one process, some have workers, and some fork
