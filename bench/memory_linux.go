@@ -77,6 +77,14 @@ func (m memory) awaitStillness(ctx context.Context) {
 // merely not free says less: pages of processes that have ended are freed long after.
 func (m memory) readMachine() {
 	all := failure.Must(failure.Must(procfs.NewDefaultFS()).Meminfo())
-	m["kernel-kB"] = float64(*all.Slab + *all.KernelStack + *all.PageTables + *all.Percpu)
-	m["machine-kB"] = m["kernel-kB"] + float64(*all.AnonPages)
+	sum := func(sizes ...*uint64) (kB float64) {
+		for _, s := range sizes {
+			if s != nil { // or the kernel does not tell
+				kB += float64(*s)
+			}
+		}
+		return kB
+	}
+	m["kernel-kB"] = sum(all.Slab, all.KernelStack, all.PageTables, all.Percpu)
+	m["machine-kB"] = m["kernel-kB"] + sum(all.AnonPages)
 }

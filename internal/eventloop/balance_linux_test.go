@@ -101,6 +101,16 @@ func TestWhenWorkIsGivenAway(t *testing.T) {
 			t.Error("it is")
 		}
 	})
+	t.Run("at once, behind any number of idle connections", func(t *testing.T) {
+		b := newBalanced(t, Options{Max: 2})
+		for range 2 * lookStep {
+			b.slots.take(new(mover))
+		}
+		b.movers = [2]Handle{b.slots.take(new(mover)), b.slots.take(new(mover))}
+		if b.windows(100, 100); b.moves() != 1 || b.Queued() {
+			t.Errorf("%d of two that work as much have moved, or there is another step", b.moves())
+		}
+	})
 	t.Run("at once, and the rest in steps", func(t *testing.T) {
 		b := newBalanced(t, Options{Max: 2})
 		b.Enqueue(&runFunc{func() Verdict { return Again }}) // a stream that does not let others have their turn

@@ -17,8 +17,10 @@
 //	turn end  what handlers put off until all events of the turn were heard (AtTurnEnd)
 //	deadlines if one has passed and the queues were looked at since
 //	stream    one slice of the stream at the head of the queue
+//	measure   every 50 ms; it may be followed by a step of giving handlers to another loop
 //
-// So a new connection or a small message waits for one slice of one stream at most, whatever the number of streams. The
+// So a new connection or a small message waits for one slice of one stream at most, whatever the number of streams, and now and
+// then for such a step. The
 // queue is in user space: a stream that goes on costs no epoll_ctl. A stream keeps the head of the queue while it says
 // Again, so that it may follow its destination until that is full; between its slices the loop looks for events.
 //
@@ -43,8 +45,9 @@
 // a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
 // GOMAXPROCS. Work is counted by handler, in events and slices, so that it is load that is shared and not connections:
 // one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
-// Movers; they are moved in steps, in the run queue. What moves with another descriptor is counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one
-// gives its handlers away and ends, with its thread.
+// Movers; they are moved in steps, the first at once and the others from the run queue. What moves with another descriptor is
+// counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one gives its handlers away and
+// ends, with its thread.
 //
 // One loop may be the quiet one: where handlers with many events share a loop with streams that keep it busy, and half a loop
 // is enough for them, they are moved to one that streams are kept from meanwhile. A thread that streams presumably waits for a

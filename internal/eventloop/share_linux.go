@@ -10,7 +10,7 @@ type Mover interface {
 	Move(to *Loop) bool
 }
 
-// A share is a step of lookStep handlers at the most, and of moveStep moves: a move takes a few microseconds.
+// A share is a step of lookStep handlers with work at the most, and of moveStep moves: a move takes a few microseconds.
 const (
 	lookStep = 1024
 	moveStep = 32
@@ -36,11 +36,14 @@ func (l *Loop) share(s share) {
 // Run does a step.
 func (s *share) Run() Verdict {
 	t := &s.loop.slots
-	for looked, moved := 0, 0; s.at < t.end && looked < lookStep && moved < moveStep; looked++ {
+	for looked, moved := 0, 0; s.at < t.end && looked < lookStep && moved < moveStep; {
 		slot := t.at(s.at)
 		s.at++
 		work := slot.units()
-		if work == 0 || work > s.want || !slot.is(s.of) {
+		if work == 0 { // there may be very many, behind which who has work would have more by the next step
+			continue
+		}
+		if looked++; work > s.want || !slot.is(s.of) {
 			continue
 		}
 		if m, ok := slot.handler.(Mover); ok && m.Move(s.to) {

@@ -82,13 +82,13 @@ func machineTime() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	stat, err := proc.Stat()
-	if err != nil {
-		return 0, err
-	}
 	var uptime unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
+	}
+	stat, err := proc.Stat() // the file is read first, and then made sense of
+	if err != nil {
+		return 0, err
 	}
 	cpus, all := time.Duration(len(stat.CPU)), stat.CPUTotal // in seconds
 	return cpus*time.Duration(uptime.Nano()) - time.Duration((all.Idle+all.Iowait+all.Steal)*float64(time.Second)), nil
