@@ -20,9 +20,9 @@
 //	measure   every 50 ms; it may be followed by a step of giving handlers to another loop
 //
 // So a new connection or a small message waits for one slice of one stream at most, whatever the number of streams, and now and
-// then for such a step. The
-// queue is in user space: a stream that goes on costs no epoll_ctl. A stream keeps the head of the queue while it says
-// Again, so that it may follow its destination until that is full; between its slices the loop looks for events.
+// then for such a step. The queue is in user space: a stream that goes on costs no epoll_ctl. A stream keeps the head of the
+// queue while it says Again, so that it may follow its destination until that is full; between its slices the loop looks for
+// events.
 //
 // # Handles
 //

@@ -25,7 +25,7 @@ type share struct {
 	moved    int
 }
 
-// share begins one, with a step at once: the turns of the streams in the queue take a tenth of a second and more together.
+// share begins one, with a step at once: the turns of many streams in the queue take longer than a window.
 func (l *Loop) share(s share) {
 	s.loop, l.load.sharing = l, true
 	if s.Run() == Next {

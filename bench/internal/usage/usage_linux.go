@@ -82,11 +82,11 @@ func machineTime() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	var uptime unix.Timespec
+	var uptime unix.Timespec // right before the file is read: what lies between counts for each CPU
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	stat, err := proc.Stat() // the file is read first, and then made sense of
+	stat, err := proc.Stat()
 	if err != nil {
 		return 0, err
 	}
