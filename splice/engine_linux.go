@@ -16,7 +16,10 @@ import (
 // errClosed is what a closed engine or port answers.
 var errClosed = errors.New("splice: closed")
 
-// Engine relays any number of ports on its event loops. Its methods may be called from any goroutine.
+// Engine relays any number of ports on its event loops. Its methods may be called from any goroutine. There are as many loops as
+// the load needs, up to GOMAXPROCS. While small messages come beside streams, and for some seconds after, there may be one more,
+// for which the engine raises GOMAXPROCS by one, unless the environment sets it or it is less than the CPUs; the runtime does not
+// follow a limit of CPUs that changes from then on.
 type Engine struct {
 	options Options
 	group   *eventloop.Group

@@ -115,7 +115,9 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 			o.nextShare = now + shareAgain
 		}
 	}
-	if !l.group.easy(l) {
+	if l.group.surplus(l) {
+		l.retire()
+	} else if !l.group.easy(l) {
 		o.easy = 0
 	} else if o.easy++; o.easy >= easyFor {
 		o.easy = 0
@@ -126,14 +128,14 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 // relieve gives a part of the loop's work to one that has less to do, or to a new one. It reports false when that
 // cannot be done, or would bring nothing.
 func (l *Loop) relieve(percent int32) bool {
-	to := l.group.awayFrom(l)
+	to, most := l.group.awayFrom(l), l.group.most(l.group.quiet.Load() != nil)
 	spare := int32(0)
 	if to != nil {
 		spare = to.load.percent.Load()
 	}
 	switch {
 	case to != nil && percent-spare >= unevenPercent:
-	case percent >= busyPercent && l.group.Len() < l.group.most():
+	case percent >= busyPercent && l.group.Len() < most:
 		to, spare = nil, 0
 	default:
 		return false
@@ -144,7 +146,7 @@ func (l *Loop) relieve(percent int32) bool {
 		return false
 	}
 	if to == nil {
-		if to = l.group.grow(l.group.most()); to == nil {
+		if to = l.group.grow(most); to == nil {
 			return false
 		}
 	}

@@ -48,7 +48,8 @@ var ErrClosed = errors.New("the event loop has ended")
 // Listen, Unlisten, Post and Do, which are for any.
 type Loop struct {
 	group  *Group
-	number int // among the group's loops; the first is 0
+	number int  // among the group's loops; the first is 0
+	extra  bool // it is beyond GOMAXPROCS, and adds to it
 	epoll  *epoll
 	slots  table
 	queue  queue
@@ -116,6 +117,10 @@ func (l *Loop) run() {
 		// The thread ends with the loop. The first loop does without: the runtime would start a thread more, to
 		// start others from, and that is paid for by every idle port.
 		runtime.LockOSThread()
+	}
+	if l.extra {
+		addProcessors(1)
+		defer addProcessors(-1)
 	}
 	l.quiet = restAfter // nothing is expected yet
 	for !l.ended {

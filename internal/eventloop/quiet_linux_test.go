@@ -1,7 +1,9 @@
 package eventloop
 
 import (
+	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -134,6 +136,18 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 			if l.part(100, 0); !slices.Equal(l.moved(movers, quiet), test.moved) {
 				t.Errorf("with %d percent of work there: want %v moved", test.percent, test.moved)
 			}
+		}
+	})
+	t.Run("beside loops with streams on all processors, to one more", func(t *testing.T) {
+		g := newFreeGroup(t)
+		g.Hold()
+		l, other := idleFirst(t, g), g.Grow()
+		stop(t, other)
+		other.load.percent.Store(100)
+		other.load.streams.Store(true)
+		movers := l.having([]did{stream, talker})
+		if l.part(100, 0); g.Len() != 3 || !slices.Equal(l.moved(movers, g.all()[2]), []int{1}) {
+			t.Errorf("with %d loops, and not there", g.Len())
 		}
 	})
 	t.Run("that cannot go now", func(t *testing.T) {
@@ -345,10 +359,129 @@ func TestStreamsOfAWindow(t *testing.T) {
 // TestTalkersHaveALoopWithoutStreams: who has events time and again beside streams goes to another loop, where none of these
 // comes before there is no talk.
 func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
-	g := newGroup(t, Options{Max: 2})
+	t.Run("of two", func(t *testing.T) {
+		g := newGroup(t, Options{Max: 2})
+		streams, silence := talkBeside(t, g)
+		silence()
+		rig.Until(t, "each loop has a stream", func() bool { return streams[0].on.Load() != streams[1].on.Load() })
+	})
+	t.Run("beyond GOMAXPROCS", func(t *testing.T) {
+		g := newFreeGroup(t)
+		_, silence := talkBeside(t, g)
+		rig.Until(t, "the streams have as many loops as without it", func() bool { return g.Len() == 3 })
+		rig.Until(t, "there is a processor for each", func() bool { return runtime.GOMAXPROCS(0) == 3 })
+		silence()
+		rig.Until(t, "there are two loops", func() bool { return g.Len() == 2 })
+		rig.Until(t, "GOMAXPROCS is what it was", func() bool { return runtime.GOMAXPROCS(0) == 2 })
+	})
+}
+
+// newFreeGroup gives a group that may have as many loops as there are processors, which are two, and one more. When it has been closed
+// there are two again.
+func newFreeGroup(t *testing.T) *Group {
+	t.Helper()
+	had := runtime.GOMAXPROCS(2)
+	t.Cleanup(func() {
+		if now := runtime.GOMAXPROCS(had); now != 2 || ownProcessors() != had {
+			t.Errorf("GOMAXPROCS is %d in the end, of which %d were added", now, had-ownProcessors())
+		}
+	})
+	g := newGroup(t, Options{})
+	g.fixed = false
+	return g
+}
+
+// With a quiet loop there is one more than GOMAXPROCS, unless somebody has set that, or how many loops there may be.
+func TestOneMoreLoop(t *testing.T) {
+	cpus := runtime.NumCPU()
+	for _, test := range []struct {
+		name         string
+		environment  string
+		processors   int
+		max          int
+		alone, quiet int
+	}{
+		{"nobody", "", cpus + 1, 0, cpus + 1, cpus + 2},
+		{"nobody, in a way that counts", "0", cpus + 1, 0, cpus + 1, cpus + 2},
+		{"the environment", strconv.Itoa(cpus + 1), cpus + 1, 0, cpus + 1, cpus + 1},
+		{"whoever has made the group", "", cpus + 1, 3, 3, 3},
+	} {
+		t.Run("set by "+test.name, func(t *testing.T) {
+			t.Setenv("GOMAXPROCS", test.environment)
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(test.processors))
+			g := newGroup(t, Options{Max: test.max})
+			if alone, quiet := g.most(false), g.most(true); alone != test.alone || quiet != test.quiet {
+				t.Errorf("%d, with a quiet one %d; want %d and %d", alone, quiet, test.alone, test.quiet)
+			}
+		})
+	}
+	t.Run("where CPUs are left free", func(t *testing.T) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		if g := newGroup(t, Options{}); g.fixed != (cpus > 1) {
+			t.Errorf("set by somebody: %v, of %d CPUs", g.fixed, cpus)
+		}
+	})
+	t.Run("where there is one", func(t *testing.T) {
+		g := newFreeGroup(t)
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		if most := g.most(true); most != 1 {
+			t.Errorf("there may be %d", most)
+		}
+	})
+	t.Run("of all that is busy", func(t *testing.T) {
+		g := newFreeGroup(t)
+		g.Hold()
+		l := idleFirst(t, g)
+		stop(t, g.Grow())
+		l.having([]did{{work: 1000, streams: true}, {work: 1000, streams: true}})
+		for _, l := range g.all() {
+			l.load.percent.Store(100)
+		}
+		if l.relieve(100) || g.Len() != 2 {
+			t.Errorf("there are %d loops where none is quiet", g.Len())
+		}
+		third := g.Grow()
+		stop(t, third)
+		rig.Until(t, "there is a processor for it", func() bool { return runtime.GOMAXPROCS(0) == 3 })
+		if most := g.most(true); most != 3 {
+			t.Errorf("there may be %d: what was added counts", most)
+		}
+		if !g.surplus(third) {
+			t.Error("it stays when none is quiet")
+		}
+		if g.quiet.Store(l); g.surplus(third) {
+			t.Error("it ends while one is quiet")
+		}
+		g.quiet.Store(nil)
+	})
+}
+
+// What others do to GOMAXPROCS is not undone.
+func TestProcessorsOfOthers(t *testing.T) {
+	had := runtime.GOMAXPROCS(4)
+	defer runtime.GOMAXPROCS(had)
+	for _, others := range []int{2, 7} {
+		addProcessors(1)
+		if runtime.GOMAXPROCS(others); ownProcessors() != others {
+			t.Errorf("of %d that somebody has set %d count", others, ownProcessors())
+		}
+		if addProcessors(-1); runtime.GOMAXPROCS(0) != others {
+			t.Errorf("%d that somebody has set have become %d", others, runtime.GOMAXPROCS(0))
+		}
+	}
+	addProcessors(1)
+	addProcessors(1)
+	if addProcessors(-1); runtime.GOMAXPROCS(0) != 8 || ownProcessors() != 7 {
+		t.Errorf("7 and one more are %d and %d", ownProcessors(), runtime.GOMAXPROCS(0)-ownProcessors())
+	}
+	addProcessors(-1)
+}
+
+// talkBeside gives a group two streams and a talker, and waits until that has a loop without any.
+func talkBeside(t *testing.T, g *Group) (streams [2]*roamer, silence func()) {
+	t.Helper()
 	first := g.First()
 	var silent atomic.Bool
-	var streams [2]*roamer
 	for i := range streams {
 		streams[i] = &roamer{streams: true, silent: &silent}
 	}
@@ -361,14 +494,11 @@ func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
 			ready()
 		}
 	})
-	rig.Until(t, "the talker is on a loop of its own", func() bool { return g.Len() == 2 && talker.on.Load() == g.all()[1] })
-	for _, r := range streams {
-		if r.on.Load() != first {
-			t.Error("a stream has gone there, too")
-		}
-	}
-	silent.Store(true)
-	rig.Until(t, "each loop has a stream", func() bool { return streams[0].on.Load() != streams[1].on.Load() })
+	rig.Until(t, "the talker has a loop without streams", func() bool {
+		on := talker.on.Load()
+		return on != streams[0].on.Load() && on != streams[1].on.Load()
+	})
+	return streams, func() { silent.Store(true) }
 }
 
 // roamer is a mover that streams without end, or has an event at each turn until it is silent.
