@@ -9,8 +9,8 @@ import (
 // there are more threads than CPUs, and what is small on it waits, too, where a thread that sleeps between small messages is let
 // in. So who talks beside streams is taken to a loop without any, and streams are kept from there while that is so: a group
 // has one quiet loop at the most. It may be one more than there are CPUs. (An exchange of 64 B beside 8 streams, all on two CPUs: p50 16
-// to 33 us where it was 174 to 291, when the quiet loop was one of two. With one more it waits longer, 110 us in place of 72 in one run,
-// and streams have 1.15 times the rate, 64 of them 1.26 times: docs/performance.md.)
+// to 33 us where it was 174 to 291, when the quiet loop was one of two. With one more it waits longer, 83 us in place of 63 in one run, and
+// streams have 1.2 times the rate: docs/performance.md.)
 const (
 	// A talker has had so many events and no slice in the window that is counted, of 50 ms: 80 exchanges a second, and more
 	// events than a short connection has in its life. Those stay: on the loop of the streams they come before these.
