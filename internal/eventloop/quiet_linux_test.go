@@ -387,7 +387,7 @@ func newFreeGroup(t *testing.T) *Group {
 		}
 	})
 	g := newGroup(t, Options{})
-	g.fixed = false
+	g.fixed, g.cpus = false, 2
 	return g
 }
 
@@ -415,14 +415,21 @@ func TestOneMoreLoop(t *testing.T) {
 			}
 		})
 	}
-	t.Run("where CPUs are left free", func(t *testing.T) {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-		if g := newGroup(t, Options{}); g.fixed != (cpus > 1) {
-			t.Errorf("set by somebody: %v, of %d CPUs", g.fixed, cpus)
+	t.Run("while CPUs are left free", func(t *testing.T) { // as by a worker before its first port is served
+		g := newFreeGroup(t)
+		g.cpus = 3
+		if most := g.most(true); most != 2 {
+			t.Errorf("there may be %d", most)
 		}
+		runtime.GOMAXPROCS(3)
+		if most := g.most(true); most != 4 {
+			t.Errorf("with all CPUs there may be %d", most)
+		}
+		runtime.GOMAXPROCS(2)
 	})
 	t.Run("where there is one", func(t *testing.T) {
 		g := newFreeGroup(t)
+		g.cpus = 1
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		if most := g.most(true); most != 1 {
 			t.Errorf("there may be %d", most)
