@@ -115,7 +115,7 @@ func TestNoDescriptors(t *testing.T) {
 	relay := startRelay(t, "127.0.0.1", addr, Options{})
 	client := newPeer(t, unix.AF_INET, 10)
 
-	allow := limitDescriptors(t, 0)
+	allow := relay.limitDescriptors(t, 0)
 	start := time.Now()
 	client.must("connect", client.connect(relay.addr))
 	eventually(t, func() bool { return relay.Stats().AcceptErrors >= failures },
@@ -140,7 +140,7 @@ func TestNoDescriptorForBackend(t *testing.T) {
 	backend, addr := listen(t, "127.0.0.1", 10)
 	relay := startRelay(t, "127.0.0.1", addr, Options{DialTimeout: patienceOfPeers / 2})
 	client := newPeer(t, unix.AF_INET, 10)
-	allow := limitDescriptors(t, 1)
+	allow := relay.limitDescriptors(t, 1)
 	client.must("connect", client.connect(relay.addr))
 	eventually(t, func() bool { return relay.Stats().Accepted == 1 }, func() string { return "the client was not accepted" })
 	allow()
@@ -151,16 +151,18 @@ func TestNoDescriptorForBackend(t *testing.T) {
 
 	relay.SetOptions(Options{DialTimeout: 50 * time.Millisecond, Report: relay.settings.Load().Report})
 	client = newPeer(t, unix.AF_INET, 10)
-	allow = limitDescriptors(t, 1)
+	allow = relay.limitDescriptors(t, 1)
 	client.expectRefusal(relay.addr)
 	allow()
 	relay.expectReport(t, "dial", unix.EMFILE)
 }
 
 // limitDescriptors leaves the process the given number of descriptors, until the end of the test or the call of
-// allow. Nothing else may open one meanwhile, not even accept4, which takes one before it looks for a client.
-func limitDescriptors(t *testing.T, more int) (allow func()) {
+// allow. Nothing else may open or close one meanwhile: not the loop, which has a duplicate while it rests, and not even
+// accept4, which takes one before it looks for a client. So the loop stands still.
+func (r *rig) limitDescriptors(t *testing.T, more int) (allow func()) {
 	t.Helper()
+	defer r.standStill(t)()
 	next, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0) // the lowest number that is free
 	if err == nil {
 		err = unix.Close(next)
