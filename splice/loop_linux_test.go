@@ -108,6 +108,36 @@ func TestPairIsCountedAsOne(t *testing.T) {
 	})
 }
 
+// TestWaitingStreamDoesNotTalk: what a pair is told while one of its pumps waits for its turn, or for room, is not counted as
+// messages. (Else streams among 64 were moved to the loop that is kept for those.)
+func TestWaitingStreamDoesNotTalk(t *testing.T) {
+	for name, waits := range map[string]func(pm *pump){
+		"for its turn": func(pm *pump) { pm.state = queued },
+		"for room":     func(pm *pump) { pm.state, pm.mode = holding, splicing },
+	} {
+		for s, from := range map[side]string{front: "the client", back: "the backend"} {
+			t.Run(name+", from "+from, func(t *testing.T) {
+				l, port := testLoop(t, Options{}, linux{})
+				p, _ := join(t, l, port)
+				l.Do(func() {
+					before := p.pumps[s]
+					tell := func() bool {
+						(*frontLeg)(p).Ready(0)
+						return l.Streams(p.legs[front].handle)
+					}
+					if tell() {
+						t.Error("an idle pair is taken for a stream")
+					}
+					if waits(&p.pumps[s]); !tell() {
+						t.Error("a stream is taken for messages")
+					}
+					p.pumps[s] = before
+				})
+			})
+		}
+	}
+}
+
 // TestFlushEndsWhenAcknowledged: a client resets while its backend has not taken all that came before. The backend's
 // leg lives until it has, or until the flush has taken too long.
 func TestFlushEndsWhenAcknowledged(t *testing.T) {

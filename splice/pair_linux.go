@@ -141,6 +141,9 @@ func (p *pair) ready(s side, events uint32) {
 		return
 	}
 	p.share.loop.hear(p)
+	if p.pumps[front].streams() || p.pumps[back].streams() { // what it is told while it waits for its turn, or for room, is no talk
+		p.share.loop.Stream(p.legs[front].handle, 0)
+	}
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
 	if events&unix.EPOLLERR != 0 { // a hang-up without an error is no failure: both directions have ended in order
 		if errno := p.share.loop.kernel.pendingError(int(p.legs[s].fd)); errno != 0 {

@@ -94,6 +94,9 @@ func (p *pump) splices(policy Policy) bool {
 	}
 }
 
+// streams says whether the pump moves, or is about to, what takes a slice.
+func (p *pump) streams() bool { return p.mode == splicing || p.state == queued }
+
 // step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the
 // destination takes it.
 func (p *pump) step(s *share, w way, most int) verdict {

@@ -272,7 +272,8 @@ const (
 	fewPorts       = 8192
 	usualSoMaxConn = 4096 // since 5.4; 128 before
 	fewSoMaxConn   = 512
-	usualPipePages = 16384 // 1,024 pipes of 64 KiB
+	usualPipePages = 16384 // the kernel's own: 64 of our pipes
+	pagesOfPipe    = 256   // package splice makes its pipes take 1 MiB
 )
 
 func (l Limits) judge() (all []Finding) {
@@ -298,7 +299,7 @@ func (l Limits) judge() (all []Finding) {
 			if l.PipePages < usualPipePages {
 				f.State, f.Do = Note, "sysctl -w fs.pipe-user-pages-soft=16384"
 			}
-			f.Says += fmt.Sprintf(": %d streams of a user that is not root can be spliced at once, others are copied", l.PipePages/16)
+			f.Says += fmt.Sprintf(": %d streams of a user that is not root can be spliced at once, others are copied", l.PipePages/pagesOfPipe)
 		}
 		all = append(all, f)
 	}
