@@ -111,9 +111,18 @@ func TestPairIsCountedAsOne(t *testing.T) {
 // TestWaitingStreamDoesNotTalk: what a pair is told while one of its pumps waits for its turn, or for room, is not counted as
 // messages. (Else streams among 64 were moved to the loop that is kept for those.)
 func TestWaitingStreamDoesNotTalk(t *testing.T) {
-	for name, waits := range map[string]func(pm *pump){
-		"for its turn": func(pm *pump) { pm.state = queued },
-		"for room":     func(pm *pump) { pm.state, pm.mode = holding, splicing },
+	for name, test := range map[string]struct {
+		state pumpState
+		mode  pumpMode
+		waits bool
+	}{
+		"for its turn":                      {queued, splicing, true},
+		"for room":                          {holding, splicing, true},
+		"for its turn, not spliced":         {queued, copyOnly, true},
+		"a message for its turn":            {queued, copying, false},
+		"a message for room":                {holding, copying, false},
+		"for its source":                    {empty, splicing, false},
+		"for nothing: its source has ended": {over, splicing, false},
 	} {
 		for s, from := range map[side]string{front: "the client", back: "the backend"} {
 			t.Run(name+", from "+from, func(t *testing.T) {
@@ -128,8 +137,9 @@ func TestWaitingStreamDoesNotTalk(t *testing.T) {
 					if tell() {
 						t.Error("an idle pair is taken for a stream")
 					}
-					if waits(&p.pumps[s]); !tell() {
-						t.Error("a stream is taken for messages")
+					p.pumps[s].state, p.pumps[s].mode = test.state, test.mode
+					if is := tell(); is != test.waits {
+						t.Errorf("taken for a stream: %t, want %t", is, test.waits)
 					}
 					p.pumps[s] = before
 				})

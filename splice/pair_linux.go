@@ -141,7 +141,7 @@ func (p *pair) ready(s side, events uint32) {
 		return
 	}
 	p.share.loop.hear(p)
-	if p.pumps[front].streams() || p.pumps[back].streams() { // what it is told while it waits for its turn, or for room, is no talk
+	if p.pumps[front].waits() || p.pumps[back].waits() { // what a stream is told meanwhile is no talk
 		p.share.loop.Stream(p.legs[front].handle, 0)
 	}
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)

@@ -10,9 +10,9 @@ import (
 )
 
 // pipeSize is what a pipe is made to take. Each page of a socket's data takes a slot, so this is how much one splice
-// moves at the most. Each write makes a packet, an interrupt and mostly a wake-up: with 128 KiB in place of 512 the proxy takes
-// 1.7 times the CPU per byte beside an exchange, with 1 MiB 0.76 to 1.0 (docs/performance.md). It is what the kernel
-// lets any user ask for (fs.pipe-max-size).
+// moves at the most. Beside an exchange the proxy takes 1.6 to 1.7 times the CPU per byte with 128 KiB in place of 512, and 0.77 to
+// 0.98 with 1 MiB (cubic; docs/performance.md). By default it is what the kernel lets any user ask for (fs.pipe-max-size); who may
+// have less has the half of it, or of that.
 const pipeSize = 1 << 20
 
 // minPipeSize is the kernel's default, and what a pipe must take at least to be of use. Beyond pipe-user-pages-soft
@@ -57,7 +57,11 @@ func (p *pipePool) get(k kernel) *pipe {
 		return nil
 	}
 	fresh := &pipe{r: r, w: w}
-	_, _ = unix.FcntlInt(uintptr(fresh.w), unix.F_SETPIPE_SZ, pipeSize) // what came of it is read back
+	for size := pipeSize; size > minPipeSize; size /= 2 {
+		if _, err := unix.FcntlInt(uintptr(fresh.w), unix.F_SETPIPE_SZ, size); err == nil {
+			break
+		}
+	}
 	size, err := unix.FcntlInt(uintptr(fresh.w), unix.F_GETPIPE_SZ, 0)
 	if err != nil || size < minPipeSize {
 		p.destroy(fresh)

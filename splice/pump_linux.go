@@ -94,8 +94,8 @@ func (p *pump) splices(policy Policy) bool {
 	}
 }
 
-// streams says whether the pump moves, or is about to, what takes a slice.
-func (p *pump) streams() bool { return p.mode == splicing || p.state == queued }
+// waits says whether the pump is a stream's that waits for its turn or for room.
+func (p *pump) waits() bool { return p.mode != copying && (p.state == queued || p.state == holding) }
 
 // step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the
 // destination takes it.

@@ -299,7 +299,7 @@ func (l Limits) judge() (all []Finding) {
 			if l.PipePages < usualPipePages {
 				f.State, f.Do = Note, "sysctl -w fs.pipe-user-pages-soft=16384"
 			}
-			f.Says += fmt.Sprintf(": %d streams of a user that is not root can be spliced at once, others are copied", l.PipePages/pagesOfPipe)
+			f.Says += fmt.Sprintf(": a user that is not root has %d pipes, each lent to a stream while its destination is behind, and others are copied", l.PipePages/pagesOfPipe)
 		}
 		all = append(all, f)
 	}

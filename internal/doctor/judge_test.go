@@ -59,7 +59,7 @@ func TestJudge(t *testing.T) {
 		{"not many source ports", func(f *Facts) { f.Limits.Ports = usualPorts - 1 }, "net.ipv4.ip_local_port_range", Note, "is 28231"},
 		{"a short queue", func(f *Facts) { f.Limits.SoMaxConn = 128 }, "net.core.somaxconn", Wrong, "is 128"},
 		{"few pipes, for root", func(f *Facts) { f.Limits.PipePages = 16 }, "", OK, ""},
-		{"few pipes", func(f *Facts) { f.Limits.PipePages, f.Limits.RootWorkers = 1600, false }, "fs.pipe-user-pages-soft", Note, "6 streams"},
+		{"few pipes", func(f *Facts) { f.Limits.PipePages, f.Limits.RootWorkers = 1600, false }, "fs.pipe-user-pages-soft", Note, "6 pipes"},
 		{"as many pipes as there may be", func(f *Facts) { f.Limits.PipePages, f.Limits.RootWorkers = 0, false }, "", OK, ""},
 		{"what could not be seen", func(f *Facts) { f.Unseen = []error{errors.New("ports: no")} }, "doctor", Note, "ports: no"},
 	} {

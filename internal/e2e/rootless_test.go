@@ -71,7 +71,7 @@ func TestRootless(t *testing.T) {
 	asUser(t, d, false, "read the options of 6 ports", "reload")
 	healthy := asUser(t, d, false, "starts "+starter, "doctor")
 	for _, words := range []string{"6 of 6 processes: a shim, and a worker", "capabilities of a user namespace do not count",
-		"streams of a user that is not root can be spliced at once"} {
+		"a user that is not root has 64 pipes"} {
 		if !strings.Contains(healthy, words) {
 			t.Errorf("doctor says\n%s\nwant %q", healthy, words)
 		}
