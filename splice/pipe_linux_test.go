@@ -1,10 +1,7 @@
 package splice
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -54,8 +51,8 @@ func TestPipesAreKeptWhileTheyAreUsed(t *testing.T) {
 			pool.put(p)
 		}
 	}
-	use(32)
-	for _, test := range []struct{ used, kept int }{{32, 32}, {32, 32}, {3, 3}, {1, 1}, {0, 0}} {
+	use(64)
+	for _, test := range []struct{ used, kept int }{{64, 64}, {64, 64}, {3, 3}, {1, 1}, {0, 0}} {
 		pool.Ring(0)
 		use(test.used)
 		pool.Ring(0)
@@ -74,34 +71,24 @@ func TestPipeForAUserWithFewPages(t *testing.T) {
 	needroot.Check(t) // to be a user who has no pipe yet
 	e := &Engine{kernel: linux{}}
 	pool := &newLoop(e, group(t).First()).pipes
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()                   // and never unlocked: the thread, which becomes that user, ends here
-		user := uintptr(1_000_000 + os.Getpid()) // nobody else's
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, user, user, user); errno != 0 {
-			done <- errno
-			return
-		}
+	rig.AsUser(t, 1_000_000+os.Getpid(), func() { // nobody else's
 		var held []*pipe
-		for {
-			p := pool.get(linux{})
-			if p == nil {
-				break
-			}
+		for p := pool.get(linux{}); p != nil; p = pool.get(linux{}) {
 			held = append(held, p)
 		}
 		_, err := unix.FcntlInt(uintptr(held[0].w), unix.F_SETPIPE_SZ, pipeSize/2)
-		if p := pool.get(linux{}); p == nil || p.size != pipeSize/2 {
-			err = errors.Join(err, fmt.Errorf("got %+v, want a pipe of %d bytes", p, pipeSize/2))
-		} else {
+		rig.Check(t, err)
+		p := pool.get(linux{})
+		if p == nil || p.size != pipeSize/2 {
+			t.Errorf("got %+v, want a pipe of %d bytes", p, pipeSize/2)
+		}
+		if p != nil {
 			held = append(held, p)
 		}
 		for _, p := range held {
 			pool.destroy(p)
 		}
-		done <- err
-	}()
-	rig.Must(t, <-done)
+	})
 }
 
 // TestNoPipeToBeHad: a pump that gets no pipe copies, and its connection does not notice.

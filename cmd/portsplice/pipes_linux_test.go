@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"unsafe"
@@ -45,10 +44,8 @@ func holdPipes(t *testing.T, user int) (release func()) {
 		}
 	})
 	t.Cleanup(release)
-	done := make(chan unix.Errno)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread, which becomes that user, ends here
-		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user))
+	var errno unix.Errno
+	rig.AsUser(t, user, func() {
 		for errno == 0 {
 			var ends [2]int32
 			_, _, errno = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&ends)), unix.O_CLOEXEC, 0)
@@ -58,9 +55,8 @@ func holdPipes(t *testing.T, user int) (release func()) {
 				_, _, errno = unix.RawSyscall(unix.SYS_FCNTL, uintptr(ends[0]), unix.F_SETPIPE_SZ, most)
 			}
 		}
-		done <- errno
-	}()
-	if errno := <-done; errno != unix.EPERM {
+	})
+	if errno != unix.EPERM {
 		t.Fatalf("after %d pipes: %v, want %v", len(held)/2, errno, unix.EPERM)
 	}
 	return release

@@ -273,7 +273,7 @@ const (
 	usualSoMaxConn = 4096 // since 5.4; 128 before
 	fewSoMaxConn   = 512
 	usualPipePages = 16384 // the kernel's own: 64 of our pipes
-	pagesOfPipe    = 256   // package splice makes its pipes take 1 MiB
+	pagesOfPipe    = 256   // of 4 KiB: package splice makes its pipes take 1 MiB
 )
 
 func (l Limits) judge() (all []Finding) {

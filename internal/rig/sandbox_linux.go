@@ -23,6 +23,17 @@ func ForbidCase(t testing.TB, call uint32, argument int, value uint32, errno uni
 	sandboxed(t, f, load(0), skipUnless(call, 3), load(low), skipUnless(value, 1), answer(errno), allow)
 }
 
+// AsUser runs f as another user, who has root's rights no more: on a thread of its own, which is not used for anything else.
+func AsUser(t testing.TB, user int, f func()) {
+	t.Helper()
+	apart(t, func() error {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); errno != 0 {
+			return errno
+		}
+		return nil
+	}, f)
+}
+
 // Instructions of a filter of system calls. The call's number stands first in struct seccomp_data.
 func load(offset uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
@@ -40,16 +51,22 @@ var allow = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET
 
 func sandboxed(t testing.TB, f func(), filter ...unix.SockFilter) {
 	t.Helper()
+	apart(t, func() error { return install(filter) }, f)
+}
+
+// apart runs f on a thread of its own once that has been changed.
+func apart(t testing.TB, change func() error, f func()) {
+	t.Helper()
 	done := make(chan error)
 	go func() {
 		err := errors.New("the function has not come to its end") // as when it ends the test
 		defer func() { done <- err }()
 		runtime.LockOSThread() // and never unlocked: the thread ends here
-		installed := install(filter)
-		if installed == nil {
+		changed := change()
+		if changed == nil {
 			f()
 		}
-		err = installed
+		err = changed
 	}()
 	Must(t, <-done)
 }
