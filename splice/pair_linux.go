@@ -141,8 +141,8 @@ func (p *pair) ready(s side, events uint32) {
 		return
 	}
 	p.share.loop.hear(p)
-	if p.pumps[front].waits() || p.pumps[back].waits() { // what a stream is told meanwhile is no talk
-		p.share.loop.Stream(p.legs[front].handle, 0)
+	if p.pumps[front].waits() || p.pumps[back].waits() { // what it is told meanwhile is no talk
+		p.share.loop.Discount(p.legs[front].handle)
 	}
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
 	if events&unix.EPOLLERR != 0 { // a hang-up without an error is no failure: both directions have ended in order
@@ -216,9 +216,9 @@ func (p *pair) slice(s side) eventloop.Verdict {
 			break
 		}
 	}
-	if moved := pm.moved - before; moved >= largeRead {
-		p.share.loop.Stream(p.legs[front].handle, 1+uint32(moved)/largeRead)
-	} else { // a message that was spliced
+	if pm.streams() {
+		p.share.loop.Stream(p.legs[front].handle, 1+uint32(pm.moved-before)/largeRead)
+	} else { // a message, however many bytes it has
 		p.share.loop.Charge(p.legs[front].handle, 1)
 	}
 	switch {
@@ -229,7 +229,7 @@ func (p *pair) slice(s side) eventloop.Verdict {
 	case pm.moved < turnBytes:
 		return eventloop.Again
 	}
-	pm.moved = 0
+	pm.moved = streamTurn // what is left may be little, and is a stream's
 	return eventloop.Next
 }
 
@@ -243,8 +243,10 @@ func (p *pair) took(s side, v verdict) {
 		}
 	case awaitSource, drained:
 		pm.state = empty
+		pm.turned(false, &p.pumps[s.other()])
 	case awaitDestination:
 		pm.state = holding
+		pm.turned(true, &p.pumps[s.other()])
 		p.awaitRoom(s.other())
 	case sourceFailed:
 		p.fail(s, p.share.loop.errno)

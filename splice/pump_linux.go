@@ -17,6 +17,13 @@ const (
 	// than 8 (docs/performance.md): it is more than a receiver's window, so that a stream runs until it blocks.
 	turnBytes = 8 << 20
 
+	// A turn that moves streamTurn, or fills its destination, is a stream's; so are streamTurns in a row, whatever they move,
+	// without a word from the other side. As many turns that answer it, and move less, make a message's of it again. How
+	// much a read brings does not tell them apart: streams that share a loop have turns of 1 to 8 MiB, but in between, or
+	// where nobody else is there, some of 64 KiB, as replies have.
+	streamTurn  = sliceBytes / 2
+	streamTurns = 16
+
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
 	// many in a row that were smaller. Below that, copying wins: with 64 clients and 64 B, recv and send made
 	// 48,000 exchanges a second where splice made 30,000.
@@ -61,12 +68,15 @@ type pump struct {
 	pipe  *pipe  // while bytes are in it
 	rest  []byte // a chunk of the loop's with copied bytes that wait; while the backend is dialed, a header for it
 	total uint64 // bytes that have reached the destination
-	sent  int32  // bytes of rest that wait no longer
-	piped int32  // bytes in pipe
+	held  int32  // bytes in pipe, or the last ones of rest
 	moved int32  // bytes of this turn
 	state pumpState
 	mode  pumpMode
 	from  side
+	// stream says that it is a stream's, from streamTurns on.
+	stream uint8
+	// answers says that the other side has had a turn since the last of this one.
+	answers bool
 	// streak is how many reads in a row speak for changing between copying and splicing.
 	streak uint8
 }
@@ -94,8 +104,28 @@ func (p *pump) splices(policy Policy) bool {
 	}
 }
 
-// waits says whether the pump is a stream's that waits for its turn or for room.
-func (p *pump) waits() bool { return p.mode != copying && (p.state == queued || p.state == holding) }
+// streams says whether the pump is a stream's.
+func (p *pump) streams() bool { return p.stream >= streamTurns || p.moved >= streamTurn }
+
+// turned is called when a turn of the pump has come to its end, with its destination full or not, and tells other.
+func (p *pump) turned(full bool, other *pump) {
+	switch {
+	case p.moved == 0:
+		return
+	case full || p.moved >= streamTurn:
+		p.stream = 2 * streamTurns
+	case !p.answers:
+		p.stream = min(p.stream+1, 2*streamTurns)
+	case p.streams():
+		p.stream--
+	default:
+		p.stream = 0
+	}
+	p.answers, other.answers = false, true
+}
+
+// waits says whether the pump waits for its turn or for room.
+func (p *pump) waits() bool { return p.state == queued || p.state == holding }
 
 // step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the
 // destination takes it.
@@ -158,7 +188,7 @@ func (p *pump) spliceStep(s *share, w way, most int) (v verdict, ok bool) {
 	}
 	n, errno := l.kernel.splice(w.src, pipe.w, min(pipe.size, most))
 	if n > 0 {
-		p.pipe, p.piped = pipe, int32(n)
+		p.pipe, p.held = pipe, int32(n)
 		p.observe(l, w.src, n)
 		return p.drain(s, w.dst), true // a short splice says nothing: a pipe may be full of small fragments
 	}
@@ -198,8 +228,8 @@ func (p *pump) drain(s *share, dst int) verdict {
 		return p.sendRest(s, dst)
 	}
 	l := s.loop
-	for part := false; p.piped > 0; part = true {
-		n, errno := l.kernel.splice(p.pipe.r, dst, int(p.piped))
+	for part := false; p.held > 0; part = true {
+		n, errno := l.kernel.splice(p.pipe.r, dst, int(p.held))
 		switch {
 		case errno == unix.EAGAIN:
 			return awaitDestination
@@ -210,7 +240,7 @@ func (p *pump) drain(s *share, dst int) verdict {
 		case errno != 0:
 			return p.fail(l, destinationFailed, errno)
 		}
-		p.piped -= int32(n)
+		p.held -= int32(n)
 		p.total += uint64(n)
 		add(&s.count.spliced[p.from], n)
 	}
@@ -227,7 +257,7 @@ func (p *pump) send(s *share, dst int, b []byte) verdict {
 	case 0:
 		return more
 	case unix.EAGAIN:
-		p.rest, p.sent = s.loop.chunks.keep(b[sent:]), 0
+		p.rest, p.held = s.loop.chunks.keep(b[sent:]), int32(len(b)-sent)
 		return awaitDestination
 	}
 	return p.fail(s.loop, destinationFailed, errno)
@@ -235,8 +265,8 @@ func (p *pump) send(s *share, dst int, b []byte) verdict {
 
 // sendRest writes what send has kept.
 func (p *pump) sendRest(s *share, dst int) verdict {
-	sent, errno := p.write(s, dst, p.rest[p.sent:])
-	p.sent += int32(sent)
+	sent, errno := p.write(s, dst, p.rest[len(p.rest)-int(p.held):])
+	p.held -= int32(sent)
 	switch errno {
 	case 0:
 		s.loop.chunks.put(p.rest)
@@ -290,6 +320,6 @@ func (p *pump) abandon(l *loop) {
 	p.rest = nil
 	if p.pipe != nil {
 		l.pipes.destroy(p.pipe)
-		p.pipe, p.piped = nil, 0
+		p.pipe, p.held = nil, 0
 	}
 }

@@ -285,6 +285,13 @@ func (l *Loop) Charge(h Handle, units uint32) {
 	}
 }
 
+// Discount takes back what was counted for the event that a handler is being told.
+func (l *Loop) Discount(h Handle) {
+	if s := l.slots.find(h); s != nil && s.units() > 0 {
+		s.work--
+	}
+}
+
 // Stream is Charge for a slice of a stream.
 func (l *Loop) Stream(h Handle, units uint32) {
 	l.load.streamed = true
