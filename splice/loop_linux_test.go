@@ -108,17 +108,21 @@ func TestPairIsCountedAsOne(t *testing.T) {
 	})
 }
 
-// TestWhoWaitsDoesNotTalk: what a pair is told while one of its pumps waits for its turn, or for room, is not counted. (Else
-// streams among 64 were taken for who talks, and moved to the loop that is kept for those.)
+// TestWhoWaitsDoesNotTalk: what a pair is told while its pump waits for its turn, or for room, is not counted, and what has
+// something done is. (Else streams among 64 were taken for who talks, and moved to the loop that is kept for those.)
 func TestWhoWaitsDoesNotTalk(t *testing.T) {
+	const in, out = unix.EPOLLIN, unix.EPOLLOUT
 	for name, test := range map[string]struct {
-		state pumpState
-		talks bool
+		pump
+		events        uint32
+		counted, told bool // told: that it is a stream
 	}{
-		"for its turn":                      {queued, false},
-		"for room":                          {holding, false},
-		"for its source":                    {empty, true},
-		"for nothing: its source has ended": {over, true},
+		"for its turn":                    {pump{state: queued, stream: streamTurns}, in, false, false},
+		"for room":                        {pump{state: holding, stream: streamTurns}, in, false, false},
+		"for nothing":                     {pump{state: over}, in, false, false},
+		"a message that comes":            {pump{state: empty}, in, true, false},
+		"room for what waits":             {pump{state: holding}, out, true, false},
+		"room for what waits of a stream": {pump{state: holding, stream: streamTurns}, out, true, true},
 	} {
 		for s, from := range map[side]string{front: "the client", back: "the backend"} {
 			t.Run(name+", from "+from, func(t *testing.T) {
@@ -126,13 +130,21 @@ func TestWhoWaitsDoesNotTalk(t *testing.T) {
 				p, _ := join(t, l, port)
 				l.Do(func() {
 					before := p.pumps[s]
-					p.pumps[s].state = test.state
-					handle := p.legs[front].handle
-					work := l.Work(handle)
-					l.Charge(handle, 1) // as the loop does before it tells an event
-					(*frontLeg)(p).Ready(0)
-					if talks := l.Work(handle) > work; talks != test.talks {
-						t.Errorf("counted: %t, want %t", talks, test.talks)
+					p.pumps[s].state, p.pumps[s].stream = test.state, test.stream
+					want, leg := l.Work(p.legs[front].handle), s
+					if test.counted {
+						want++
+					}
+					if test.events == out {
+						leg = s.other()
+					}
+					l.Charge(p.legs[leg].handle, 1) // as the loop does before it tells an event
+					p.ready(leg, test.events)
+					if work := l.Work(p.legs[front].handle); work != want {
+						t.Errorf("%d events are counted, want %d", work, want)
+					}
+					if told := l.Streams(p.legs[front].handle); told != test.told {
+						t.Errorf("told of a stream: %t, want %t", told, test.told)
 					}
 					p.pumps[s] = before
 				})
@@ -168,19 +180,19 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 							l.Enqueue(standing{})
 						}
 						defer l.Dequeue(standing{})
-						turn := func(bytes, room int) bool {
-							k.source, k.left, k.room = int(p.legs[back].fd), bytes, room
-							p.read(back, true)
-							defer l.Dequeue(p.runner(back))
-							for p.pumps[back].state == queued {
-								p.slice(back)
+						turn := func(s side, bytes, room int) bool {
+							k.source, k.left, k.room = int(p.legs[s].fd), bytes, room
+							p.read(s, true)
+							defer l.Dequeue(p.runner(s))
+							for p.pumps[s].state == queued {
+								p.slice(s)
 							}
-							return p.pumps[back].streams()
+							return p.pumps[s].streams()
 						}
 						pm := &p.pumps[back]
 						pm.mode = mode
 						for range 2 { // the first may be one by its end
-							if is := turn(test.bytes, test.room); is != test.streams {
+							if is := turn(back, test.bytes, test.room); is != test.streams {
 								t.Errorf("a stream: %t, want %t", is, test.streams)
 							}
 							if pm.state == holding {
@@ -191,9 +203,9 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 						if told := l.Streams(p.legs[front].handle); told != test.streams {
 							t.Errorf("the loop was told of a stream: %t, want %t", told, test.streams)
 						}
-						for n := range 2 * streamTurns { // who is asked and answers
-							pm.answers = true
-							turn(reply, plenty)
+						for n := range 2 * streamTurns {
+							turn(front, 1, plenty)
+							turn(back, reply, plenty)
 							if n+1 < streamTurns && pm.streams() != test.streams {
 								t.Errorf("after %d replies it is none", n+1)
 							}
@@ -201,11 +213,17 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 						if pm.streams() {
 							t.Error("it is one after many replies, too")
 						}
+						for range 2 * streamTurns {
+							turn(back, largeRead-1, plenty)
+						}
+						if pm.streams() {
+							t.Error("it is one after many small messages")
+						}
 						for range streamTurns {
-							turn(1, plenty)
+							turn(back, largeRead, plenty)
 						}
 						if !pm.streams() {
-							t.Error("it is none, and has not been asked")
+							t.Error("it is none, and nobody has answered")
 						}
 					})
 				})

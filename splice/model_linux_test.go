@@ -226,7 +226,7 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 }
 
 // holds says whether bytes wait in the pump.
-func (p *pump) holds() bool { return p.held > 0 }
+func (p *pump) holds() bool { return p.held > 0 || p.pipe != nil || p.rest != nil }
 
 // check compares the pump's verdict with what the scripted kernel saw.
 func (s *script) check(p *pump, v verdict, w way, content []byte) {

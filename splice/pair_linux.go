@@ -141,21 +141,21 @@ func (p *pair) ready(s side, events uint32) {
 		return
 	}
 	p.share.loop.hear(p)
-	if p.pumps[front].waits() || p.pumps[back].waits() { // what it is told meanwhile is no talk
-		p.share.loop.Discount(p.legs[front].handle)
-	}
 	ended := events & (unix.EPOLLERR | unix.EPOLLHUP)
 	if events&unix.EPOLLERR != 0 { // a hang-up without an error is no failure: both directions have ended in order
 		if errno := p.share.loop.kernel.pendingError(int(p.legs[s].fd)); errno != 0 {
 			p.fail(s, errno)
 		}
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI)|ended != 0 && p.pumps[s].state == empty {
+	reads := events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI)|ended != 0 && p.pumps[s].state == empty
+	if reads {
 		// What is beside bytes makes no event of its own after them: it is read until there is nothing.
 		p.read(s, events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0)
 	}
 	if events&unix.EPOLLOUT|ended != 0 && p.pumps[s.other()].state == holding {
 		p.resume(s.other())
+	} else if !reads { // what is told to a pump that waits for its turn, or for room, is no talk
+		p.share.loop.Discount(p.legs[front].handle)
 	}
 	p.settle()
 }
@@ -193,6 +193,9 @@ func (p *pair) read(s side, exhaust bool) {
 // resume has a pump that holds bytes go on. Its source has made events meanwhile that nobody has heard.
 func (p *pair) resume(s side) {
 	pm := &p.pumps[s]
+	if pm.streams() { // nor is this
+		p.share.loop.Stream(p.legs[front].handle, 0)
+	}
 	if v := pm.drain(p.share, int(p.legs[s.other()].fd)); v != more {
 		p.took(s, v)
 		return
@@ -201,7 +204,7 @@ func (p *pair) resume(s side) {
 	p.read(s, true)
 }
 
-// slice is a stream's part of a turn.
+// slice is a part of the turn of a pump in the queue.
 func (p *pair) slice(s side) eventloop.Verdict {
 	pm := &p.pumps[s]
 	if pm.state != queued { // the pair has been closed
@@ -218,8 +221,8 @@ func (p *pair) slice(s side) eventloop.Verdict {
 	}
 	if pm.streams() {
 		p.share.loop.Stream(p.legs[front].handle, 1+uint32(pm.moved-before)/largeRead)
-	} else { // a message, however many bytes it has
-		p.share.loop.Charge(p.legs[front].handle, 1)
+	} else { // few enough for the first turn of a stream not to be taken for talk
+		p.share.loop.Charge(p.legs[front].handle, 1+uint32(pm.moved-before)/(2*smallTurn))
 	}
 	switch {
 	case v != more && v != drained:
@@ -286,6 +289,7 @@ func (f *frontLeg) Move(to *eventloop.Loop) bool {
 		}
 		if pm := &p.pumps[s]; pm.state == queued {
 			from.Dequeue(p.runner(side(s)))
+			pm.turned(false, &p.pumps[side(s).other()])
 			pm.state = empty // epoll looks anew where the pair arrives
 		}
 	}

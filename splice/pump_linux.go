@@ -17,10 +17,11 @@ const (
 	// than 8 (docs/performance.md): it is more than a receiver's window, so that a stream runs until it blocks.
 	turnBytes = 8 << 20
 
-	// A turn that moves streamTurn, or fills its destination, is a stream's; so are streamTurns in a row, whatever they move,
-	// without a word from the other side. As many turns that answer it, and move less, make a message's of it again. How
-	// much a read brings does not tell them apart: streams that share a loop have turns of 1 to 8 MiB, but in between, or
-	// where nobody else is there, some of 64 KiB, as replies have.
+	// A pump is a stream's from a turn on that moves streamTurn or fills its destination, or after streamTurns in a row that
+	// moved largeRead each, without a word from the other side. It is none any more after about as many turns that answer
+	// such a word, and move less. How much a read brings does not tell streams from messages: those that share a loop have
+	// turns of 1 to 8 MiB, but in between, or where nobody else is there, some of 64 KiB, as replies have. (A download of
+	// which the client acknowledges every 64 KiB, as HTTP/2 and SSH may, is messages where it has no longer turns.)
 	streamTurn  = sliceBytes / 2
 	streamTurns = 16
 
@@ -46,7 +47,7 @@ type pumpMode uint8
 
 const (
 	copying  pumpMode = iota
-	splicing          // it streams
+	splicing          // its reads are large
 	copyOnly          // the kernel does not splice these sockets, or stops at TCP's urgent mark
 )
 
@@ -114,8 +115,9 @@ func (p *pump) turned(full bool, other *pump) {
 		return
 	case full || p.moved >= streamTurn:
 		p.stream = 2 * streamTurns
-	case !p.answers:
+	case !p.answers && p.moved >= largeRead:
 		p.stream = min(p.stream+1, 2*streamTurns)
+	case !p.answers:
 	case p.streams():
 		p.stream--
 	default:
@@ -123,9 +125,6 @@ func (p *pump) turned(full bool, other *pump) {
 	}
 	p.answers, other.answers = false, true
 }
-
-// waits says whether the pump waits for its turn or for room.
-func (p *pump) waits() bool { return p.state == queued || p.state == holding }
 
 // step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the
 // destination takes it.
@@ -320,6 +319,7 @@ func (p *pump) abandon(l *loop) {
 	p.rest = nil
 	if p.pipe != nil {
 		l.pipes.destroy(p.pipe)
-		p.pipe, p.held = nil, 0
+		p.pipe = nil
 	}
+	p.held = 0
 }

@@ -23,11 +23,11 @@ func (h Handle) unshared() Handle { return Handle{h.index &^ sharedIndex, h.gene
 type slot struct {
 	handler    Handler // nil while the slot is free
 	generation uint32  // of the handle that is good now
-	work       uint32  // events and slices since they were last counted; streamed if there were slices
+	work       uint32  // events and slices since they were last counted; streamed if there were a stream's
 	whole      Handle  // whose work its events are; the zero Handle: its own
 }
 
-// streamed marks work of which some was slices.
+// streamed marks work of which some was slices of a stream.
 const streamed = 1 << 31
 
 // units is how much work it was.

@@ -285,7 +285,7 @@ func (l *Loop) Charge(h Handle, units uint32) {
 	}
 }
 
-// Discount takes back what was counted for the event that a handler is being told.
+// Discount takes back what was counted for the event that a handler, or one that is joined with it, is being told: it did nothing.
 func (l *Loop) Discount(h Handle) {
 	if s := l.slots.find(h); s != nil && s.units() > 0 {
 		s.work--
@@ -316,7 +316,7 @@ func (l *Loop) Work(h Handle) uint32 {
 	return 0
 }
 
-// Streams says whether some of it was slices. It is for tests.
+// Streams says whether some of it was a stream's. It is for tests.
 func (l *Loop) Streams(h Handle) bool {
 	s := l.slots.find(h)
 	return s != nil && s.is(streaming)
