@@ -131,6 +131,7 @@ func TestWhoWaitsDoesNotTalk(t *testing.T) {
 				l.Do(func() {
 					before := p.pumps[s]
 					p.pumps[s].state, p.pumps[s].stream = test.state, test.stream
+					l.Charge(p.legs[front].handle, 5)
 					want, leg := l.Work(p.legs[front].handle), s
 					if test.counted {
 						want++
@@ -191,6 +192,13 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 						}
 						pm := &p.pumps[back]
 						pm.mode = mode
+						const talk = 8 // as package eventloop has it
+						if work := l.Work(p.legs[front].handle); !test.streams {
+							turn(back, test.bytes, test.room)
+							if work = l.Work(p.legs[front].handle) - work; work < 2 || work >= talk {
+								t.Errorf("its first turn counts for %d", work)
+							}
+						}
 						for range 2 { // the first may be one by its end
 							if is := turn(back, test.bytes, test.room); is != test.streams {
 								t.Errorf("a stream: %t, want %t", is, test.streams)
@@ -229,6 +237,43 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestMovedStreamIsOne: what a pump was that goes to another loop in the middle of its first turn is not forgotten.
+func TestMovedStreamIsOne(t *testing.T) {
+	k := &flood{}
+	l, port := testLoop(t, Options{}, k)
+	p, _ := join(t, l, port)
+	l.Do(func() {
+		p.pumps[back].mode, k.source, k.left, k.room = splicing, int(p.legs[back].fd), turnBytes, turnBytes
+		p.read(back, true)
+		p.slice(back)
+		if moved := (*frontLeg)(p).Move(l.Loop); !moved || p.pumps[back].stream < streamTurns {
+			t.Errorf("moved: %t, and %d turns speak for a stream", moved, p.pumps[back].stream)
+		}
+		k.left = 0
+	})
+}
+
+// TestAbandonedHoldsNothing: a pump that is given up holds no bytes.
+func TestAbandonedHoldsNothing(t *testing.T) {
+	for how, mode := range map[string]pumpMode{"copied": copyOnly, "spliced": splicing} {
+		t.Run(how, func(t *testing.T) {
+			k := &flood{}
+			l, port := testLoop(t, Options{}, k)
+			p, _ := join(t, l, port)
+			l.Do(func() {
+				pm := &p.pumps[back]
+				pm.mode, k.source, k.left, k.room = mode, int(p.legs[back].fd), 2, 1
+				if v := pm.step(p.share, p.way(back), smallTurn); v != awaitDestination || !pm.holds() {
+					t.Errorf("a step gives %v, and it holds something: %t", v, pm.holds())
+				}
+				if pm.abandon(l); pm.holds() {
+					t.Error("it does still")
+				}
+			})
+		})
 	}
 }
 
