@@ -100,8 +100,8 @@
 //
 // Beside streams (connects-beside, message-beside) eight processes read what comes down through the same port: with one
 // that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A
-// message of 64 bytes, where no size is said, is one packet, so the last byte of its answer comes with the first. udp-oneshot is DNS: each
-// client asks once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in
+// message of 64 bytes, where no size is said, is one packet, so the last byte of its answer comes with the first.
+// udp-oneshot is DNS: each client asks once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in
 // blocks (UDP_SEGMENT).
 //
 // redis-benchmark, wrk, pgbench and iperf3 (with redis, nginx, PostgreSQL and iperf3 in the container) measure by

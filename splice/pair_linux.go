@@ -193,7 +193,7 @@ func (p *pair) read(s side, exhaust bool) {
 // resume has a pump that holds bytes go on. Its source has made events meanwhile that nobody has heard.
 func (p *pair) resume(s side) {
 	pm := &p.pumps[s]
-	if pm.streams() { // nor is this
+	if pm.streams() { // that its destination has room again is no talk either
 		p.share.loop.Stream(p.legs[front].handle, 0)
 	}
 	if v := pm.drain(p.share, int(p.legs[s.other()].fd)); v != more {

@@ -19,11 +19,11 @@ const (
 
 	// A pump is a stream's from a turn on that moves streamTurn or fills its destination, or after streamTurns in a row that
 	// moved largeRead each, without a word from the other side. It is none any more after about as many turns that answer
-	// such a word, and move less. How much a read brings does not tell streams from messages: those that share a loop have
-	// turns of 1 to 8 MiB, but in between, or where nobody else is there, some of 64 KiB, as replies have. (A download of
+	// such a word, and move less. How much a read brings does not tell streams from messages: streams that share a loop have
+	// turns of 1 to 8 MiB, but in between shorter ones, most of them of 128 to 256 KiB, as replies have. (A download of
 	// which the client acknowledges every 64 KiB, as HTTP/2 and SSH may, is messages where it has no longer turns.)
 	streamTurn  = sliceBytes / 2
-	streamTurns = 16
+	streamTurns = streamTurn / largeRead // as many bytes at the least
 
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
 	// many in a row that were smaller. Below that, copying wins: with 64 clients and 64 B, recv and send made
@@ -117,7 +117,7 @@ func (p *pump) turned(full bool, other *pump) {
 		p.stream = 2 * streamTurns
 	case !p.answers && p.moved >= largeRead:
 		p.stream = min(p.stream+1, 2*streamTurns)
-	case !p.answers:
+	case !p.answers: // small pieces one way say nothing
 	case p.streams():
 		p.stream--
 	default:

@@ -43,8 +43,8 @@
 //
 // A loop is busy while it is not blocked in epoll_wait. A group begins with one loop. One that is busy nearly always gives
 // a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
-// GOMAXPROCS. Work is counted by handler, in events that had something done and slices, so that it is load that is shared and not connections:
-// one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
+// GOMAXPROCS. Work is counted by handler, in slices and in events that had something done, so that it is load that is shared
+// and not connections: one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
 // Movers; they are moved in steps, the first at once and the others from the run queue. What moves with another descriptor is
 // counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one gives its handlers away and
 // ends, with its thread.

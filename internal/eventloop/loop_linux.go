@@ -285,7 +285,8 @@ func (l *Loop) Charge(h Handle, units uint32) {
 	}
 }
 
-// Discount takes back what was counted for the event that a handler, or one that is joined with it, is being told: it did nothing.
+// Discount takes back what was counted for the event that a handler, or one that is joined with it, is being told, and that
+// had nothing done.
 func (l *Loop) Discount(h Handle) {
 	if s := l.slots.find(h); s != nil && s.units() > 0 {
 		s.work--

@@ -12,8 +12,9 @@ import (
 // to 33 us where it was 174 to 291, when the quiet loop was one of two. With one more it waits longer, 83 us in place of 63 in one run, and
 // streams have 1.2 times the rate: docs/performance.md.)
 const (
-	// A talker has had so many events, or slices of messages, and none of a stream in the window that is counted, of 50 ms: 80 exchanges
-	// a second, fewer of large messages, and more events than most short connections have in their lives. Those stay: on the loop of the streams they come before these.
+	// A talker has had so many events, or slices of messages, and none of a stream in the window that is counted, of 50 ms:
+	// 80 exchanges a second, fewer of large messages, and more events than most short connections have in their lives. Those
+	// stay: on the loop of the streams they come before these.
 	talk = 8
 
 	// Streams that are less than a streamPart of a loop's work are nothing to flee from.
