@@ -118,8 +118,9 @@ func Works(descriptors uint64) (works []Work) {
 		{"connects-beside/streams=8", "p50-us last-us " + streams, "connects -conns 200 -beside", beside},
 		{"message-beside/streams=8", "p50-us p99-us +exchange/s " + streams, "exchange -beside", beside},
 		{"connects-beside/streams=64", "p50-us last-us " + streams, "connects -conns 200 -beside", beside},
-		// Messages that are large, and no streams.
-		{"message-beside/size=262144/streams=8", "p50-us p99-us +exchange/s " + streams, "exchange -beside -size $size", beside},
+		// Messages that are large, and are no streams themselves.
+		{"message-beside/size=262144/streams=8 message-beside/size=262144/streams=64",
+			"p50-us p99-us +exchange/s " + streams, "exchange -beside -size $size", beside},
 		{"message-beside/streams=64", "p50-us p99-us +exchange/s " + streams, "exchange -beside", beside},
 		// What a client on the host has of the same, and a proxy without a hop.
 		{"local-pingpong/size=64/conns=1 local-pingpong/size=64/conns=64 local-pingpong/size=64/conns=1000",

@@ -21,7 +21,7 @@
 // # The loop
 //
 // Everything happens on the event loops of internal/eventloop, which says in which order: new connections first, then
-// what is small, then one slice of one stream. There is no goroutine, timer, buffer or pipe per connection: an idle pair
+// what is small, then a slice of what is large. There is no goroutine, timer, buffer or pipe per connection: an idle pair
 // is two descriptors and one small struct. All ports accept on the first loop; a connection goes to the loop that has the
 // least to do, and may be moved to another later.
 //
@@ -83,7 +83,8 @@
 //	└──────────────── end of file, failure ──────────┴──▶ over
 //
 // An empty pump has its source read at an event. What is small moves at once; what is more, or comes on a connection that
-// streams, goes to the loop's queue in slices, until the source has nothing more or the destination is full. A pump that
+// streams, goes to a queue of the loop in slices, until the source has nothing more or the destination is full: to that of what
+// is short, which does not wait for the streams' turns, and from half a megabyte on to that of streams. A pump that
 // holds bytes does not read before all have left. Bytes are held in the loop's shared buffer within a step; copied ones
 // that the destination did not take are moved to a chunk that fits them, spliced ones stay in the pipe. A pump has a
 // pipe only while the pipe holds bytes. So a splice into a pipe that fails never fails because the pipe is full, and a

@@ -10,16 +10,20 @@ import (
 
 // TestBulkDoesNotStarve runs bulk flows whose sources always have more and whose destinations always take it, beside one
 // that answers a question with the next. Between a question and its answer they have three slices together at the most:
-// in the turn in which the client asks, in that which brings the question, and in that which brings the answer.
+// in the turn in which the client asks, in that which brings the question, and in that which brings the answer; or, of
+// messages that take slices themselves, before each of those.
 func TestBulkDoesNotStarve(t *testing.T) {
-	for _, policy := range []struct {
-		name string
+	for name, test := range map[string]struct {
 		Policy
-	}{{"copied", Never}, {"spliced", Always}} {
-		t.Run(policy.name, func(t *testing.T) {
+		size int
+	}{
+		"copied": {Never, 5}, "spliced": {Always, 5},
+		"large messages, copied": {Never, 5 * smallTurn / 2}, "large messages, spliced": {Always, 5 * smallTurn / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
 			const flows = 8
-			k := &crowded{t: t, questions: 1000, bulk: make(map[int]bool), over: make(chan struct{})}
-			l, port := testLoop(t, Options{Policy: policy.Policy}, k)
+			k := &crowded{t: t, message: make([]byte, test.size), questions: 1000, bulk: make(map[int]bool), over: make(chan struct{})}
+			l, port := testLoop(t, Options{Policy: test.Policy}, k)
 			k.smallFlow(l, port)
 			for range flows {
 				p, e := join(t, l, port)
@@ -53,6 +57,8 @@ type crowded struct {
 	front, back int          // the legs of the small flow
 
 	client, backend int // and what they are connected to
+	message         []byte
+	got             int // bytes of the one that is under way
 
 	questions int // still to be asked
 	moved     int // bytes of the bulk flows
@@ -98,11 +104,20 @@ func (c *crowded) ask() {
 	c.say(c.client)
 }
 
-// say has one end of the small flow read what it was sent, and write.
+// say has one end of the small flow write a message.
 func (c *crowded) say(fd int) {
-	_, _ = unix.Read(fd, make([]byte, copySize)) // at first nothing was
-	_, err := unix.Write(fd, []byte("hello"))
+	n, err := unix.Write(fd, c.message)
+	if rig.Check(c.t, err); n != len(c.message) {
+		c.t.Errorf("%d of %d bytes fit a socket", n, len(c.message))
+	}
+}
+
+// heard has one end of the small flow read what it was sent, and tells whether that is a whole message.
+func (c *crowded) heard(fd int) bool {
+	n, err := unix.Read(fd, make([]byte, len(c.message)))
 	rig.Check(c.t, err)
+	c.got = (c.got + n) % len(c.message)
+	return c.got == 0
 }
 
 // read counts a read from a bulk flow's source.
@@ -151,8 +166,10 @@ func (c *crowded) send(fd int, b []byte) (int, unix.Errno) {
 func (c *crowded) sent(to int) {
 	switch {
 	case to == c.back:
-		c.say(c.backend)
-	case to != c.front:
+		if c.heard(c.backend) {
+			c.say(c.backend)
+		}
+	case to != c.front || !c.heard(c.client):
 	case c.questions == 0:
 		c.end()
 	default:

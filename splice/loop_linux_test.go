@@ -123,11 +123,12 @@ func TestWhoWaitsDoesNotTalk(t *testing.T) {
 		"a message that comes":            {pump{state: empty}, in, true, false},
 		"room for what waits":             {pump{state: holding}, out, true, false},
 		"room for what waits of a stream": {pump{state: holding, stream: streamTurns}, out, true, true},
+		"a little of a stream":            {pump{state: empty, stream: 2 * streamTurns}, in, true, true},
 	} {
 		for s, from := range map[side]string{front: "the client", back: "the backend"} {
 			t.Run(name+", from "+from, func(t *testing.T) {
 				l, port := testLoop(t, Options{}, linux{})
-				p, _ := join(t, l, port)
+				p, e := join(t, l, port)
 				l.Do(func() {
 					before := p.pumps[s]
 					p.pumps[s].state, p.pumps[s].stream = test.state, test.stream
@@ -140,6 +141,10 @@ func TestWhoWaitsDoesNotTalk(t *testing.T) {
 						leg = s.other()
 					}
 					l.Charge(p.legs[leg].handle, 1) // as the loop does before it tells an event
+					if test.state == empty {
+						_, err := [...]*net.TCPConn{e.client, e.backend}[s].Write([]byte("x"))
+						rig.Must(t, err)
+					}
 					p.ready(leg, test.events)
 					if work := l.Work(p.legs[front].handle); work != want {
 						t.Errorf("%d events are counted, want %d", work, want)
@@ -154,21 +159,21 @@ func TestWhoWaitsDoesNotTalk(t *testing.T) {
 	}
 }
 
-// TestStreamIsToldByItsTurn: who moves much in a turn, or fills the destination, streams, and who moves less does not, whether or
-// not there are streams beside. (Else a client with replies of 48 KiB was a stream on the loop that is kept for who talks, a
-// talker on that of the streams, and was moved to and fro.)
+// TestStreamIsToldByItsTurn: who moves much in a turn streams, and who moves less does not, whether or not there are streams
+// beside, or the destination is full. (Else a client with replies of 48 KiB was a stream on the loop that is kept for who talks,
+// a talker on that of the streams, and was moved to and fro; and one with 256 KiB was a stream or not, by chance.)
 func TestStreamIsToldByItsTurn(t *testing.T) {
 	const reply, plenty = 256 << 10, 1 << 30
 	for name, test := range map[string]struct {
-		bytes, room int
-		streams     bool
+		bytes, room   int
+		streams, told bool
 	}{
-		"a reply":                         {reply, plenty, false},
-		"the most that a reply can be":    {streamTurn - 1, plenty, false},
-		"more than that":                  {streamTurn, plenty, true},
-		"more than the destination takes": {reply, reply / 2, true},
-		"a byte after a whole turn":       {turnBytes + 1, plenty, true},
-		"a byte after two":                {2*turnBytes + 1, plenty, true},
+		"a reply":                         {reply, plenty, false, false},
+		"the most that a reply can be":    {streamTurn - 1, plenty, false, false},
+		"more than that":                  {streamTurn, plenty, true, true},
+		"more than the destination takes": {reply, reply / 2, false, true},
+		"a byte after a whole turn":       {turnBytes + 1, plenty, true, true},
+		"a byte after two":                {2*turnBytes + 1, plenty, true, true},
 	} {
 		for beside, others := range map[string]int{"alone": 0, "beside another": 1} {
 			for how, mode := range map[string]pumpMode{"copied": copyOnly, "spliced": splicing} {
@@ -188,7 +193,17 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 							for p.pumps[s].state == queued {
 								p.slice(s)
 							}
-							return p.pumps[s].streams()
+							is := p.pumps[s].streams()
+							if p.pumps[s].state == holding {
+								k.left = 0
+								for range 2 * streamTurns { // in parts, of which each has an event
+									k.room = 1
+									p.resume(s)
+								}
+								k.room = plenty
+								p.resume(s)
+							}
+							return is
 						}
 						pm := &p.pumps[back]
 						pm.mode = mode
@@ -200,20 +215,18 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 							}
 						}
 						for range 2 { // the first may be one by its end
+							turn(front, 1, plenty)
 							if is := turn(back, test.bytes, test.room); is != test.streams {
 								t.Errorf("a stream: %t, want %t", is, test.streams)
 							}
-							if pm.state == holding {
-								k.left, k.room = 0, plenty
-								p.resume(back)
-							}
 						}
-						if told := l.Streams(p.legs[front].handle); told != test.streams {
-							t.Errorf("the loop was told of a stream: %t, want %t", told, test.streams)
+						if told := l.Streams(p.legs[front].handle); told != test.told {
+							t.Errorf("the loop was told of a stream: %t, want %t", told, test.told)
 						}
 						for n := range 2 * streamTurns {
 							turn(front, 1, plenty)
-							turn(back, reply, plenty)
+							turn(back, reply/2, plenty)
+							turn(back, reply/2, plenty) // its rest
 							if n+1 < streamTurns && pm.streams() != test.streams {
 								t.Errorf("after %d replies it is none", n+1)
 							}
@@ -227,17 +240,81 @@ func TestStreamIsToldByItsTurn(t *testing.T) {
 						if pm.streams() {
 							t.Error("it is one after many small messages")
 						}
-						for range streamTurns {
-							turn(back, largeRead, plenty)
+						turn(back, streamTurn, plenty)
+						for n := range 2 * streamTurns {
+							turn(back, largeRead-1, plenty)
+							if n+1 < streamTurns && !pm.streams() {
+								t.Errorf("after %d small messages it is none", n+1)
+							}
+						}
+						if pm.streams() {
+							t.Error("it is one after many small messages, too")
+						}
+						for range streamTurn / reply {
+							turn(front, 1, plenty)
+							turn(back, reply, plenty)
+						}
+						if pm.streams() {
+							t.Error("it is one, and was answered")
+						}
+						for range streamTurn/reply - 1 {
+							turn(back, reply, plenty)
 						}
 						if !pm.streams() {
-							t.Error("it is none, and nobody has answered")
+							t.Errorf("it is none, and nobody has answered in %d bytes", streamTurn)
+						}
+						turn(front, 1, plenty)
+						if !turn(back, reply, plenty) {
+							t.Error("it is none after one reply")
 						}
 					})
 				})
 			}
 		}
 	}
+}
+
+// TestStreamsTakeTurns: who moves more than a message can be, or is known as a stream, goes on among the streams.
+func TestStreamsTakeTurns(t *testing.T) {
+	for how, start := range map[string]pump{
+		"copied": {mode: copyOnly}, "spliced": {mode: splicing}, "known, copied": {mode: copyOnly, stream: streamTurns},
+		"known, spliced": {mode: splicing, stream: streamTurns},
+	} {
+		t.Run(how, func(t *testing.T) {
+			const turns = 4
+			k := &flood{left: turns * turnBytes, room: turns * turnBytes}
+			l, port := testLoop(t, Options{}, k)
+			p, _ := join(t, l, port)
+			other := &beside{flood: k}
+			l.Do(func() {
+				l.Enqueue(other)
+				start.from, k.source = back, int(p.legs[back].fd)
+				p.pumps[back] = start
+				p.read(back, true)
+			})
+			rig.Until(t, "all has moved", func() (has bool) {
+				l.Do(func() { has = k.left == 0 })
+				return has
+			})
+			if l.Do(func() {}); other.slices != turns {
+				t.Errorf("the other stream had %d slices, want %d", other.slices, turns)
+			}
+		})
+	}
+}
+
+// beside is a stream that has a turn after each of those of a flood's.
+type beside struct {
+	*flood
+	slices int
+}
+
+func (b *beside) Run() eventloop.Verdict {
+	if b.left == 0 {
+		return eventloop.Done
+	}
+	b.slices++
+	return eventloop.Next
 }
 
 // TestMovedStreamIsOne: what a pump was that goes to another loop in the middle of its first turn is not forgotten.
@@ -250,7 +327,7 @@ func TestMovedStreamIsOne(t *testing.T) {
 		p.read(back, true)
 		p.slice(back)
 		if moved := (*frontLeg)(p).Move(l.Loop); !moved || p.pumps[back].stream < streamTurns {
-			t.Errorf("moved: %t, and %d turns speak for a stream", moved, p.pumps[back].stream)
+			t.Errorf("moved: %t, and %d speak for a stream", moved, p.pumps[back].stream)
 		}
 		k.left = 0
 	})

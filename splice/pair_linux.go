@@ -171,14 +171,18 @@ func (p *pair) way(s side) way {
 	}
 }
 
-// read has an empty pump move what is small. What is not goes to the queue; so does, if nobody else is there, whatever
+// read has an empty pump move what is small. What is not goes to a queue; so does, if nobody else is there, whatever
 // comes on a connection that streams, because it is mostly more than can be known here.
 func (p *pair) read(s side, exhaust bool) {
 	pm, w, l := &p.pumps[s], p.way(s), p.share.loop
 	for pm.moved = 0; ; {
 		if pm.moved >= smallTurn || !l.Queued() && pm.splices(w.policy) {
 			pm.state = queued
-			l.Enqueue(p.runner(s))
+			if pm.streams() {
+				l.Enqueue(p.runner(s))
+			} else {
+				l.EnqueueShort(p.runner(s))
+			}
 			return
 		}
 		v := pm.step(p.share, w, smallTurn)
@@ -193,9 +197,6 @@ func (p *pair) read(s side, exhaust bool) {
 // resume has a pump that holds bytes go on. Its source has made events meanwhile that nobody has heard.
 func (p *pair) resume(s side) {
 	pm := &p.pumps[s]
-	if pm.streams() { // that its destination has room again is no talk either
-		p.share.loop.Stream(p.legs[front].handle, 0)
-	}
 	if v := pm.drain(p.share, int(p.legs[s.other()].fd)); v != more {
 		p.took(s, v)
 		return
@@ -204,7 +205,7 @@ func (p *pair) resume(s side) {
 	p.read(s, true)
 }
 
-// slice is a part of the turn of a pump in the queue.
+// slice is a part of the turn of a pump in a queue.
 func (p *pair) slice(s side) eventloop.Verdict {
 	pm := &p.pumps[s]
 	if pm.state != queued { // the pair has been closed
@@ -212,7 +213,7 @@ func (p *pair) slice(s side) eventloop.Verdict {
 	}
 	w := p.way(s)
 	v := more
-	before := pm.moved
+	before, streamed := pm.moved, pm.streams()
 	for (v == more || v == drained) && pm.moved-before < sliceBytes {
 		v = pm.step(p.share, w, sliceBytes)
 		if pm.mode == splicing { // one pipe is a slice
@@ -228,6 +229,9 @@ func (p *pair) slice(s side) eventloop.Verdict {
 	case v != more && v != drained:
 		p.took(s, v)
 		p.settle()
+		return eventloop.Done
+	case pm.streams() && !streamed: // it is not short
+		p.share.loop.Enqueue(p.runner(s))
 		return eventloop.Done
 	case pm.moved < turnBytes:
 		return eventloop.Again
@@ -246,10 +250,10 @@ func (p *pair) took(s side, v verdict) {
 		}
 	case awaitSource, drained:
 		pm.state = empty
-		pm.turned(false, &p.pumps[s.other()])
+		p.turned(s, false)
 	case awaitDestination:
 		pm.state = holding
-		pm.turned(true, &p.pumps[s.other()])
+		p.turned(s, true)
 		p.awaitRoom(s.other())
 	case sourceFailed:
 		p.fail(s, p.share.loop.errno)
@@ -259,6 +263,16 @@ func (p *pair) took(s side, v verdict) {
 			errno = p.share.loop.kernel.pendingError(int(p.legs[s.other()].fd))
 		}
 		p.fail(s.other(), errno)
+	}
+}
+
+// turned is called when a turn of a pump has come to its end. What is little of a stream is no talk; nor is what fills its
+// destination at its beginning, as streams do before they are told.
+func (p *pair) turned(s side, full bool) {
+	pm := &p.pumps[s]
+	pm.turned(&p.pumps[s.other()])
+	if full && pm.total < streamTurn || pm.streams() {
+		p.share.loop.Stream(p.legs[front].handle, 0)
 	}
 }
 
@@ -287,9 +301,12 @@ func (f *frontLeg) Move(to *eventloop.Loop) bool {
 			from.Unwatch(lg.handle, int(lg.fd))
 			lg.handle = eventloop.Handle{}
 		}
-		if pm := &p.pumps[s]; pm.state == queued {
+		switch pm := &p.pumps[s]; pm.state {
+		case over:
+			from.Dequeue(p.runner(side(s))) // it may have been queued before
+		case queued:
 			from.Dequeue(p.runner(side(s)))
-			pm.turned(false, &p.pumps[side(s).other()])
+			pm.turned(&p.pumps[side(s).other()])
 			pm.state = empty // epoll looks anew where the pair arrives
 		}
 	}

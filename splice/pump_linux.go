@@ -6,7 +6,7 @@ const (
 	// copySize is the loop's shared buffer and so the most that one recv takes.
 	copySize = 64 << 10
 
-	// smallTurn is what a pump may move at an event before it goes to the queue.
+	// smallTurn is what a pump may move at an event before it goes to a queue.
 	smallTurn = copySize
 
 	// A slice of a stream is what everybody else on the loop waits for: a pipe, or as many copied bytes.
@@ -17,13 +17,15 @@ const (
 	// than 8 (docs/performance.md): it is more than a receiver's window, so that a stream runs until it blocks.
 	turnBytes = 8 << 20
 
-	// A pump is a stream's from a turn on that moves streamTurn or fills its destination, or after streamTurns in a row that
-	// moved largeRead each, without a word from the other side. It is none any more after about as many turns that answer
-	// such a word, and move less. How much a read brings does not tell streams from messages: streams that share a loop have
-	// turns of 1 to 8 MiB, but in between shorter ones, most of them of 128 to 256 KiB, as replies have. (A download of
-	// which the client acknowledges every 64 KiB, as HTTP/2 and SSH may, is messages where it has no longer turns.)
+	// A pump is a stream's from a turn on that moves streamTurn, or after turns of largeRead and more that moved about as much
+	// without a word from the other side. It is none any more after some streamTurns turns that move less and answer such a
+	// word, or that are small.
+	// How much a read brings does not tell streams from messages: streams that share a loop have turns of 1 to 8 MiB, but in
+	// between shorter ones, most of them of 128 to 256 KiB, as replies have. Nor does a full destination: the first large
+	// messages of a connection fill it, too. (A download of which the client acknowledges every 64 KiB, as HTTP/2 and SSH may,
+	// is messages where it has no longer turns.)
 	streamTurn  = sliceBytes / 2
-	streamTurns = streamTurn / largeRead // as many bytes at the least
+	streamTurns = streamTurn / largeRead
 
 	// A pump splices after streamAfter reads in a row of at least largeRead bytes, and copies again after as
 	// many in a row that were smaller. Below that, copying wins: with 64 clients and 64 B, recv and send made
@@ -37,7 +39,7 @@ type pumpState uint8
 
 const (
 	empty   pumpState = iota // it holds nothing: an event of the source has it read
-	queued                   // it holds nothing and is in the loop's queue, because the source has more
+	queued                   // it holds nothing and is in a queue of the loop, because the source has more
 	holding                  // it holds bytes: an event of the destination has it write
 	over                     // it moves nothing any more
 )
@@ -74,7 +76,8 @@ type pump struct {
 	state pumpState
 	mode  pumpMode
 	from  side
-	// stream says that it is a stream's, from streamTurns on.
+	// stream says that it is a stream's, from streamTurns on, and falls by turns. Below, it is what has moved since the other
+	// side's last word, by largeRead.
 	stream uint8
 	// answers says that the other side has had a turn since the last of this one.
 	answers bool
@@ -108,22 +111,25 @@ func (p *pump) splices(policy Policy) bool {
 // streams says whether the pump is a stream's.
 func (p *pump) streams() bool { return p.stream >= streamTurns || p.moved >= streamTurn }
 
-// turned is called when a turn of the pump has come to its end, with its destination full or not, and tells other.
-func (p *pump) turned(full bool, other *pump) {
+// turned is called when a turn of the pump has come to its end, and tells other.
+func (p *pump) turned(other *pump) {
 	switch {
 	case p.moved == 0:
 		return
-	case full || p.moved >= streamTurn:
+	case p.moved >= streamTurn:
 		p.stream = 2 * streamTurns
-	case !p.answers && p.moved >= largeRead:
-		p.stream = min(p.stream+1, 2*streamTurns)
-	case !p.answers: // small pieces one way say nothing
-	case p.streams():
-		p.stream--
-	default:
-		p.stream = 0
+	case p.stream > streamTurns:
+		if p.answers || p.moved < largeRead { // else it may be the rest of a message
+			p.stream--
+		}
+	case p.answers || p.stream == streamTurns:
+		p.stream = uint8(p.moved / largeRead)
+	default: // small pieces one way say nothing
+		if p.stream += uint8(p.moved / largeRead); p.stream >= streamTurns {
+			p.stream = 2 * streamTurns
+		}
 	}
-	p.answers, other.answers = false, true
+	p.moved, p.answers, other.answers = 0, false, true // what the pump holds may leave in parts
 }
 
 // step reads once, most bytes at the most, into the pump that holds nothing, and writes what it has read as far as the

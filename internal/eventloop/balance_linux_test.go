@@ -131,6 +131,9 @@ func TestWhenWorkIsGivenAway(t *testing.T) {
 		if windows(3 * sustained); b.moves() != moveStep { // another share would have had a step
 			t.Errorf("moved %d before the rest had its turn", b.moves())
 		}
+		if b.runSlice(); b.moves() == moveStep {
+			t.Error("the rest waits for the stream's turn to end")
+		}
 	})
 }
 
@@ -254,7 +257,7 @@ func TestWindowsOfAShare(t *testing.T) {
 			t.Fatalf("quiet %v: %d moves, want %d, and another step", quiet, b.moves(), moveStep)
 		}
 		b.movers = [2]Handle{}
-		for b.windows(partPercent, partPercent); b.queue.first() != nil; {
+		for b.windows(partPercent, partPercent); b.Queued(); {
 			b.runSlice()
 		}
 		if b.moves() != len(leave) {

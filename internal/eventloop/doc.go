@@ -1,5 +1,5 @@
-// Package eventloop is what TCP, UDP and SCTP wait on: epoll, a queue of streams that want to go on, deadlines, and as
-// many loops as the load needs. What a protocol does with an event is its own; when it does it is decided here.
+// Package eventloop is what TCP, UDP and SCTP wait on: epoll, queues of what wants to go on, deadlines, and as many loops
+// as the load needs. What a protocol does with an event is its own; when it does it is decided here.
 //
 //	group, err := eventloop.New(eventloop.Options{})
 //	...
@@ -11,18 +11,19 @@
 //
 // A loop is one goroutine that takes turns. The order in a turn is the fairness between what it carries:
 //
-//	look      epoll_wait; it waits only if no stream is in the queue and no deadline has passed
+//	look      epoll_wait; it waits only if the queues are empty and no deadline has passed
 //	urgent    events of what was registered by Listen, and the tasks of other goroutines
-//	events    all others: each handler does a bounded amount, and puts what would take long into the queue
+//	events    all others: each handler does a bounded amount, and puts what would take long into a queue
 //	turn end  what handlers put off until all events of the turn were heard (AtTurnEnd)
 //	deadlines if one has passed and the queues were looked at since
-//	stream    one slice of the stream at the head of the queue
+//	slice     one of the runner at the head of the queue of streams, or of the other queue: where both have any, by turns
 //	measure   every 50 ms; it may be followed by a step of giving handlers to another loop
 //
-// So a new connection or a small message waits for one slice of one stream at most, whatever the number of streams, and now and
-// then for such a step. The queue is in user space: a stream that goes on costs no epoll_ctl. A stream keeps the head of the
-// queue while it says Again, so that it may follow its destination until that is full; between its slices the loop looks for
-// events.
+// So a new connection or a small message waits for one slice at most, whatever the number of streams. A message of TCP
+// that takes several slices is in the queue of what is short, and waits for one of a stream's before each of its own and of those before it,
+// not for the turns of all streams. The queues are in user space: a stream that goes on costs no epoll_ctl. A stream keeps the
+// head of its queue while it says Again, so that it may follow its destination until that is full; between its slices the loop
+// looks for events.
 //
 // # Handles
 //
@@ -45,7 +46,7 @@
 // a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
 // GOMAXPROCS. Work is counted by handler, in slices and in events that had something done, so that it is load that is shared
 // and not connections: one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
-// Movers; they are moved in steps, the first at once and the others from the run queue. What moves with another descriptor is
+// Movers; they are moved in steps, the first at once and the others from the queue of what is short. What moves with another descriptor is
 // counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one gives its handlers away and
 // ends, with its thread.
 //

@@ -27,7 +27,7 @@ type slot struct {
 	whole      Handle  // whose work its events are; the zero Handle: its own
 }
 
-// streamed marks work of which some was slices of a stream.
+// streamed marks work of which some was a stream's (Loop.Stream).
 const streamed = 1 << 31
 
 // units is how much work it was.

@@ -34,7 +34,7 @@ const (
 type load struct {
 	percent atomic.Int32 // in the last window
 	placed  atomic.Int32 // connections that were placed here since
-	streams atomic.Bool  // there were slices of streams in the last window
+	streams atomic.Bool  // there was something of streams in the last window
 
 	skip         int  // turns until the next that is sampled
 	sampled      bool // this turn is
@@ -42,7 +42,7 @@ type load struct {
 	waited       time.Duration // in the sampled turns of this window
 	worked       time.Duration
 	since        time.Duration // when the window began
-	streamed     bool          // there were slices of streams in this window
+	streamed     bool          // there was something of streams in this window
 	busy, easy   int           // windows in a row
 	needless     int           // windows in a row in which the quiet loop was not needed
 	nextShare    time.Duration
@@ -101,7 +101,7 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 	if o.streams.Load() {
 		enough = partPercent
 	}
-	busy := percent >= enough && !o.sharing // a share, whose steps may wait behind streams, goes by what is counted
+	busy := percent >= enough && !o.sharing // a share, which has several turns, goes by what is counted
 	if l.group.quiet.Load() == l {
 		l.keepQuiet(busy)
 	}

@@ -52,12 +52,14 @@ type Loop struct {
 	extra  bool // it is beyond GOMAXPROCS, and adds to it
 	epoll  *epoll
 	slots  table
-	queue  queue
 	timers deadlines
 	passed time.Duration // when a deadline was first seen to have passed, and not acted on; zero: none
 	yields yields
 	brief  brief
 	load   load
+
+	streams, short queue
+	ranShort       bool // the last slice was of short
 
 	// What is of the turn.
 	now    time.Duration // when somebody first asked
@@ -175,7 +177,7 @@ func (l *Loop) turn() {
 
 // look gives what is ready. It waits only if there is nothing else to do.
 func (l *Loop) look() []unix.EpollEvent {
-	if l.queue.first() != nil || l.passed != 0 || len(l.late) > 0 {
+	if l.streams.first() != nil || l.short.first() != nil || l.passed != 0 || len(l.late) > 0 {
 		return l.epoll.poll()
 	}
 	if ready := l.yields.try(l.epoll.poll); len(ready) > 0 {
@@ -293,7 +295,7 @@ func (l *Loop) Discount(h Handle) {
 	}
 }
 
-// Stream is Charge for a slice of a stream.
+// Stream is Charge for what is a stream's: a slice, or the end of its turn.
 func (l *Loop) Stream(h Handle, units uint32) {
 	l.load.streamed = true
 	if s := l.slots.find(h); s != nil {

@@ -5,13 +5,13 @@ type Verdict uint8
 
 // What a Runner says after a slice.
 const (
-	Done  Verdict = iota // it leaves the queue
+	Done  Verdict = iota // it leaves its queue
 	Again                // it keeps its place at the head
-	Next                 // it goes to the end of the queue
+	Next                 // it goes to the end of its queue
 )
 
-// Runner is what a loop's queue holds: a stream that has more to move. Run does one slice of it; how long that takes is
-// how long everybody else waits.
+// Runner is what a loop's queues hold: a stream, or something short, that has more to do. Run does one slice of it; how long
+// that takes is how long everybody else waits.
 type Runner interface{ Run() Verdict }
 
 // queue is the runners that want to go on, in the order of their turns. Its zero value is empty.
@@ -61,26 +61,36 @@ func (q *queue) remove(r Runner) {
 	}
 }
 
-// Enqueue puts a runner at the end of the loop's queue. It is not in the queue already.
-func (l *Loop) Enqueue(r Runner) { l.queue.push(r) }
+// Enqueue puts a stream at the end of the loop's queue of streams. It is in none of the queues already.
+func (l *Loop) Enqueue(r Runner) { l.streams.push(r) }
 
-// Queued says whether a runner is in the queue.
-func (l *Loop) Queued() bool { return l.queue.length > 0 }
+// EnqueueShort puts what is over after few slices, and is in none of the queues already, at the end of the queue of such.
+func (l *Loop) EnqueueShort(r Runner) { l.short.push(r) }
 
-// Dequeue takes a runner out of the queue, if it is there. It must not be called by the runner's own Run.
-func (l *Loop) Dequeue(r Runner) { l.queue.remove(r) }
+// Queued says whether a runner is in one of the queues.
+func (l *Loop) Queued() bool { return l.streams.length+l.short.length > 0 }
 
-// runSlice does one slice of the runner whose turn it is.
+// Dequeue takes a runner out of the queue that it is in, if it is. It must not be called by the runner's own Run.
+func (l *Loop) Dequeue(r Runner) {
+	l.short.remove(r)
+	l.streams.remove(r)
+}
+
+// runSlice does one slice of the runner whose turn it is: what is short waits for no more than one of the streams', and
+// streams have every second one.
 func (l *Loop) runSlice() {
-	r := l.queue.first()
+	q, r, short := &l.streams, l.streams.first(), l.short.first()
+	if l.ranShort = short != nil && (r == nil || !l.ranShort); l.ranShort {
+		q, r = &l.short, short
+	}
 	if r == nil {
 		return
 	}
 	switch r.Run() {
 	case Done:
-		l.queue.pop()
+		q.pop()
 	case Next:
-		l.queue.pop()
-		l.queue.push(r)
+		q.pop()
+		q.push(r)
 	}
 }

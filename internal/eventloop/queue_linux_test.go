@@ -6,6 +6,39 @@ import (
 	"testing"
 )
 
+// What is short has every second slice beside streams, in its order, and all without them.
+func TestShortPassesStreams(t *testing.T) {
+	l := idleLoop(t)
+	var order []string
+	runner := func(name string, verdicts ...Verdict) Runner {
+		return &runFunc{func() Verdict {
+			order = append(order, name)
+			v := verdicts[0]
+			verdicts = verdicts[1:]
+			return v
+		}}
+	}
+	l.Enqueue(runner("stream", Again, Again, Next, Again, Done))
+	l.Enqueue(runner("another", Done))
+	gone := runner("gone")
+	l.EnqueueShort(gone)
+	for _, r := range []Runner{runner("a", Again, Next, Done), runner("b", Done), runner("c", Again, Again, Done)} {
+		l.EnqueueShort(r)
+	}
+	l.Dequeue(gone)
+	quiet := l.quiet
+	for l.Queued() {
+		l.turn()
+	}
+	if l.quiet != quiet {
+		t.Errorf("the loop has waited for %v", l.quiet-quiet)
+	}
+	want := []string{"a", "stream", "a", "stream", "b", "stream", "c", "another", "c", "stream", "c", "stream", "a"}
+	if !slices.Equal(order, want) {
+		t.Errorf("order %q, want %q", order, want)
+	}
+}
+
 // The queue against a slice.
 func TestQueueAgainstModel(t *testing.T) {
 	seed := rand.Uint64()

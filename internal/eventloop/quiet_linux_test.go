@@ -41,7 +41,7 @@ func (l *Loop) having(all []did) (movers []*mover) {
 
 // moved runs what is in the queue and gives the numbers of those that have moved.
 func (l *Loop) moved(movers []*mover, to *Loop) (moved []int) {
-	for l.queue.first() != nil {
+	for l.Queued() {
 		l.runSlice()
 	}
 	for i, m := range movers {

@@ -25,11 +25,11 @@ type share struct {
 	moved    int
 }
 
-// share begins one, with a step at once: the turns of many streams in the queue take longer than a window.
+// share begins one, with a step at once.
 func (l *Loop) share(s share) {
 	s.loop, l.load.sharing = l, true
 	if s.Run() == Next {
-		l.Enqueue(&s)
+		l.EnqueueShort(&s)
 	}
 }
 
@@ -64,7 +64,7 @@ func (s *share) Run() Verdict {
 const retireTick = 10 * time.Millisecond
 
 // GiveAway moves all Movers to another loop, in steps.
-func (l *Loop) GiveAway(to *Loop) { l.Enqueue(&giveAway{loop: l, to: func() *Loop { return to }}) }
+func (l *Loop) GiveAway(to *Loop) { l.EnqueueShort(&giveAway{loop: l, to: func() *Loop { return to }}) }
 
 // retire ends the loop once it has given all its handlers away.
 func (l *Loop) retire() {
@@ -81,7 +81,7 @@ type retirement Loop
 // Ring gives away the handlers that are left.
 func (r *retirement) Ring(time.Duration) {
 	l := (*Loop)(r)
-	l.Enqueue(&giveAway{loop: l, to: func() *Loop {
+	l.EnqueueShort(&giveAway{loop: l, to: func() *Loop {
 		if to := l.group.awayFrom(l); to != nil {
 			return to
 		}

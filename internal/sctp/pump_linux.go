@@ -34,7 +34,7 @@ type pump struct {
 	total           uint64 // bytes of this pump
 
 	state  pumpState
-	queued bool     // it is in the loop's queue: there is more to be read
+	queued bool     // it is in the loop's queue of streams: there is more to be read
 	batch  *batch   // messages that wait for to; nil while there are none
 	large  *message // one too large for a batch, being collected or, when it is whole, waiting; nil otherwise
 	rest   *batch   // what was read before the pump began; nil once it has been sorted
