@@ -250,10 +250,10 @@ func (p *pair) took(s side, v verdict) {
 		}
 	case awaitSource, drained:
 		pm.state = empty
-		p.turned(s, false)
+		p.turned(s)
 	case awaitDestination:
 		pm.state = holding
-		p.turned(s, true)
+		p.turned(s)
 		p.awaitRoom(s.other())
 	case sourceFailed:
 		p.fail(s, p.share.loop.errno)
@@ -267,11 +267,11 @@ func (p *pair) took(s side, v verdict) {
 }
 
 // turned is called when a turn of a pump has come to its end. What is little of a stream is no talk; nor is what fills its
-// destination at its beginning, as streams do before they are told.
-func (p *pair) turned(s side, full bool) {
+// destination at its beginning, as streams may before they are told.
+func (p *pair) turned(s side) {
 	pm := &p.pumps[s]
 	pm.turned(&p.pumps[s.other()])
-	if full && pm.total < streamTurn || pm.streams() {
+	if pm.state == holding && pm.total < streamTurn || pm.streams() {
 		p.share.loop.Stream(p.legs[front].handle, 0)
 	}
 }

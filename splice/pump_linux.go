@@ -21,8 +21,8 @@ const (
 	// without a word from the other side. It is none any more after some streamTurns turns that move less and answer such a
 	// word, or that are small.
 	// How much a read brings does not tell streams from messages: streams that share a loop have turns of 1 to 8 MiB, but in
-	// between shorter ones, most of them of 128 to 256 KiB, as replies have. Nor does a full destination: the first large
-	// messages of a connection fill it, too. (A download of which the client acknowledges every 64 KiB, as HTTP/2 and SSH may,
+	// between shorter ones, most of them of 128 to 256 KiB, as replies have. Nor does a full destination, which the first large
+	// messages of a connection may fill, too. (A download of which the client acknowledges every 64 KiB, as HTTP/2 and SSH may,
 	// is messages where it has no longer turns.)
 	streamTurn  = sliceBytes / 2
 	streamTurns = streamTurn / largeRead

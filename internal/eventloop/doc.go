@@ -20,10 +20,10 @@
 //	measure   every 50 ms; it may be followed by a step of giving handlers to another loop
 //
 // So a new connection or a small message waits for one slice at most, whatever the number of streams. A message of TCP
-// that takes several slices is in the queue of what is short, and waits for one of a stream's before each of its own and of those before it,
-// not for the turns of all streams. The queues are in user space: a stream that goes on costs no epoll_ctl. A stream keeps the
-// head of its queue while it says Again, so that it may follow its destination until that is full; between its slices the loop
-// looks for events.
+// that takes several slices is in the queue of what is short, and waits for one of a stream's before each of its own and of
+// those before it, not for the turns of all streams. The queues are in user space: a stream that goes on costs no epoll_ctl. A
+// stream keeps the head of its queue while it says Again, so that it may follow its destination until that is full; between its
+// slices the loop looks for events.
 //
 // # Handles
 //
