@@ -1,20 +1,18 @@
 // Command bench measures what a proxy costs, against docker-proxy and against no proxy at all.
 //
 //	go run ./bench ratios                     rounds that alternate, and ratios: what decides
-//	go run ./bench ratios -work pingpong,crr  some of the work; -rows splice,goref: some of the proxies
+//	go run ./bench ratios -work pingpong,crr  some of the work; -rows splice,nginx: some of the proxies
 //	go run ./bench ratios -loops 1,2          further rows of ours, splice@1 and so on, with as many event loops
 //	go run ./bench compare OLD NEW            two builds of ours in such rounds, by benchstat: what to run before
 //	                                          claiming a gain ("make compare" installs benchstat)
 //	go run ./bench report DIRECTORY           from the results.json of "ratios -out": a page with tables and plots
 //	go run ./bench profile -work crr          where the time goes, by "go tool pprof" (docs/profiling.md)
-//	go test -bench . ./bench                  the same measurements one by one, for benchstat; a part of them by
-//	                                          -bench '//work=crr'
+//	make bench                                every measurement once; it installs and builds what is compared
 //	make bench-report SET=quick               ratios, published as a report with plots
 //	make bench-sctp                           "bench sctp" on a kernel that has SCTP
 //
 // All but report take root, and Linux. They are one engine: Programs.Measure is one measurement, Rounds is a sequence
-// of them. "go test -bench" with -count runs A A A B B B, so what the machine does meanwhile looks like a difference
-// between A and B; to know which is faster, use ratios.
+// of them, which alternate: in A A A B B B, what the machine does meanwhile would look like a difference between A and B.
 //
 // # Where it runs
 //
@@ -38,8 +36,9 @@
 //
 // # What is compared
 //
-// Ours ("splice", "fallback" and "udp") and the references ("docker-proxy" and "goref", its algorithm built with this
-// Go) are started as dockerd starts them. What users pick instead comes from Debian's packages ("make bench" installs
+// Ours ("splice", "fallback" and "udp") and the references are started as dockerd starts them: "docker-proxy", moby's newest,
+// which the Makefile pins and builds (bin/tools/docker-proxy), and "docker.io", what the distribution's package of that name
+// has, which is as old as the Go that built it. What users pick instead comes from Debian's packages ("make bench" installs
 // them): HAProxy with and without splice, nginx's stream module, systemd-socket-proxyd and socat. What is not installed
 // has a row that says so, and so has what a program cannot do.
 //
@@ -66,7 +65,7 @@
 // "splice-header" is splice with -proxy-protocol v2, at crr: the server takes only connections that begin with such a header.
 // It is compared with splice: "bench ratios -work crr -rows splice,splice-header -again".
 //
-// Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and goref, HAProxy and nginx
+// Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and HAProxy and nginx
 // listen on all. The many processes share the client's group, and the worker, a session by itself, does not: look at the
 // CPU times there.
 //
@@ -98,6 +97,7 @@
 //	last-us                 until the last of the connects that began at once has its answer, the median of such volleys
 //	lost-%                  datagrams that did not arrive, or whose answer did not within 200 ms
 //
+// Streams of TCP, beside others and alone (bulk), are measured from a second after they have begun: buffers grow meanwhile.
 // Beside streams (connects-beside, message-beside) eight processes read what comes down through the same port: with one
 // that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A
 // message of 64 bytes, where no size is said, is one packet, so the last byte of its answer comes with the first.
@@ -111,7 +111,7 @@
 //
 // A work is measured in rounds, A B C B C A; the first round is short and dropped. The table has medians, extremes,
 // and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
-// docker-proxy and goref (its algorithm, built with this Go): unit by unit it is the ratio to the one that a proxy
+// docker-proxy and docker.io: unit by unit it is the ratio to the one that a proxy
 // fares worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a
 // work comes from two rows of the same program, ours and ours again ("splice-again", "udp-again"): were they other
 // programs, the median ratio of the rounds would be off from 1 by chance, and two standard errors of it, taken from

@@ -5,10 +5,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/portsplice/portsplice/bench/internal/benchtest"
+	"github.com/portsplice/portsplice/internal/leakcheck"
 )
 
-func TestMain(m *testing.M) { benchtest.Main(m, main) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // equal wants two values to be.
 func equal(t *testing.T, want, got any) {

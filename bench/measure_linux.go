@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/stats"
 	"github.com/portsplice/portsplice/internal/worker"
@@ -80,7 +82,7 @@ func (l *lab) startServer() *process {
 // how long each took, in milliseconds. A worker is the last of their processes.
 func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 	processes, ports := max(1, l.work.ports), 1
-	if l.proxy.manyPorts && l.work.Kind != idlePorts {
+	if l.proxy.manyPorts {
 		processes, ports = ports, processes
 	}
 	for i := range processes {
@@ -112,8 +114,7 @@ func (l *lab) startProxies(to netip.AddrPort) (started []float64) {
 	return started
 }
 
-// newProxy describes a peer, or a proxy as dockerd starts it, with the socket where it can be handed one. What serves many
-// ports opens them by itself.
+// newProxy describes a peer, or a proxy as dockerd starts it, with the socket where it can be handed one.
 func (l *lab) newProxy(e endpoint) *process {
 	if l.proxy.Peer {
 		return l.newPeer(e)
@@ -122,9 +123,7 @@ func (l *lab) newProxy(e endpoint) *process {
 	args := []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", number(e.address.Port()),
 		"-container-ip", e.backend.Addr().String(), "-container-port", number(e.backend.Port())}
 	var sockets []*os.File
-	if e.ports > 1 {
-		args = append(args, "-ports", strconv.Itoa(e.ports))
-	} else if l.adopts[l.proxy.Path] {
+	if l.adopts[l.proxy.Path] {
 		sockets, args = []*os.File{l.listen(e)}, append(args, "-use-listen-fd")
 	}
 	p := l.newProcess(l.proxy.Path, append(args, l.proxy.Arguments...)...)
@@ -152,6 +151,12 @@ func (l *lab) listen(e endpoint) (socket *os.File) {
 		}
 		return err
 	}))
+	if e.protocol == udp { // as dockerd asks for: docker-proxy answers from where it was asked
+		raw := failure.Must(socket.SyscallConn())
+		var err error
+		failure.Check(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) }))
+		failure.Check(os.NewSyscallError("setsockopt", err))
+	}
 	return socket
 }
 

@@ -18,8 +18,8 @@ import (
 // it: the names of our calls and of the runtime's.
 const passOn = `(^|[./])(Raw)?[sS]yscall(NoError|6)?(\.abi0)?$|^runtime\.(entersyscall|exitsyscall)`
 
-// profile has ours and the reference's algorithm profile themselves under the same work, and prints for each what an
-// operation costs and which functions take most of it.
+// profile puts ours and the reference under the same work, and prints for each what an operation costs and, of ours, which
+// functions take most of it.
 func profile(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("profile", flag.ExitOnError)
 	name := fs.String("work", "pingpong/size=64/conns=64", "name of one work that is traffic")
@@ -34,21 +34,23 @@ func profile(ctx context.Context, args []string) error {
 		dir := failure.Must(filepath.Abs(*out))
 		failure.Check(os.MkdirAll(dir, 0o755))
 		for _, proxy := range p.Proxies {
-			if works[0].Fits(proxy) && slices.Contains([]string{"goref", "splice", "udp"}, proxy.Name) {
+			if works[0].Fits(proxy) && proxy.Absence(works[0]) == "" && slices.Contains([]string{"docker-proxy", "splice", "udp"}, proxy.Name) {
 				p.profile(ctx, works[0], proxy, *d, filepath.Join(dir, proxy.Name))
 			}
 		}
 	})
 }
 
-// profile writes file.pprof and, where perf works, file.perf with the kernel's stacks.
+// profile writes file.pprof of ours and, where perf works, file.perf with the kernel's stacks.
 func (p *Programs) profile(ctx context.Context, w Work, proxy Proxy, d time.Duration, file string) {
 	p.tool = tool{environment: []string{cpuprofile.Variable + "=" + file + ".pprof"}}
 	fmt.Printf("\n%s, %s:%s\n", proxy.Name, w.Name, failure.Must(p.Measure(ctx, w, proxy, d)))
-	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=20", "-hide="+passOn, file+".pprof")
-	top.Stdout, top.Stderr = os.Stdout, os.Stderr
-	if err := top.Run(); err != nil {
-		failure.Fail("%s: %w", top, err)
+	if proxy.Ours() {
+		top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=20", "-hide="+passOn, file+".pprof")
+		top.Stdout, top.Stderr = os.Stdout, os.Stderr
+		if err := top.Run(); err != nil {
+			failure.Fail("%s: %w", top, err)
+		}
 	}
 	perf, err := exec.LookPath("perf")
 	if err != nil {

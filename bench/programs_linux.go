@@ -19,8 +19,8 @@ import (
 // Options are what a person may choose.
 type Options struct {
 	Portsplice string // the program to measure; built from this tree if empty
-	Reference  string // docker-proxy; looked for on PATH if empty
-	Profile    bool   // builds ours and goref with the tag profile, and with symbols
+	Reference  string // the newest docker-proxy; the one that the Makefile builds if empty
+	Profile    bool   // builds ours with the tag profile, and with symbols
 	Old        string // another portsplice: the two are measured, and nothing else but direct
 	Again      bool   // measures ours twice, to know what a difference between two rows means
 	Loops      []int  // of further rows of ours
@@ -72,19 +72,21 @@ func (p *Programs) build(ctx context.Context, o Options) {
 			p.Works[i].Missing = realClients[w.client[0]].missing()
 		}
 	}
-	const module = "github.com/portsplice/portsplice"
-	packages := []string{module + "/bench/goref"}
+	tree, _ := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output() // without it, this directory is the tree
+	root := strings.TrimSpace(string(tree))
 	built := filepath.Join(p.dir, "portsplice") // where the shim looks for it
 	if o.Portsplice == "" {
-		packages = append(packages, module+"/cmd/portsplice", module+"/cmd/portsplice-bypass")
+		p.compile(ctx, o.Profile)
 		o.Portsplice = built
 	} else {
 		failure.Check(os.Symlink(failure.Must(filepath.Abs(o.Portsplice)), built))
 	}
-	p.compile(ctx, o.Profile, packages)
+	if o.Reference == "" {
+		o.Reference = find(filepath.Join(root, "bin/tools/docker-proxy"))
+	}
 	all := []Proxy{direct, {Name: "old", Path: o.Old, Protocols: both}, {Name: "new", Path: o.Portsplice, Protocols: both}}
 	if o.Old == "" {
-		all = slices.Concat(ours(p.dir, o), shims(buildShim(ctx, p.dir), o), peers())
+		all = slices.Concat(ours(o), shims(buildShim(ctx, root, p.dir), o), peers())
 	}
 	p.Proxies = rows(all, o.Rows)
 	for i := range p.Proxies {
@@ -93,8 +95,8 @@ func (p *Programs) build(ctx context.Context, o Options) {
 	}
 }
 
-// compile builds packages as the Makefile builds what dockerd is to start.
-func (p *Programs) compile(ctx context.Context, profile bool, packages []string) {
+// compile builds ours as the Makefile builds what dockerd is to start.
+func (p *Programs) compile(ctx context.Context, profile bool) {
 	revision, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
 	if err != nil {
 		revision = []byte("unknown")
@@ -103,20 +105,19 @@ func (p *Programs) compile(ctx context.Context, profile bool, packages []string)
 	if !profile {
 		linker, tags = "-s -w "+linker, ""
 	}
-	flags := []string{"build", "-trimpath", "-tags=" + tags, "-ldflags=" + linker, "-o", p.dir + "/"}
-	build := exec.CommandContext(ctx, "go", append(flags, packages...)...)
+	const commands = "github.com/portsplice/portsplice/cmd/portsplice"
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags="+tags, "-ldflags="+linker, "-o", p.dir+"/",
+		commands, commands+"-bypass")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		failure.Fail("%s: %w\n%s", build, err, out)
 	}
 }
 
-// buildShim builds the shim. It gives no path where there is no C compiler, or no source.
-func buildShim(ctx context.Context, dir string) string {
+// buildShim builds the shim from the tree. It gives no path where there is no C compiler, or no source.
+func buildShim(ctx context.Context, tree, dir string) string {
 	shim := filepath.Join(dir, "portsplice-shim")
-	tree, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	build := filepath.Join(strings.TrimSpace(string(tree)), "cmd/portsplice-shim/build")
-	if err != nil || exec.CommandContext(ctx, build, shim).Run() != nil {
+	if exec.CommandContext(ctx, filepath.Join(tree, "cmd/portsplice-shim/build"), shim).Run() != nil {
 		return ""
 	}
 	return shim
@@ -127,17 +128,14 @@ var both = []string{tcp, udp}
 var direct = Proxy{Name: Direct, Protocols: both, manyPorts: true}
 
 // ours are direct, the references and the engines.
-func ours(dir string, o Options) []Proxy {
-	if o.Reference == "" {
-		o.Reference = find("docker-proxy")
-	}
+func ours(o Options) []Proxy {
 	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}}
 	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp},
 		Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
 	all := []Proxy{
 		direct,
 		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
-		{Name: "goref", Path: filepath.Join(dir, "goref"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
+		{Name: "docker.io", Path: find("docker-proxy"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
 		splice, udp,
 	}
@@ -195,8 +193,7 @@ func find(programs ...string) string {
 	return ""
 }
 
-// ask asks a program for its version and, by its usage, whether it can be handed a socket, as from Docker 28 on, and
-// serves several ports.
+// ask asks a program for its version and, by its usage, whether it can be handed a socket, as from Docker 28 on.
 func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
 	if proxy.Path == "" {
 		return
@@ -211,7 +208,6 @@ func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
 		failure.Fail("proxy %s: %w", proxy.Name, err)
 	}
 	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
-	proxy.manyPorts = proxy.manyPorts || strings.Contains(string(usage), "  -ports ")
 }
 
 // version is for people: the version that a program tells of itself, its Debian package, and the Go that built it.
@@ -223,6 +219,9 @@ func version(ctx context.Context, p Proxy) string {
 	}
 	if info, err := buildinfo.ReadFile(p.Path); err == nil {
 		known = append(known, info.GoVersion)
+		if p.Reference {
+			known = append(known, info.Main.Version) // none of docker.io's: it is no module
+		}
 	}
 	if p.Ours() {
 		known = append(known, tells(p.Path, "-version"))

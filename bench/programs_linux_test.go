@@ -15,7 +15,7 @@ func TestRowsOfOurs(t *testing.T) {
 	}
 	o.Again = true
 	var got []string
-	for _, p := range ours("", o) {
+	for _, p := range ours(o) {
 		if p.Ours() {
 			got = append(got, fmt.Sprint(p.Name, p.Environment, p.Again))
 		}

@@ -165,7 +165,7 @@ func (r Report) page(plots string) string {
 	fmt.Fprintf(&b, "# Measured on %s, %s\n\n```\n%s%s```\n\n", e.Date.Format("2006-01-02"), e.Kernel,
 		e.Head(r.Proxies), strings.TrimPrefix(e.Foot(r.Rounds), "\n"))
 	fmt.Fprintf(&b, "Medians of %d rounds of %s that alternate between the proxies, [from least to most]. Behind them the "+
-		"ratio to the\nreference: docker-proxy or goref, its algorithm built with this Go, whichever leaves the worse one. "+
+		"ratio to the\nreference: docker-proxy (moby's newest) or docker.io (the distribution's), whichever leaves the worse one. "+
 		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise is twice the\n"+
 		"standard error of such a median of ratios, taken from how far two rows of one program (the second is named -again) are "+
 		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is "+
@@ -216,7 +216,7 @@ var columns = []struct {
 
 // summary is a table of all works in a run: ratios to the reference alone, in bold where we lose.
 func (r Report) summary() string {
-	text := "Of the shim with its worker: ratios to docker-proxy or its algorithm on the current Go, unit by unit to the one " +
+	text := "Of the shim with its worker: ratios to docker-proxy, moby's newest or the distribution's, unit by unit to the one " +
 		"that\nwe fare worse against. Below 1 is better but for rates, and what we lose is in bold; `~` is within the noise. " +
 		"The last\ncolumn is the peer (HAProxy, nginx, systemd-socket-proxyd, socat) that we fare worst against, with our " +
 		"ratio to it in the\nunit that counts most: the rate, or else kernel memory.\n\n"
@@ -286,8 +286,8 @@ func (r Report) headline(dir string) string {
 		noisy = "\nThe rounds differ more than those of a quiet machine do."
 	}
 	text := fmt.Sprintf("%d cores, %s, %s; client, proxy and server on one machine, each in a network of its own; medians "+
-		"of %d rounds in\nwhich all took turns. In brackets is what portsplice has, divided by what docker-proxy has (or the "+
-		"same program built with today's Go, if\nthat is better): `~` says that they differ by no more than chance explains, "+
+		"of %d rounds in\nwhich all took turns. In brackets is what portsplice has, divided by what docker-proxy has (moby's newest, or "+
+		"the one of Debian's\ndocker.io if that is better): `~` says that they differ by no more than chance explains, "+
 		"bold that portsplice is worse.%s\n[All rows, with ranges](%s/README.md).\n\n",
 		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
 	text += "| | docker-proxy | nginx | portsplice | with the local bypass | no proxy |\n" + ruler(6)

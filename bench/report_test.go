@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/portsplice/portsplice/bench/internal/benchtest"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // run100 is a run in which docker-proxy has 100 in every unit, and the others what is given.
 func run100(t *testing.T, works string, values map[string]float64) Report {
 	t.Helper()
 	selected, err := Select(Works(1<<20), works)
-	benchtest.Must(t, err)
+	rig.Must(t, err)
 	r := Report{Rounds: 1, Works: selected, Environment: Environment{Kernel: "Linux 6", Cores: 2}}
 	r.Proxies = []Proxy{
 		{Name: Direct, Protocols: []string{"tcp"}},
@@ -82,10 +82,10 @@ func TestMarkdown(t *testing.T) {
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	readme := filepath.Join(dir, "project.md")
-	benchtest.Must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
+	rig.Must(t, os.WriteFile(readme, []byte("before\n"+beginTable+"stale\n"+endTable+"after\n"), 0o600))
 	r := run100(t, "pingpong,local-crr,bulk,idle", map[string]float64{Direct: 300, "shim": 50, "bypass": 290})
-	benchtest.Must(t, r.Write(dir))
-	benchtest.Must(t, report(t.Context(), []string{"-readme", readme, dir}))
+	rig.Must(t, r.Write(dir))
+	rig.Must(t, report(t.Context(), []string{"-readme", readme, dir}))
 	for _, test := range [][2]string{
 		{"README.md", "![Time until the answer](latency.svg)"}, {"README.md", "\n| bypass | 290 [290..290] 2.90x |"},
 		{"latency.svg", "</svg>"}, {"cpu.svg", "</svg>"}, {"memory.svg", "</svg>"},
@@ -94,18 +94,18 @@ func TestReport(t *testing.T) {
 	} {
 		name, want := test[0], test[1]
 		b, err := os.ReadFile(filepath.Join(dir, name))
-		benchtest.Must(t, err)
+		rig.Must(t, err)
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%s does not contain %q", name, want)
 		}
 	}
 	b, err := os.ReadFile(readme)
-	benchtest.Must(t, err)
+	rig.Must(t, err)
 	text := string(b)
 	if !strings.HasPrefix(text, "before\n") || !strings.HasSuffix(text, "after\n") || strings.Contains(text, "stale") {
 		t.Errorf("the README is\n%s", text)
 	}
-	benchtest.Must(t, os.WriteFile(readme, []byte("nothing\n"+endTable), 0o600))
+	rig.Must(t, os.WriteFile(readme, []byte("nothing\n"+endTable), 0o600))
 	if err := replaceTable(readme, "table"); err == nil {
 		t.Error("a table was put where no line begins it")
 	}

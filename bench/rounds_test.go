@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portsplice/portsplice/bench/internal/benchtest"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 var twice = Set{Rounds: 2, Time: time.Minute}
@@ -32,7 +32,7 @@ func TestRoundsAlternate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := Rounds(t.Context(), twice, test.work, proxies, constant)
-			benchtest.Must(t, err)
+			rig.Must(t, err)
 			var got []string
 			for _, s := range r.Samples {
 				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
@@ -57,7 +57,7 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 			}
 			return nil, nil
 		})
-	benchtest.Must(t, err)
+	rig.Must(t, err)
 	want := []Sample{
 		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: Direct},
 		{Work: "crr", Proxy: Direct, Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
@@ -99,7 +99,7 @@ func TestSelect(t *testing.T) {
 func TestSets(t *testing.T) {
 	for name := range sets {
 		s, err := Set{}.complete(name, nil)
-		benchtest.Must(t, err)
+		rig.Must(t, err)
 		if _, err := Select(Works(1<<20), s.Works); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -126,7 +126,7 @@ func TestWhatAProxyCannot(t *testing.T) {
 	} {
 		all := Works(test.descriptors)
 		works, err := Select(all, test.work)
-		benchtest.Must(t, err)
+		rig.Must(t, err)
 		test.proxy.Path = "installed"
 		test.proxy.confine(all, test.descriptors)
 		if got := test.proxy.Absence(works[0]); got != test.want {

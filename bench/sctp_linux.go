@@ -29,7 +29,7 @@ func sctp(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sctp", flag.ExitOnError)
 	s.declare(fs, s)
 	ours := fs.String("portsplice", "", "the portsplice to measure")
-	reference := fs.String("reference", "/usr/sbin/docker-proxy", "the docker-proxy to compare with")
+	reference := fs.String("reference", "docker-proxy", "the docker-proxy to compare with (default: from PATH)")
 	_ = fs.Parse(args) // it exits
 	known := []string{"sctp"}
 	proxies := []Proxy{{Name: Direct, Protocols: known},

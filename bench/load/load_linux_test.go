@@ -9,30 +9,59 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/portsplice/portsplice/bench/internal/benchtest"
 	"github.com/portsplice/portsplice/bench/internal/failure"
+	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
+// asProgram in the environment makes the test binary the program.
+const asProgram = "LOAD_TEST_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
-	benchtest.Main(m, func() {
-		if err := Run(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	})
+	if os.Getenv(asProgram) == "" {
+		leakcheck.Main(m)
+	}
+	if err := Run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
-// start starts the program, which reports that it is ready.
+// program is the program with arguments.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	rig.Must(t, err)
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env, cmd.Stderr = append(os.Environ(), asProgram+"=1"), os.Stderr
+	return cmd
+}
+
+// start starts the program, which reports that it is ready. It is killed when the test ends.
 func start(t *testing.T, args ...string) (pid int) {
 	t.Helper()
-	cmd, said := benchtest.Start(t, nil, args...)
-	if said != "0\n" {
+	status, report, err := os.Pipe()
+	rig.Must(t, err)
+	defer func() { rig.Must(t, status.Close()) }()
+	rig.Must(t, status.SetReadDeadline(time.Now().Add(rig.Timeout)))
+	cmd := program(t, args...)
+	cmd.ExtraFiles = []*os.File{report}
+	rig.Must(t, cmd.Start())
+	rig.Must(t, report.Close())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()         // killed
+	})
+	said, err := io.ReadAll(status)
+	rig.Must(t, err)
+	if string(said) != "0\n" {
 		t.Fatalf("the status is %q", said)
 	}
 	return cmd.Process.Pid
@@ -41,7 +70,7 @@ func start(t *testing.T, args ...string) (pid int) {
 // serveAt starts a server on an address of the loopback network that no other test process uses.
 func serveAt(t *testing.T, more ...string) (at, sink string, pid int) {
 	t.Helper()
-	ours := benchtest.OwnAddress()
+	ours := rig.OwnAddress()
 	at, sink = netip.AddrPortFrom(ours, 9900).String(), netip.AddrPortFrom(ours, 9901).String()
 	return at, sink, start(t, append([]string{"serve", "-on", at, "-sink", sink}, more...)...)
 }
@@ -76,7 +105,7 @@ func TestClients(t *testing.T) {
 			args := strings.Fields(test.args + " -to " + test.to + " -counts " + at + " -proxy " + strconv.Itoa(pid))
 			args = slices.Insert(args, 1, "-time", "100ms", "-warmup", "20ms")
 			var v values // in a short time
-			failure.Check(json.Unmarshal(failure.Must(benchtest.Program(t, args...).Output()), &v))
+			failure.Check(json.Unmarshal(failure.Must(program(t, args...).Output()), &v))
 			for _, unit := range test.units {
 				if v[unit] <= 0 {
 					t.Errorf("%s is %v; all: %v", unit, v[unit], v)
@@ -105,7 +134,7 @@ func TestServerAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			at, _, _ := serveAt(t, test.headers)
 			conn := failure.Must(dialTCP(netip.MustParseAddrPort(at)))
-			failure.Check(conn.SetDeadline(time.Now().Add(benchtest.Timeout)))
+			failure.Check(conn.SetDeadline(time.Now().Add(rig.Timeout)))
 			for part := range slices.Chunk([]byte(test.sent), 5) {
 				if _, err := conn.Write(part); err != nil {
 					break // it was reset before
@@ -189,8 +218,8 @@ func TestClientsFail(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := failure.Must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
-			failure.Check(l.SetDeadline(time.Now().Add(benchtest.Timeout)))
-			cmd := benchtest.Program(t, "exchange", "-to", l.Addr().String())
+			failure.Check(l.SetDeadline(time.Now().Add(rig.Timeout)))
+			cmd := program(t, "exchange", "-to", l.Addr().String())
 			var said bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &said, &said
 			failure.Check(cmd.Start())

@@ -73,16 +73,22 @@ func dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 	return net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
 }
 
-// openStreams opens a client's ends, and waits for the first byte of each that comes down.
+// openStreams opens a client's ends, and waits for the first byte of each that comes down. None of them begins before all are
+// open: beside streams, each connection takes a tenth of a second.
 func openStreams(r request) *streams {
 	direction, found := directions[r.direction]
 	if !found {
 		failure.Fail("%q is no direction", r.direction)
 	}
 	s := &streams{failed: make(chan error, 2*r.conns)}
-	for range r.conns {
-		conn := failure.Must(dialTCP(r.to))
+	conns := make([]*net.TCPConn, r.conns)
+	for i := range conns {
+		conns[i] = failure.Must(dialTCP(r.to))
+	}
+	for _, conn := range conns {
 		failure.Must(conn.Write([]byte{direction}))
+	}
+	for _, conn := range conns {
 		if direction != receiveUp {
 			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 				failure.Fail("no stream began: %w", err)

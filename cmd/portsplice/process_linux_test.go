@@ -29,6 +29,7 @@ const timeout = rig.Timeout
 var (
 	must  = rig.Must
 	until = rig.Until
+	ours  = rig.OwnAddress
 )
 
 // dial connects to the frontend; the caller's test ends before the connection does.
@@ -184,12 +185,6 @@ func (p *process) ends(t *testing.T) int {
 		t.Errorf("the program did not exit by itself: %v", p.ProcessState)
 	}
 	return p.ProcessState.ExitCode()
-}
-
-// ours is a loopback address that no other test process uses, so that a port found free on it stays free.
-func ours() netip.Addr {
-	pid := os.Getpid()
-	return netip.AddrFrom4([4]byte{127, byte(1 + pid>>14), byte(pid >> 7 & 127), byte(1 + pid&127)})
 }
 
 // freePort finds a port that is free for the protocol: one that the kernel gives to nobody who asks for any, such as the

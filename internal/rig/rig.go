@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -45,6 +46,12 @@ func Until(t testing.TB, what string, condition func() bool) {
 			t.Fatalf("gave up waiting: %s", what)
 		}
 	}
+}
+
+// OwnAddress is an address of the loopback network that no other test process uses, so that a port found free on it stays free.
+func OwnAddress() netip.Addr {
+	pid := os.Getpid()
+	return netip.AddrFrom4([4]byte{127, byte(1 + pid>>14), byte(pid >> 7 & 127), byte(1 + pid&127)})
 }
 
 // Dial connects to a port. The connection is closed when the test ends, if the test has not done so.

@@ -14,9 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/portsplice/portsplice/internal/leakcheck"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 var program = flag.String("proxy", "", "the proxy under test")
@@ -30,8 +30,13 @@ func TestMain(m *testing.M) {
 	leakcheck.Main(m)
 }
 
-// patience bounds every wait.
-const patience = 30 * time.Second
+// What the tests of this package say all the time.
+const patience = rig.Timeout
+
+var (
+	must = rig.Must
+	ours = rig.OwnAddress
+)
 
 // proxy is a proxy that serves.
 type proxy struct {
@@ -86,12 +91,6 @@ func (p *proxy) counters(t *testing.T) map[string]uint64 {
 	return nil
 }
 
-// ours is an address that no other test process uses, so that a port found free on it stays free.
-func ours() netip.Addr {
-	pid := os.Getpid()
-	return netip.AddrFrom4([4]byte{127, byte(1 + pid>>14), byte(pid >> 7 & 127), byte(1 + pid&127)})
-}
-
 // freePort finds a port that is free on an address.
 func freePort(t *testing.T, on netip.Addr) netip.AddrPort {
 	t.Helper()
@@ -99,11 +98,4 @@ func freePort(t *testing.T, on netip.Addr) netip.AddrPort {
 	must(t, err)
 	must(t, conn.Close())
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

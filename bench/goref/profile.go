@@ -1,7 +1,0 @@
-//go:build profile
-
-package main
-
-import "github.com/portsplice/portsplice/internal/cpuprofile"
-
-func init() { startProfile = cpuprofile.Start }
