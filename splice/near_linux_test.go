@@ -1,6 +1,8 @@
 package splice
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -97,11 +99,43 @@ func TestNearStreams(t *testing.T) {
 					}
 				}
 				if test.bound && may {
-					until("its window has grown", func(_ *pump, info *unix.TCPInfo) bool { return info.Rcv_ssthresh > nearBuffer/2 })
+					var clamp int
+					l.Do(func() {
+						var err error
+						clamp, err = unix.GetsockoptInt(int(p.legs[from].fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP)
+						rig.Check(t, err)
+					})
+					if clamp != nearWindow {
+						t.Errorf("its window may be of %d bytes, want %d", clamp, nearWindow)
+					}
+					until("its window has grown", func(_ *pump, info *unix.TCPInfo) bool { return info.Rcv_ssthresh > nearWindow/4 })
 				}
 			})
 		}
 	}
+}
+
+// TestGrownBufferIsKept: one that is larger than what a near stream gets, and that nobody has set, is not made smaller.
+func TestGrownBufferIsKept(t *testing.T) {
+	elsewhere := rig.Namespace(t)
+	may := mayBound(t)
+	const grown = 3 * nearBuffer
+	rig.Must(t, elsewhere.Sysctl("ipv4/tcp_rmem", fmt.Sprintf("4096 %d %[1]d", grown)))
+	l, _ := testLoop(t, Options{}, afar{})
+	rig.Must(t, elsewhere.Do(func() error {
+		fd, errno := linux{}.socket(unix.AF_INET)
+		if errno != 0 {
+			return errno
+		}
+		defer closeFD(fd)
+		l.Do(func() { l.boundReceive(fd) })
+		size, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		lock, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+		if locked := lock&unix.SOCK_RCVBUF_LOCK != 0; size != grown || locked != may {
+			t.Errorf("a buffer of %d bytes is one of %d, locked: %v, want %v", grown, size, locked, may)
+		}
+		return errors.Join(err1, err2)
+	}))
 }
 
 // TestBuffersGrow: what the kernel says of itself is what is read.
@@ -148,10 +182,10 @@ func TestGrowPast(t *testing.T) {
 		{"4096\t131072\t6291456\n", "1\n", true},
 		{"4096\t131072\t6291456\n", "0\n", false},
 		{"4096\t131072\t6291456\n", "", false},
-		{"4096\t131072\t2097152\n", "1\n", false},
-		{"4096\t131072\t2097153\n", "1\n", true},
-		{"4096\t2097152\t6291456\n", "1\n", true},
-		{"4096\t2097153\t6291456\n", "1\n", false},
+		{"4096\t131072\t4194304\n", "1\n", false},
+		{"4096\t131072\t4194305\n", "1\n", true},
+		{"4096\t4194304\t6291456\n", "1\n", true},
+		{"4096\t4194305\t6291456\n", "1\n", false},
 		{"4096\t131072\n", "1\n", false},
 		{"", "1\n", false},
 	} {
