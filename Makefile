@@ -197,7 +197,7 @@ cross:
 bench: bench-packages
 	$(GO) run ./bench ratios -rounds 1 -time 800ms
 
-# The same in rounds that alternate, published: SET=quick takes some five minutes, SET=full an hour and a half. What
+# The same in rounds that alternate, published: SET=quick takes presumably eight minutes, SET=full some two hours. What
 # fails is left out of the report, and said at the end.
 SET     ?= quick
 RESULTS := bench/results/$(shell date +%F)-$(shell uname -r | cut -d- -f1)

@@ -220,7 +220,7 @@ func version(ctx context.Context, p Proxy) string {
 	if info, err := buildinfo.ReadFile(p.Path); err == nil {
 		known = append(known, info.GoVersion)
 		if p.Reference {
-			known = append(known, info.Main.Version) // none of docker.io's: it is no module
+			known = append(known, info.Main.Version)
 		}
 	}
 	if p.Ours() {

@@ -19,7 +19,7 @@ const (
 
 	// nearBuffer is the receive buffer of such a stream, in bytes as SO_RCVBUF is given them; the kernel doubles it for what
 	// packets take beside their payload, and counts that. With no more than the window, packets were dropped within it on Linux
-	// 6.18 (tcp_prune_queue in net/ipv4/tcp_input.c): of 64 downloads 27 to 136 in three seconds, with up to 28 timeouts.
+	// 6.18 (tcp_prune_queue in net/ipv4/tcp_input.c): of 64 downloads 27 to 136 in two seconds, with up to 28 timeouts.
 	nearBuffer = nearWindow
 )
 

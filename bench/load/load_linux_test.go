@@ -26,7 +26,7 @@ const asProgram = "LOAD_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) == "" {
-		leakcheck.Main(m)
+		leakcheck.Main(m) // it exits
 	}
 	if err := Run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -57,7 +57,7 @@ func start(t *testing.T, args ...string) (pid int) {
 	rig.Must(t, report.Close())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // killed
+		_ = cmd.Wait()         // it says that it was killed
 	})
 	said, err := io.ReadAll(status)
 	rig.Must(t, err)
