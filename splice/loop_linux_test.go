@@ -333,6 +333,30 @@ func TestMovedStreamIsOne(t *testing.T) {
 	})
 }
 
+// TestMovedPairIsNotQueued: whether its stream goes on or was given up in its turn, the loop that a pair leaves has no slices for it.
+func TestMovedPairIsNotQueued(t *testing.T) {
+	for name, failed := range map[string]bool{"goes on": false, "given up": true} {
+		t.Run(name, func(t *testing.T) {
+			k := &flood{}
+			l, port := testLoop(t, Options{}, k)
+			p, _ := join(t, l, port)
+			l.Do(func() {
+				k.source, k.left, k.room = int(p.legs[back].fd), turnBytes, turnBytes
+				if p.read(back, true); !l.Queued() {
+					t.Error("the stream has no more slices")
+				}
+				if failed {
+					p.fail(front, unix.EPIPE) // after the client's end of file
+				}
+				if moved := (*frontLeg)(p).Move(l.Loop); !moved || l.Queued() {
+					t.Errorf("moved: %t, and has slices still: %t", moved, l.Queued())
+				}
+				k.left = 0
+			})
+		})
+	}
+}
+
 // TestAbandonedHoldsNothing: a pump that is given up holds no bytes.
 func TestAbandonedHoldsNothing(t *testing.T) {
 	for how, mode := range map[string]pumpMode{"copied": copyOnly, "spliced": splicing} {

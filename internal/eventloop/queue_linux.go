@@ -68,7 +68,7 @@ func (l *Loop) Enqueue(r Runner) { l.streams.push(r) }
 func (l *Loop) EnqueueShort(r Runner) { l.short.push(r) }
 
 // Queued says whether a runner is in one of the queues.
-func (l *Loop) Queued() bool { return l.streams.length+l.short.length > 0 }
+func (l *Loop) Queued() bool { return l.streams.first() != nil || l.short.first() != nil }
 
 // Dequeue takes a runner out of the queue that it is in, if it is. It must not be called by the runner's own Run.
 func (l *Loop) Dequeue(r Runner) {
