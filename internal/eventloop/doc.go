@@ -48,7 +48,7 @@
 // and not connections: one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
 // Movers; they are moved in steps, the first at once and the others from the queue of what is short. What moves with another descriptor is
 // counted as one with it (Join). When fewer loops could carry the whole load with ease, the last one gives its handlers away and
-// ends, with its thread.
+// ends, and a thread with it.
 //
 // One loop may be the quiet one: where handlers with many events share a loop with streams that keep it busy, and half a loop
 // is enough for them, they are moved to one that streams are kept from meanwhile. A thread that streams presumably waits for a

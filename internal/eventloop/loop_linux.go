@@ -112,14 +112,10 @@ func (l *Loop) start() {
 	}
 }
 
-// run takes turns until the loop is told to end.
+// run takes turns until the loop is told to end. It is tied to no thread: Go's monitor has it make way for others every 10 ms
+// (forcePreemptNS in runtime/proc.go), and a goroutine that is tied goes on when another thread has handed it back.
 func (l *Loop) run() {
 	defer close(l.done)
-	if l.number > 0 {
-		// The thread ends with the loop. The first loop does without: the runtime would start a thread more, to
-		// start others from, and that is paid for by every idle port.
-		runtime.LockOSThread()
-	}
 	if l.extra {
 		addProcessors(1)
 		defer addProcessors(-1)
@@ -139,6 +135,11 @@ func (l *Loop) run() {
 		f()
 	}
 	closeFD(l.epoll.fd)
+	if l.number > 0 {
+		// A thread ends with the loop. The first loop does without: the runtime starts a thread more for it, to start others
+		// from, and that is not for an idle port to pay.
+		runtime.LockOSThread()
+	}
 }
 
 // deafen has Post and Listen fail from now on; l.mu is held.

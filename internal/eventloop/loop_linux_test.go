@@ -1,11 +1,16 @@
 package eventloop
 
 import (
+	"bytes"
+	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 // readyFunc is a handler.
@@ -131,3 +136,30 @@ func TestTurnEndIsNotPutOff(t *testing.T) {
 type turnEnd func()
 
 func (f turnEnd) TurnEnd() { f() }
+
+// TestThreads: a loop is tied to no thread while it runs, and takes one with it when it ends.
+func TestThreads(t *testing.T) {
+	const many = 20
+	threads := func() int {
+		all, err := os.ReadDir("/proc/self/task")
+		rig.Must(t, err)
+		return len(all)
+	}
+	g := newGroup(t, Options{})
+	g.Hold()
+	had := threads()
+	for range many {
+		l := g.Grow()
+		l.Do(func() {
+			stack := make([]byte, 1<<10)
+			if stack = stack[:runtime.Stack(stack, false)]; bytes.Contains(stack, []byte("locked to thread")) {
+				t.Errorf("%s", stack)
+			}
+		})
+	}
+	rig.Until(t, "each has a thread to wait with", func() bool { return threads() >= had+many/2 })
+	for range many {
+		g.Shrink()
+	}
+	rig.Until(t, "they have ended", func() bool { return g.Len() == 1 && threads() < had+many/2 })
+}
