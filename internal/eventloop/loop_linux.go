@@ -112,8 +112,8 @@ func (l *Loop) start() {
 	}
 }
 
-// run takes turns until the loop is told to end. It is tied to no thread: Go's monitor has it make way for others every 10 ms
-// (forcePreemptNS in runtime/proc.go), and a goroutine that is tied goes on when another thread has handed it back.
+// run takes turns until the loop is told to end. It is tied to no thread: Go's monitor has a goroutine that has run for 10 ms
+// make way for others (forcePreemptNS in runtime/proc.go), and one that is tied goes on only when another thread has handed it back.
 func (l *Loop) run() {
 	defer close(l.done)
 	if l.extra {
@@ -136,8 +136,8 @@ func (l *Loop) run() {
 	}
 	closeFD(l.epoll.fd)
 	if l.number > 0 {
-		// A thread ends with the loop. The first loop does without: the runtime starts a thread more for it, to start others
-		// from, and that is not for an idle port to pay.
+		// A thread ends with the loop, unless it is the process's first, which Go keeps. (For that the runtime starts one more, to
+		// start others from: the first loop, which ends with its group, does without.)
 		runtime.LockOSThread()
 	}
 }
