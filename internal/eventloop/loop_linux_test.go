@@ -166,3 +166,20 @@ func TestThreads(t *testing.T) {
 	}
 	rig.Until(t, "they have ended", func() bool { return g.Len() == 1 && threads() < had-many/2 })
 }
+
+// TestInterruptedWait: a loop waits on when a signal has interrupted it.
+func TestInterruptedWait(t *testing.T) {
+	g := newGroup(t, Options{})
+	g.Hold()
+	l := g.Grow()
+	var thread, sent int
+	l.Do(func() { thread = unix.Gettid() })
+	rig.Until(t, "it was interrupted many times", func() bool {
+		rig.Must(t, unix.Tgkill(unix.Getpid(), thread, unix.SIGURG)) // by what Go's scheduler interrupts with, too
+		sent++
+		return sent == 100
+	})
+	if !l.Do(func() {}) {
+		t.Error("it has ended")
+	}
+}

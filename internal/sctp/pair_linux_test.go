@@ -34,16 +34,18 @@ func TestShared(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		sizes  []int
-		buffer int
+		buffer int // at the most
 		more   []bool
 	}{
 		{"one", []int{10}, bundleBuffer, []bool{false}},
 		{"three", []int{10, bundleSize, 10}, bundleBuffer, []bool{true, true, false}},
 		{"one of them larger", []int{10, bundleSize + 1, 10}, bundleBuffer, []bool{false, false, false}},
+		{"a buffer that they may fill", []int{10, 10}, bundleBuffer - 1, []bool{false, false}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, Options{})
 			_, client, backend := w.pair()
+			backend.buffer, backend.bound = test.buffer, test.buffer
 			for _, n := range test.sizes {
 				client.message(n, 0)
 			}
@@ -95,20 +97,28 @@ func TestBegunToShare(t *testing.T) {
 // a batch or already in a buffer of its own.
 func TestGivenUp(t *testing.T) {
 	for _, pieces := range []int{1, batchDepth - 1, batchDepth, batchDepth + 1, 5 * batchDepth} {
-		t.Run(fmt.Sprint(pieces), func(t *testing.T) {
-			w := newWorld(t, Options{})
-			_, client, backend := w.pair()
-			client.message(20, 1)
-			for range pieces {
-				client.piece(slotSize)
-			}
-			w.quiet()
-			client.notify(sctp.SCTP_PARTIAL_DELIVERY_EVENT)
-			client.message(30, 2)
-			client.message(slotSize+1, 3)
-			w.quiet()
-			w.expectSent(backend, "1:20", "2:30", fmt.Sprintf("3:%d", slotSize+1))
-		})
+		for where, looked := range map[string]bool{"in a batch": false, "in a buffer": true} {
+			t.Run(fmt.Sprint(pieces, " ", where), func(t *testing.T) {
+				w := newWorld(t, Options{})
+				p, client, backend := w.pair()
+				client.message(20, 1)
+				for range pieces {
+					client.piece(slotSize)
+				}
+				if looked {
+					w.quiet()
+				}
+				client.notify(sctp.SCTP_PARTIAL_DELIVERY_EVENT)
+				w.quiet()
+				if held := w.port.memory.held.Load(); held != 0 || p.in.large != nil {
+					t.Errorf("%d bytes are held of what was given up", held)
+				}
+				client.message(30, 2)
+				client.message(slotSize+1, 3)
+				w.quiet()
+				w.expectSent(backend, "1:20", "2:30", fmt.Sprintf("3:%d", slotSize+1))
+			})
+		}
 	}
 }
 

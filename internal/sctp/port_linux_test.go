@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
+
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // listening has the port listen, on a loop of its own, by a descriptor that never becomes ready.
@@ -83,7 +85,11 @@ func TestRestGrows(t *testing.T) {
 	first := w.port.group.First()
 	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
 		w.accepts = []error{unix.EMFILE}
-		first.Do(func() { w.port.Ready(unix.EPOLLIN) })
+		first.Do(func() {
+			if w.port.Ready(unix.EPOLLIN); testrig.Watched(t, w.port.listener)&unix.EPOLLIN != 0 {
+				t.Error("epoll looks at the listener while it rests: it spins")
+			}
+		})
 		if got := w.port.pause; got != want*time.Millisecond {
 			t.Fatalf("the next rest is of %v; want %v", got, want*time.Millisecond)
 		}

@@ -53,6 +53,7 @@ type socket struct {
 	streamsIn  uint16
 	streamsOut uint16
 	buffer     int
+	bound      int // of the buffer; 0: none
 	sent       []sent
 	shut, dry  bool // shutdown and flush were called
 	closed     bool
@@ -274,7 +275,9 @@ func (w *world) send(fd int, heads []unix.Mmsghdr, flags int) (n int, errno unix
 
 func (w *world) sendBuffer(fd, n int) int {
 	s := w.sockets[fd]
-	s.buffer = max(s.buffer, n)
+	if s.bound == 0 || n <= s.bound {
+		s.buffer = max(s.buffer, n)
+	}
 	return s.buffer
 }
 

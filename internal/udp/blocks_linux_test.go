@@ -199,8 +199,8 @@ func TestDatagramsOfARefusedBlockAreRetried(t *testing.T) {
 	sendBlock(t, client, block, 1000, netip.AddrPort{})
 	expectAll(t, backend, slices.Collect(slices.Chunk(block, 1000)))
 	waitFor(t, "counts", func() bool { return r.Stats().DatagramsIn == 4 })
-	if s := r.Stats(); s.Retried != 1 || s.Dropped != 0 {
-		t.Errorf("%v; want one retried and none dropped", s)
+	if s := r.Stats(); s.BlocksRefused != 1 || s.Retried != 1 || s.Dropped != 0 {
+		t.Errorf("%v; want a block refused, one retried and none dropped", s)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // A loop that has had no datagrams for a second gives the pages of its buffers back, and waits for nothing more.
@@ -211,6 +213,22 @@ func TestFrontendErrorsAreTransient(t *testing.T) {
 	if took := tries[failures-1].Sub(tries[0]); took < rests {
 		t.Errorf("%d attempts took %v, want %v: it spins", failures, took, rests)
 	}
+}
+
+// While the frontend rests, epoll does not look at it: it is ready all the time.
+func TestRestingFrontendIsNotWatched(t *testing.T) {
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, p, _ := newScripted(t, addressOf(backend), Options{Report: told.add})
+	p.do(func() {
+		for !p.resuming.Set() { // the first of them is no reason
+			p.frontendFailed(p.home.Load(), unix.ENOMEM)
+		}
+		if events := testrig.Watched(t, p.frontend); events&unix.EPOLLIN != 0 {
+			t.Errorf("epoll looks for %#x", events)
+		}
+	})
+	exchange(t, dial(t, r.address), backend, []byte("after the rest"))
 }
 
 // A flow whose own socket has failed gives way to a new one. If it failed as it sent, the datagram leaves from there.
