@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
-
 	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
