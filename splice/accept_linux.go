@@ -292,7 +292,7 @@ func (r *reserve) accept(k kernel, listener int) (client netip.AddrPort, errno u
 	var from unix.RawSockaddrAny
 	front, errno := k.accept(listener, &from)
 	if errno == 0 {
-		setLinger(front, true)
+		k.setLinger(front, true)
 		closeFD(front)
 	}
 	r.fd = openReserve()

@@ -130,7 +130,7 @@ func (l *loop) dial(port *Port, c accepted) {
 
 // dial starts to connect the backend.
 func (p *pair) dial() {
-	p.state = dialing
+	p.on(clientKnown)
 	source, err := p.settings.path.Source(p.client.Addr())
 	if err != nil {
 		p.withhold(err)
@@ -181,7 +181,7 @@ func (p *pair) connect(source netip.Addr) (connected bool, err error) {
 		case !errors.Is(err, unix.EADDRNOTAVAIL):
 			if bound {
 				add(&p.share.count.sourcePorts, 1)
-			} else if many && err == nil && getsockname(fd, &l.addresses[0]) == 0 {
+			} else if many && err == nil && l.kernel.getsockname(fd, &l.addresses[0]) == 0 {
 				s.sources.SetSource(addrPort(&l.addresses[0]).Addr())
 			}
 			return connected, err
@@ -285,8 +285,7 @@ func (p *pair) dialReady(s side, events uint32) {
 		return
 	}
 	// It was connected, and has reset already; what it sent before is still to be had.
-	p.state = relaying
-	p.connected()
+	p.on(backendConnected)
 	p.fail(back, errno)
 	p.read(back, true)
 	p.settle()
@@ -304,8 +303,7 @@ func (p *pair) dialed() {
 		p.dialFailed(errSelfConnect)
 		return
 	}
-	p.state = relaying
-	p.connected()
+	p.on(backendConnected)
 	registered := p.legs[front].handle.Registered()
 	switch {
 	case p.settings.ProxyProtocol == 0:
@@ -351,7 +349,7 @@ func (p *pair) connectedToItself() bool {
 	l, fd := p.share.loop, int(p.legs[back].fd)
 	own, peer := &l.addresses[0], &l.addresses[1]
 	*own, *peer = unix.RawSockaddrAny{}, unix.RawSockaddrAny{}
-	return getsockname(fd, own) == 0 && l.kernel.getpeername(fd, peer) == 0 && *own == *peer &&
+	return l.kernel.getsockname(fd, own) == 0 && l.kernel.getpeername(fd, peer) == 0 && *own == *peer &&
 		own.Addr.Family != unix.AF_UNIX // which has no names, mostly
 }
 

@@ -27,23 +27,18 @@
 //
 // # The life of a pair
 //
-//	          accept: from a proxy that is trusted      refused, too late, client gone
-//	listener ───────▶ expecting ──────────────────────────────────────────────┐
-//	    │                │ its header is complete                             │
-//	    │ accept: others ▼       connected            both pumps are over     ▼
-//	    └───────────▶ dialing ────────────▶ relaying ────────────────────▶ closed
-//	                     │                   │    │                           ▲
-//	                     │     a leg failed  │    │ a leg was reset after     │
-//	                     │                   ▼    ▼ its end had come          │
-//	                     │              aborting  parting                     │
-//	                     │                 │  │        │                      │
-//	                     │  too late ──────┤  │ both pumps are over           │
-//	                     │                 │  ▼        ▼                      │
-//	                     │                 │  flushing ── acknowledged, or ───┤
-//	                     │                 │     │        too late            │
-//	                     │                 ▼     ▼ the other leg failed, too  │
-//	                     │                  lost ─────────────────────────────┤
-//	                     └── refused, timed out, client gone ─────────────────┘
+// The two tables are what the code has (pairState.after, pumpState.after; TestStates compares them). What is not in them
+// changes no state.
+//
+//	state                        event                next
+//
+//	expecting                    clientKnown          dialing   its PROXY header is complete, or none is expected
+//	dialing                      backendConnected     relaying
+//	relaying                     legReset             parting   a leg was reset after its end had come
+//	relaying                     legFailed            aborting
+//	parting, aborting            delivered            flushing  both pumps are over
+//	parting, aborting, flushing  legReset, legFailed  lost      the other leg, too
+//	any                          gone                 closed    in order, refused, too late, acknowledged, lost, aborted
 //
 // An expecting pair waits for the PROXY header that its client begins with (Options.AcceptProxyProtocol). Its bytes stay in
 // the socket, and are looked at (MSG_PEEK), until it is complete. Where it is missing or wrong the client is reset.
@@ -68,19 +63,18 @@
 // The end of the process is an abort, too: while a leg waits for bytes that are here, or is sent a stream, its socket is
 // set so that the kernel resets it when it closes it (SO_LINGER with a time of zero).
 //
+// A relaying or parting pair may go to another loop (Move), in the state that it is in. A pair is reset, whatever its state, when
+// epoll does not take it or its port is aborted.
+//
 // # The states of a pump
 //
-//	   an event of the source: small, all of it has left
-//	   ┌──┐
-//	   │  ▼          more than is small
-//	┌─ empty ──────────────────────────────▶ queued ─┐
-//	│   ▲ ▲                                  │ ▲  │  │
-//	│   │ └── the source has nothing more ───┘ └──┘  │ a slice: the source has more, the destination takes it
-//	│   │                                            │
-//	│   └── all has left ── holding ◀────────────────┤
-//	│                          ▲    the destination  │
-//	│                          └─── is full ─────────┤
-//	└──────────────── end of file, failure ──────────┴──▶ over
+//	state          verdict                                               next
+//
+//	empty          more                                                  queued   more than is small
+//	queued         awaitSource, departed                                 empty
+//	empty, queued  awaitDestination                                      holding
+//	holding        more                                                  empty    all has left
+//	any            finished, sourceFailed, destinationFailed, abandoned  over
 //
 // An empty pump has its source read at an event. What is small moves at once; what is more, or comes on a connection that
 // streams, goes to a queue of the loop in slices, until the source has nothing more or the destination is full: to that of what

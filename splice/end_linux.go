@@ -28,11 +28,11 @@ func (p *pair) fail(s side, errno unix.Errno) {
 	case s:
 		return
 	case s.other():
-		p.state = lost
+		p.on(legFailed)
 		return
 	}
 	p.failed, p.errno = s, uint16(errno)
-	p.pumps[s.other()].abandon(p.share.loop)
+	p.pumps[s.other()].on(p.share.loop, abandoned)
 	add(&p.share.count.aborted, 1)
 	if !ofPeer(errno) { // what peers do is not worth a line
 		p.settings.Report("relay", p.client, p.settings.backend, errno)
@@ -40,12 +40,10 @@ func (p *pair) fail(s side, errno unix.Errno) {
 	// EPIPE is a reset that came after the peer's end of file (tcp_reset in net/ipv4/tcp_input.c): what it
 	// sent is complete.
 	if errno == unix.EPIPE {
-		p.state = parting
+		p.on(legReset)
 		return
 	}
-	p.state = aborting
-	p.deadline = p.share.loop.Now() + flushTimeout
-	p.share.loop.SetTimer(&p.timer, p, p.deadline)
+	p.on(legFailed)
 }
 
 // ofPeer says whether errno is how a peer's reset is told. ENOTCONN: from an MPTCP socket.
@@ -65,8 +63,8 @@ func (p *pair) settle() {
 		p.guard(back)
 	case p.failed == neither:
 		p.close()
-	case p.state != flushing:
-		p.flush()
+	default:
+		p.on(delivered)
 	}
 }
 
@@ -77,16 +75,15 @@ func (p *pair) guard(s side) {
 	busy := in.state == holding || in.state != over && in.mode == splicing
 	if lg := &p.legs[s]; lg.abrupt != busy && lg.fd >= 0 {
 		lg.abrupt = busy
-		setLinger(int(lg.fd), busy)
+		p.share.loop.kernel.setLinger(int(lg.fd), busy)
 	}
 }
 
 // flush closes the failed leg, and resets the other once its peer has what was delivered.
 func (p *pair) flush() {
-	if p.state != aborting {
+	if p.deadline == 0 {
 		p.deadline = p.share.loop.Now() + flushTimeout
 	}
-	p.state = flushing
 	p.legs[p.failed].reset(p.share.loop)
 	p.Ring(p.share.loop.Now())
 }
@@ -98,7 +95,7 @@ func (p *pair) Ring(now time.Duration) {
 		p.refuse(proxyheader.ErrTimeout)
 	case p.state == dialing:
 		p.dialFailed(sysError("connect", unix.ETIMEDOUT))
-	case p.state != flushing || now >= p.deadline || unacknowledged(int(p.legs[p.failed.other()].fd)) == 0:
+	case p.state != flushing || now >= p.deadline || p.share.loop.kernel.unacknowledged(int(p.legs[p.failed.other()].fd)) == 0:
 		p.reset()
 	default:
 		look := flushLook
@@ -116,17 +113,21 @@ func (p *pair) reset() {
 	p.close()
 }
 
-// close ends the pair: its legs, unless they are closed already, and what its pumps hold.
+// close ends the pair.
 func (p *pair) close() { p.closeFor(p.cause()) }
 
 // closeFor is close for a reason that the pair's state does not tell.
 func (p *pair) closeFor(why connection.End) {
-	l := p.share.loop
 	p.ended(why)
-	p.state = closed
+	p.on(gone)
+}
+
+// release ends the pair's legs, unless they are closed already, and gives back what its pumps hold.
+func (p *pair) release() {
+	l := p.share.loop
 	l.StopTimer(&p.timer)
 	for s := range p.legs {
-		p.pumps[s].abandon(l)
+		p.pumps[s].on(l, abandoned)
 		p.legs[s].close(l)
 	}
 	p.share.remove(p)
@@ -139,7 +140,7 @@ func (lg *leg) close(l *loop) {
 		return
 	}
 	if lg.abrupt {
-		setLinger(int(lg.fd), false)
+		l.kernel.setLinger(int(lg.fd), false)
 	}
 	lg.end(l)
 }
@@ -150,7 +151,7 @@ func (lg *leg) reset(l *loop) {
 		return
 	}
 	if !lg.abrupt {
-		setLinger(int(lg.fd), true)
+		l.kernel.setLinger(int(lg.fd), true)
 	}
 	lg.end(l)
 }
@@ -163,7 +164,9 @@ func (lg *leg) end(l *loop) {
 
 // unwatchable ends a pair that epoll has no memory or no watches left for.
 func (p *pair) unwatchable(err error) {
-	add(&p.share.count.aborted, 1)
+	if p.failed == neither { // or it is counted
+		add(&p.share.count.aborted, 1)
+	}
 	p.settings.Report("relay", p.client, p.settings.backend, err)
 	p.legs[front].reset(p.share.loop)
 	p.legs[back].reset(p.share.loop)

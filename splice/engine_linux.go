@@ -29,11 +29,12 @@ type Engine struct {
 	budget  *budget.Descriptors // of descriptors, if ports share any with others
 	pipes   atomic.Uint64       // open now
 
+	loops sync.Map // what is kept for each event loop: *eventloop.Loop to *loop
+
 	mu     sync.Mutex
 	closed bool
 	ports  map[*Port]struct{} // that are open, or have connections
-	loops  map[*eventloop.Loop]*loop
-	past   Stats // what ports have counted that are no more
+	past   Stats              // what ports have counted that are no more
 }
 
 // New starts an engine with no ports. The options are those of its ports, unless they have their own. When the kernel
@@ -66,7 +67,6 @@ func On(group *eventloop.Group, o Options, b *budget.Descriptors) (*Engine, erro
 		reserve: newReserve(),
 		budget:  b,
 		ports:   make(map[*Port]struct{}),
-		loops:   make(map[*eventloop.Loop]*loop),
 	}, nil
 }
 
@@ -111,19 +111,15 @@ func (e *Engine) add(listener int, backend netip.AddrPort, o Options) (*Port, er
 
 // on gives what the engine keeps for an event loop. It is called on the loop's goroutine.
 func (e *Engine) on(el *eventloop.Loop) *loop {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	l := e.loops[el]
-	if l == nil {
-		l = newLoop(e, el)
-		e.loops[el] = l
-		el.AtEnd(func() {
-			l.end()
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			delete(e.loops, el)
-		})
+	if found, ok := e.loops.Load(el); ok {
+		return found.(*loop)
 	}
+	l := newLoop(e, el)
+	e.loops.Store(el, l)
+	el.AtEnd(func() {
+		l.end()
+		e.loops.Delete(el)
+	})
 	return l
 }
 
@@ -138,12 +134,12 @@ func (e *Engine) forget(p *Port) {
 	}
 }
 
-// Stats reads the counters, of all ports.
+// Stats reads the counters, of all ports. The engine goes on meanwhile.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	sum := e.past
-	for p := range e.ports {
+	sum, ports := e.past, slices.Collect(maps.Keys(e.ports))
+	e.mu.Unlock()
+	for _, p := range ports { // which know of themselves also what they end with from now on
 		sum = sum.plus(p.Stats())
 	}
 	sum.Loops, sum.Pipes = e.Shared()
@@ -159,7 +155,7 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	first := !e.closed
 	e.closed = true
-	ports, loops := slices.Collect(maps.Keys(e.ports)), slices.Collect(maps.Values(e.loops))
+	ports := slices.Collect(maps.Keys(e.ports))
 	e.mu.Unlock()
 	for _, p := range ports {
 		_ = p.Abort() // which cannot fail
@@ -167,8 +163,8 @@ func (e *Engine) Close() error {
 	if !e.shared {
 		e.group.Close()
 	} else {
-		for _, l := range loops {
-			l.Do(l.end)
+		for _, l := range e.loops.Range {
+			l.(*loop).Do(l.(*loop).end)
 		}
 	}
 	if first {

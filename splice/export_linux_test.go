@@ -98,10 +98,8 @@ func (e *Engine) Group() *eventloop.Group { return e.group }
 
 // all gives what the engine keeps for each loop.
 func (e *Engine) all() (loops []*loop) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, l := range e.loops {
-		loops = append(loops, l)
+	for _, l := range e.loops.Range {
+		loops = append(loops, l.(*loop))
 	}
 	return loops
 }

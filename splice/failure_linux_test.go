@@ -41,9 +41,11 @@ func TestFailureAmidASplice(t *testing.T) {
 			l := newLoop(&Engine{kernel: &brokenPipe{source: source, takes: test.takes}}, group(t).First())
 			defer func() { l.pipes.trim(len(l.pipes.free)) }()
 			var p pump
-			if v := p.step(&share{loop: l}, way{src: source, dst: destination, policy: Always}, sliceBytes); v != destinationFailed || l.errno != test.want {
+			v := p.step(&share{loop: l}, way{src: source, dst: destination, policy: Always}, sliceBytes)
+			if v != destinationFailed || l.errno != test.want {
 				t.Errorf("verdict %d and %v, want %d and %v", v, l.errno, destinationFailed, test.want)
 			}
+			p.on(l, v)
 		})
 	}
 }

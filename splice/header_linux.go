@@ -86,7 +86,7 @@ func (p *pair) introduce(wait bool) bool {
 	header := pm.rest
 	if header == nil { // the client has told no addresses
 		own := proxyheader.Addresses{Client: p.client}
-		if name := &l.addresses[0]; getsockname(int(p.legs[front].fd), name) == 0 {
+		if name := &l.addresses[0]; l.kernel.getsockname(int(p.legs[front].fd), name) == 0 {
 			own.Frontend = addrPort(name)
 		}
 		header = own.Format(p.settings.ProxyProtocol)

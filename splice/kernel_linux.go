@@ -37,6 +37,8 @@ type kernel interface {
 	bind(fd int, to *sockaddr) unix.Errno
 	// connect starts a connection; EINPROGRESS is the usual answer.
 	connect(fd int, to *sockaddr) unix.Errno
+	// getsockname writes the socket's own address to a.
+	getsockname(fd int, a *unix.RawSockaddrAny) unix.Errno
 	// getpeername writes the address of the socket's peer to a. Before a connection exists it is ENOTCONN.
 	getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno
 	// pendingError takes the error that fd has waiting; zero when there is none.
@@ -44,8 +46,14 @@ type kernel interface {
 	// roundTrip is the shortest that a packet to fd's peer and its answer have taken of late, very long if that is not known; it
 	// may write to info.
 	roundTrip(fd int, info *unix.TCPInfo) time.Duration
+	// unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one.
+	unacknowledged(fd int) int
+	// setLinger has the kernel reset a socket that is closed, by whatever closes it, or end it in order.
+	setLinger(fd int, abrupt bool)
 	// watch registers fd with a loop's epoll.
 	watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handler) (eventloop.Handle, error)
+	// rewatch changes what it is registered for, and has epoll look anew.
+	rewatch(on *eventloop.Loop, h eventloop.Handle, fd int, events uint32) error
 }
 
 // linux is the real kernel. Its calls do not block, so they go by RawSyscall, which spares the Go scheduler's
@@ -131,8 +139,9 @@ func (linux) bind(fd int, to *sockaddr) unix.Errno {
 	return errno
 }
 
-// getsockname writes the socket's own address to a.
-func getsockname(fd int, a *unix.RawSockaddrAny) unix.Errno { return name(unix.SYS_GETSOCKNAME, fd, a) }
+func (linux) getsockname(fd int, a *unix.RawSockaddrAny) unix.Errno {
+	return name(unix.SYS_GETSOCKNAME, fd, a)
+}
 
 func (linux) getpeername(fd int, a *unix.RawSockaddrAny) unix.Errno {
 	return name(unix.SYS_GETPEERNAME, fd, a)
@@ -160,9 +169,8 @@ func (linux) roundTrip(fd int, info *unix.TCPInfo) time.Duration {
 	return time.Duration(info.Min_rtt) * time.Microsecond // 2^32 - 1 as long as none is known
 }
 
-// unacknowledged is the number of bytes that fd's peer has not acknowledged yet; a FIN counts as one
-// (SIOCOUTQ, tcp(7)).
-func unacknowledged(fd int) int {
+// unacknowledged asks by SIOCOUTQ (tcp(7)).
+func (linux) unacknowledged(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {
 		return 0 // not a socket that can wait for anything
@@ -174,6 +182,10 @@ func (linux) watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Handle
 	return on.Watch(fd, events, h)
 }
 
+func (linux) rewatch(on *eventloop.Loop, h eventloop.Handle, fd int, events uint32) error {
+	return on.Rewatch(h, fd, events)
+}
+
 func (linux) pendingError(fd int) unix.Errno {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
@@ -182,9 +194,8 @@ func (linux) pendingError(fd int) unix.Errno {
 	return unix.Errno(n)
 }
 
-// setLinger has the kernel reset a socket that is closed, by whatever closes it, or end it in order: with a linger time of
-// zero, close(2) throws away what is unsent and sends RST instead of FIN (socket(7)).
-func setLinger(fd int, abrupt bool) {
+// setLinger sets SO_LINGER: with a time of zero, close(2) throws away what is unsent and sends RST instead of FIN (socket(7)).
+func (linux) setLinger(fd int, abrupt bool) {
 	var linger unix.Linger
 	if abrupt {
 		linger.Onoff = 1

@@ -370,7 +370,7 @@ func TestAbandonedHoldsNothing(t *testing.T) {
 				if v := pm.step(p.share, p.way(back), smallTurn); v != awaitDestination || !pm.holds() {
 					t.Errorf("a step gives %v, and it holds something: %t", v, pm.holds())
 				}
-				if pm.abandon(l); pm.holds() {
+				if pm.on(l, abandoned); pm.holds() {
 					t.Error("it does still")
 				}
 			})
@@ -489,13 +489,33 @@ func TestEndedLoopIsForgotten(t *testing.T) {
 	}
 }
 
+// TestConnectionsTakeNoEngineLock: they come, are relayed, go to another loop and end while somebody holds it.
+func TestConnectionsTakeNoEngineLock(t *testing.T) {
+	e := scriptedEngine(t, linux{})
+	e.group.Hold()
+	port, addr := addTo(t, e, rig.Backend(t, rig.Echo))
+	first, other := e.group.First(), e.group.Grow()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	conn := rig.Dial(t, "tcp", addr)
+	rig.Exchange(t, conn, []byte("hello"))
+	first.Do(func() { first.GiveAway(other) })
+	rig.Until(t, "the connection is on the other loop", func() (is bool) {
+		other.Do(func() { is = e.on(other).share(port).first != nil })
+		return is
+	})
+	rig.Exchange(t, conn, []byte("hello"))
+	rig.Check(t, conn.Close())
+	rig.Until(t, "the connection has ended", func() bool { return port.Stats().Active == 0 })
+}
+
 // fill writes until a socket takes no more.
 func fill(t *testing.T, fd int) (written int64) {
 	t.Helper()
 	for chunk := make([]byte, copySize); ; {
 		n, errno := linux{}.send(fd, chunk)
 		written += int64(n)
-		if errno == unix.EAGAIN && unacknowledged(fd) > 0 {
+		if errno == unix.EAGAIN && (linux{}).unacknowledged(fd) > 0 {
 			return written
 		}
 		if errno != 0 && errno != unix.EAGAIN {

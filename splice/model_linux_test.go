@@ -195,7 +195,7 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 		var v verdict
 		if p.state == holding {
 			if v = p.drain(part, w.dst); v == more {
-				p.state = empty
+				p.on(l, v)
 				continue
 			}
 		} else if s.header > 0 {
@@ -205,9 +205,7 @@ func play(t *testing.T, on *eventloop.Loop, decide decisions) {
 		} else {
 			v = p.step(part, w, sliceBytes)
 		}
-		if v == awaitDestination {
-			p.state = holding
-		}
+		p.on(l, v)
 		copy(l.buffer, garbage) // what the pump holds between steps may not live here
 		s.check(p, v, w, content)
 	}

@@ -21,20 +21,6 @@ const (
 // other is the opposite side.
 func (s side) other() side { return front + back - s }
 
-// pairState is where a pair is in its life. The drawing is in the package documentation.
-type pairState uint8
-
-const (
-	expecting pairState = iota // the client is to begin with a PROXY header; no backend is dialed
-	dialing                    // the backend is being connected; the client is not read
-	relaying                   // both pumps run
-	parting                    // a leg was reset after its end had come: what it sent is complete, and is passed on
-	aborting                   // a leg has failed: what it delivered before is passed on, for flushTimeout at the most
-	flushing                   // nothing is left to pass on; the survivor's peer has not acknowledged all of it yet
-	lost                       // both legs have failed
-	closed
-)
-
 // pair is a connection through the proxy.
 type pair struct {
 	share    *share
@@ -177,12 +163,7 @@ func (p *pair) read(s side, exhaust bool) {
 	pm, w, l := &p.pumps[s], p.way(s), p.share.loop
 	for pm.moved = 0; ; {
 		if pm.moved >= smallTurn || !l.Queued() && pm.splices(w.policy) {
-			pm.state = queued
-			if pm.streams() {
-				l.Enqueue(p.runner(s))
-			} else {
-				l.EnqueueShort(p.runner(s))
-			}
+			p.took(s, more)
 			return
 		}
 		v := pm.step(p.share, w, smallTurn)
@@ -201,7 +182,7 @@ func (p *pair) resume(s side) {
 		p.took(s, v)
 		return
 	}
-	pm.state = empty
+	pm.on(p.share.loop, more)
 	p.read(s, true)
 }
 
@@ -242,25 +223,30 @@ func (p *pair) slice(s side) eventloop.Verdict {
 
 // took brings a pump's state in line with how its step ended.
 func (p *pair) took(s side, v verdict) {
-	pm := &p.pumps[s]
+	pm, l := &p.pumps[s], p.share.loop
+	pm.on(l, v)
 	switch v {
+	case more:
+		if pm.streams() {
+			l.Enqueue(p.runner(s))
+		} else {
+			l.EnqueueShort(p.runner(s))
+		}
+	case awaitSource, drained:
+		p.turned(s)
+	case awaitDestination:
+		p.turned(s)
+		p.awaitRoom(s.other())
 	case finished:
 		if p.first == neither {
 			p.first = s
 		}
-	case awaitSource, drained:
-		pm.state = empty
-		p.turned(s)
-	case awaitDestination:
-		pm.state = holding
-		p.turned(s)
-		p.awaitRoom(s.other())
 	case sourceFailed:
-		p.fail(s, p.share.loop.errno)
+		p.fail(s, l.errno)
 	case destinationFailed:
-		errno := p.share.loop.errno
+		errno := l.errno
 		if errno == unix.ENOTCONN { // from shutdown, which does not say why
-			errno = p.share.loop.kernel.pendingError(int(p.legs[s.other()].fd))
+			errno = l.kernel.pendingError(int(p.legs[s.other()].fd))
 		}
 		p.fail(s.other(), errno)
 	}
@@ -284,8 +270,9 @@ func (p *pair) awaitRoom(s side) {
 		return
 	}
 	lg.filled = true
-	if err := p.share.loop.Rewatch(lg.handle, int(lg.fd), roomEvents); err != nil {
-		p.fail(s, errnoOf(err))
+	l := p.share.loop
+	if err := l.kernel.rewatch(l.Loop, lg.handle, int(lg.fd), roomEvents); err != nil {
+		p.unwatchable(err)
 	}
 }
 
@@ -307,7 +294,7 @@ func (f *frontLeg) Move(to *eventloop.Loop) bool {
 		case queued:
 			from.Dequeue(p.runner(side(s)))
 			pm.turned(&p.pumps[side(s).other()])
-			pm.state = empty // epoll looks anew where the pair arrives
+			pm.on(from, departed)
 		}
 	}
 	port := p.share.port

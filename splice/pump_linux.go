@@ -34,16 +34,6 @@ const (
 	streamAfter = 3
 )
 
-// pumpState is what a pump waits for. The drawing is in the package documentation.
-type pumpState uint8
-
-const (
-	empty   pumpState = iota // it holds nothing: an event of the source has it read
-	queued                   // it holds nothing and is in a queue of the loop, because the source has more
-	holding                  // it holds bytes: an event of the destination has it write
-	over                     // it moves nothing any more
-)
-
 // pumpMode is how a pump moves bytes.
 type pumpMode uint8
 
@@ -51,19 +41,6 @@ const (
 	copying  pumpMode = iota
 	splicing          // its reads are large
 	copyOnly          // the kernel does not splice these sockets, or stops at TCP's urgent mark
-)
-
-// verdict is how a step of a pump ended.
-type verdict uint8
-
-const (
-	more              verdict = iota // the source may have more
-	drained                          // a short read: the source has nothing more, if it has not said otherwise
-	awaitSource                      // the source has nothing
-	awaitDestination                 // the pump holds bytes that the destination does not take
-	finished                         // end of file was passed on
-	sourceFailed                     // what the source delivered before has left
-	destinationFailed                // what the pump held is lost
 )
 
 // pump moves the bytes of one direction. Its zero value is ready, for what the client sends.
@@ -146,7 +123,7 @@ func (p *pump) step(s *share, w way, most int) verdict {
 	case errno == unix.EAGAIN:
 		return awaitSource
 	case errno != 0:
-		return p.fail(l, sourceFailed, errno)
+		return l.fail(sourceFailed, errno)
 	case n == 0:
 		return p.end(l, w)
 	}
@@ -170,7 +147,7 @@ func (p *pump) introduce(s *share, w way, header int, wait bool) verdict {
 	case errno == unix.EAGAIN && wait:
 		return awaitSource
 	case errno != 0 && errno != unix.EAGAIN:
-		return p.fail(l, sourceFailed, errno)
+		return l.fail(sourceFailed, errno)
 	}
 	p.observe(l, w.src, n)
 	if v := p.send(s, w.dst, l.buffer[:header+n]); v != more {
@@ -208,7 +185,7 @@ func (p *pump) spliceStep(s *share, w way, most int) (v verdict, ok bool) {
 		p.mode = copyOnly
 		return 0, false
 	}
-	return p.fail(l, sourceFailed, errno), true
+	return l.fail(sourceFailed, errno), true
 }
 
 // observe takes a read of n bytes from src as evidence for or against streaming.
@@ -241,9 +218,9 @@ func (p *pump) drain(s *share, dst int) verdict {
 		case errno == unix.EPIPE && part:
 			// The splice before had met the failure, after a part, and dropped its cause (splice_to_socket in
 			// fs/splice.c). For all that is known what dst sent is not complete.
-			return p.fail(l, destinationFailed, unix.ECONNRESET)
+			return l.fail(destinationFailed, unix.ECONNRESET)
 		case errno != 0:
-			return p.fail(l, destinationFailed, errno)
+			return l.fail(destinationFailed, errno)
 		}
 		p.held -= int32(n)
 		p.total += uint64(n)
@@ -265,7 +242,7 @@ func (p *pump) send(s *share, dst int, b []byte) verdict {
 		p.rest, p.held = s.loop.chunks.keep(b[sent:]), int32(len(b)-sent)
 		return awaitDestination
 	}
-	return p.fail(s.loop, destinationFailed, errno)
+	return s.loop.fail(destinationFailed, errno)
 }
 
 // sendRest writes what send has kept.
@@ -280,7 +257,7 @@ func (p *pump) sendRest(s *share, dst int) verdict {
 	case unix.EAGAIN:
 		return awaitDestination
 	}
-	return p.fail(s.loop, destinationFailed, errno)
+	return s.loop.fail(destinationFailed, errno)
 }
 
 // write sends all of b, unless it cannot.
@@ -300,27 +277,25 @@ func (p *pump) write(s *share, dst int, b []byte) (sent int, errno unix.Errno) {
 // end passes the end of file on.
 func (p *pump) end(l *loop, w way) verdict {
 	if w.cut {
-		return p.fail(l, sourceFailed, unix.ECONNRESET)
+		return l.fail(sourceFailed, unix.ECONNRESET)
 	}
 	if !w.last {
 		if errno := l.kernel.shutdown(w.dst); errno != 0 {
-			return p.fail(l, destinationFailed, errno)
+			return l.fail(destinationFailed, errno)
 		}
 	}
-	p.abandon(l)
 	return finished
 }
 
-func (p *pump) fail(l *loop, v verdict, errno unix.Errno) verdict {
+// fail is the verdict on a step, and notes its cause for whoever has called that.
+func (l *loop) fail(v verdict, errno unix.Errno) verdict {
 	l.errno = errno
-	p.abandon(l)
 	return v
 }
 
-// abandon ends the pump and gives back what it holds. A pipe with bytes in it is destroyed: pooled, it would
-// hand them to another connection.
-func (p *pump) abandon(l *loop) {
-	p.state = over
+// release gives back what the pump holds. A pipe with bytes in it is destroyed: pooled, it would hand them to another
+// connection.
+func (p *pump) release(l *loop) {
 	l.chunks.put(p.rest)
 	p.rest = nil
 	if p.pipe != nil {
