@@ -42,7 +42,7 @@
 //
 // # Load
 //
-// A loop is busy while it is not blocked in epoll_wait. A group begins with one loop. One that is busy nearly always gives
+// A loop is busy while it does not wait: in epoll_wait, or by a yield in its place (yield_linux.go). A group begins with one loop. One that is busy nearly always gives
 // a part of its work to the loop that has the least to do, and if there is none a new one is started, up to
 // GOMAXPROCS. Work is counted by handler, in slices and in events that had something done, so that it is load that is shared
 // and not connections: one stream beside idle connections cannot be shared, and starts nothing. Handlers that can go to another loop are
