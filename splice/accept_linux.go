@@ -164,9 +164,17 @@ func scarce(errno unix.Errno) bool {
 	return false
 }
 
+// countError counts a call of accept that failed, or that could not be made.
+func (ln *listener) countError() {
+	ln.errors.Add(1)
+	if ln.closed.Load() { // the port may have ended
+		ln.port.engine.forget(ln.port)
+	}
+}
+
 // failed sorts why a batch ended early.
 func (ln *listener) failed(err error) {
-	ln.errors.Add(1)
+	ln.countError()
 	ln.port.report("accept", netip.AddrPort{}, err)
 	errno := errnoOf(err)
 	switch errno {
@@ -261,7 +269,7 @@ func (ln *listener) shed(cause error) {
 		if errno != 0 {
 			return
 		}
-		ln.errors.Add(1)
+		ln.countError()
 		ln.port.report("accept", client, cause)
 	}
 }

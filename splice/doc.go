@@ -37,8 +37,8 @@
 //	relaying                     legReset             parting   a leg was reset after its end had come
 //	relaying                     legFailed            aborting
 //	parting, aborting            delivered            flushing  both pumps are over
-//	parting, aborting, flushing  legReset, legFailed  lost      the other leg, too
-//	any                          gone                 closed    in order, refused, too late, acknowledged, lost, aborted
+//	parting, aborting, flushing  legFailed            lost      the other leg, too
+//	any                          gone                 closed    in order, refused, too late, acknowledged, lost, reset
 //
 // An expecting pair waits for the PROXY header that its client begins with (Options.AcceptProxyProtocol). Its bytes stay in
 // the socket, and are looked at (MSG_PEEK), until it is complete. Where it is missing or wrong the client is reset.
@@ -64,7 +64,7 @@
 // set so that the kernel resets it when it closes it (SO_LINGER with a time of zero).
 //
 // A relaying or parting pair may go to another loop (Move), in the state that it is in. A pair is reset, whatever its state, when
-// epoll does not take it or its port is aborted.
+// epoll cannot watch it for what it waits for, when its client goes before it relays, and when its port is aborted.
 //
 // # The states of a pump
 //

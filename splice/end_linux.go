@@ -162,7 +162,8 @@ func (lg *leg) end(l *loop) {
 	lg.fd, lg.handle = -1, eventloop.Handle{}
 }
 
-// unwatchable ends a pair that epoll has no memory or no watches left for.
+// unwatchable ends a pair that epoll has no memory or no watches left for. That is the cause that is told, also if a leg had
+// failed before: what is lost of the pair is lost by this.
 func (p *pair) unwatchable(err error) {
 	if p.failed == neither { // or it is counted
 		add(&p.share.count.aborted, 1)

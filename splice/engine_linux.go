@@ -109,7 +109,7 @@ func (e *Engine) add(listener int, backend netip.AddrPort, o Options) (*Port, er
 	return p, nil
 }
 
-// on gives what the engine keeps for an event loop. It is called on the loop's goroutine.
+// on gives what the engine keeps for an event loop. It is called on the loop's goroutine alone, so nobody else stores for it.
 func (e *Engine) on(el *eventloop.Loop) *loop {
 	if found, ok := e.loops.Load(el); ok {
 		return found.(*loop)
@@ -139,7 +139,7 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	sum, ports := e.past, slices.Collect(maps.Keys(e.ports))
 	e.mu.Unlock()
-	for _, p := range ports { // which know of themselves also what they end with from now on
+	for _, p := range ports { // one that ends meanwhile still knows what it has counted (Port.summed)
 		sum = sum.plus(p.Stats())
 	}
 	sum.Loops, sum.Pipes = e.Shared()

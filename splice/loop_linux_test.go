@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -444,6 +445,34 @@ func TestFlushEndsWhenAcknowledged(t *testing.T) {
 			if _, err := io.Copy(io.Discard, ends.backend); !errors.Is(err, unix.ECONNRESET) {
 				t.Errorf("the backend read %v, want a reset", err)
 			}
+		})
+	}
+}
+
+// TestTimeOfAFlush: after a reset it began with that, and after one that followed an end in order it begins with the flush.
+func TestTimeOfAFlush(t *testing.T) {
+	for errno, before := range map[unix.Errno]bool{unix.ECONNRESET: true, unix.EPIPE: false} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			l, port := testLoop(t, Options{}, linux{})
+			p, _ := join(t, l, port)
+			fill(t, int(p.legs[back].fd))
+			l.Do(func() {
+				p.fail(front, errno)
+				if began := p.deadline != 0; began != before {
+					t.Errorf("its time has begun: %t, want %t", began, before)
+				}
+				const early = time.Second // as if it had begun so long ago
+				want := l.Now() + flushTimeout
+				if before {
+					p.deadline -= early
+					want -= early
+				}
+				p.pumps[front].on(l, finished)
+				p.settle()
+				if p.state != flushing || p.deadline != want {
+					t.Errorf("state %d until %v, want %d until %v", p.state, p.deadline, flushing, want)
+				}
+			})
 		})
 	}
 }

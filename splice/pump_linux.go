@@ -287,7 +287,7 @@ func (p *pump) end(l *loop, w way) verdict {
 	return finished
 }
 
-// fail is the verdict on a step, and notes its cause for whoever has called that.
+// fail notes why a step failed, for its caller, and gives its verdict.
 func (l *loop) fail(v verdict, errno unix.Errno) verdict {
 	l.errno = errno
 	return v

@@ -12,6 +12,7 @@ const (
 	flushing                   // nothing is left to pass on; the survivor's peer has not acknowledged all of it yet
 	lost                       // both legs have failed
 	closed
+	pairStates // their number
 )
 
 // pairEvent is what takes a pair from one state to another.
@@ -24,9 +25,10 @@ const (
 	legFailed
 	delivered // both pumps are over
 	gone
+	pairEvents // their number
 )
 
-// after is the table in the package documentation. What is not in it changes nothing.
+// after is the table in the package documentation, and goes by the order of the states. What is not in it changes nothing.
 func (s pairState) after(e pairEvent) pairState {
 	switch {
 	case e == gone:
@@ -41,7 +43,7 @@ func (s pairState) after(e pairEvent) pairState {
 		return aborting
 	case s < parting || s > flushing:
 		return s
-	case e == legReset || e == legFailed:
+	case e == legFailed:
 		return lost
 	case e == delivered:
 		return flushing
@@ -49,7 +51,7 @@ func (s pairState) after(e pairEvent) pairState {
 	return s
 }
 
-// on takes the pair to the state after an event, and begins what that state is for.
+// on takes the pair to the state after an event, and does what goes with entering it.
 func (p *pair) on(e pairEvent) {
 	before := p.state
 	if p.state = before.after(e); p.state == before {
@@ -72,13 +74,14 @@ func (p *pair) on(e pairEvent) {
 type pumpState uint8
 
 const (
-	empty   pumpState = iota // it holds nothing: an event of the source has it read
-	queued                   // it holds nothing and is in a queue of the loop, because the source has more
-	holding                  // it holds bytes: an event of the destination has it write
-	over                     // it moves nothing any more
+	empty      pumpState = iota // it holds nothing: an event of the source has it read
+	queued                      // it holds nothing and is in a queue of the loop, because the source has more
+	holding                     // it holds bytes: an event of the destination has it write
+	over                        // it moves nothing any more
+	pumpStates                  // their number
 )
 
-// verdict is how a step of a pump ended, or what ends it from outside.
+// verdict is how a step of a pump ended, or what befell it from outside. From finished on it is over.
 type verdict uint8
 
 const (
@@ -91,6 +94,7 @@ const (
 	sourceFailed                     // what the source delivered before has left
 	destinationFailed                // what the pump held is lost
 	abandoned                        // the pair has no use for it any more
+	verdicts                         // their number
 )
 
 // after is the table in the package documentation. What is not in it changes nothing.
