@@ -121,7 +121,7 @@ func (o *outbox) sendable(i int) int {
 // put adds a received message: a datagram, or a block of datagrams of segment bytes each. Blocks are not made of
 // datagrams larger than limit.
 func (o *outbox) put(f *flow, way direction, message []byte, segment int, tos uint8, limit int) {
-	o.port, o.way = f.port, way
+	o.port, o.way = f.settings.port, way
 	next := parcel{flow: f, first: o.buffers, segment: len(message), bytes: len(message), tos: tos}
 	last := len(message)
 	if next.datagrams = datagramsIn(len(message), segment); next.datagrams > 1 {

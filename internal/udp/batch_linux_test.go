@@ -76,7 +76,7 @@ func TestOutbox(t *testing.T) {
 
 func newTestFlow(port uint32) *flow {
 	return &flow{
-		port:     &Port{backendFamily: unix.AF_INET},
+		settings: &settings{port: new(Port), family: unix.AF_INET},
 		Tracking: flows.Tracking[flowKey]{Key: flowKey{client: peer{port: port}}},
 	}
 }

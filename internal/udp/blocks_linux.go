@@ -11,16 +11,16 @@ import (
 // own sockets, or out of hardware, which cuts. What is behind the address of a container nobody can tell from here.
 
 // blocksTo says how large the datagrams of blocks to the backend may be: zero is that there are to be none.
-func (p *Port) blocksTo(o *Options) uint16 {
-	if o.Blocks == BlocksOn || o.Blocks == BlocksAuto && p.backend.Addr().IsLoopback() {
+func (s *settings) blocksTo() uint16 {
+	if s.Blocks == BlocksOn || s.Blocks == BlocksAuto && s.backend.Addr().IsLoopback() {
 		return maxBlock
 	}
 	return 0
 }
 
 // blocksBack is blocksTo for the client who came by a device.
-func (p *Port) blocksBack(o *Options, device uint32) uint16 {
-	if o.Blocks == BlocksOn || o.Blocks == BlocksAuto && p.cuts(device) {
+func (s *settings) blocksBack(device uint32) uint16 {
+	if s.Blocks == BlocksOn || s.Blocks == BlocksAuto && s.port.cuts(device) {
 		return maxBlock
 	}
 	return 0
@@ -114,7 +114,7 @@ func (l *lane) sendSingle(i, n int) {
 			errno = l.trySingle(left[:1], errno)
 		}
 		if errno != 0 {
-			p.lose(parcel.flow, 1, l.out.way, sysError("sendmmsg", errno))
+			parcel.flow.lose(1, l.out.way, sysError("sendmmsg", errno))
 		} else {
 			bytes := 0
 			for i := range k {

@@ -21,9 +21,9 @@ import (
 type flow struct {
 	flows.Tracking[flowKey]
 	tally
-	port *Port
-	at   atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
-	mu   sync.Mutex           // guards fd, handle and at of a flow that is not at home
+	settings *settings            // of the port, when the flow was opened
+	at       atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
+	mu       sync.Mutex           // guards fd, handle and at of a flow that is not at home
 
 	handle eventloop.Handle
 	fd     int32         // -1 once it is closed
@@ -45,23 +45,29 @@ type flow struct {
 func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	now := p.now(l.loop)
 	if f := p.flows.Find(key); f != nil {
-		if !f.stray || !p.prober.settled(now, f.freshSource) {
+		if !f.stray || !f.settings.prober.settled(now, f.freshSource) {
 			f.Touch(now)
 			return f, nil
 		}
 		p.abandon(f)
 	}
-	o := p.options.Load()
-	if err := p.setSource(&key.client); err != nil {
+	return p.openWith(l, p.settings.Load(), key, device)
+}
+
+// openWith opens a flow, which there is not, with settings that may not be the port's any more.
+func (p *Port) openWith(l *lane, s *settings, key flowKey, device uint32) (*flow, error) {
+	now, current := p.now(l.loop), p.settings.Load()
+	from, err := s.source(&key.client)
+	if err != nil {
 		p.count.sourceRefused.Add(1)
 		return nil, err
 	}
-	fd, number, err := p.dial(o, &key.client)
+	fd, number, err := s.dial(from, &key.client)
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, port: p, fd: int32(fd), number: number, device: device}
-	f.limits = [...]uint16{toBackend: p.blocksTo(o), toClients: p.blocksBack(o, device)}
+	f := &flow{Tracking: flows.Tracking[flowKey]{Key: key}, settings: s, fd: int32(fd), number: number, device: device}
+	f.limits = [...]uint16{toBackend: s.blocksTo(), toClients: s.blocksBack(device)}
 	f.nowhere = netip.AddrFrom16(key.client.addr).Unmap().IsUnspecified()
 	f.at.Store(l)
 	if f.handle, err = l.loop.Watch(fd, unix.EPOLLIN, f); err != nil {
@@ -69,55 +75,61 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 		p.numbers.Return(number)
 		return nil, err
 	}
-	if f.stray = p.prober.stray(p.backend.Addr(), now, func() netip.Addr { return source(fd) }); f.stray {
-		p.report("open a flow to the backend", key.client.addrPort(), errStray)
+	if f.stray = s.prober.stray(s.backend.Addr(), now, func() netip.Addr { return source(fd) }); f.stray {
+		f.report("open a flow to the backend", errStray)
 	}
-	if p.flows.Len() >= o.MaxFlows || p.descriptors.Full() {
+	if p.flows.Len() >= current.MaxFlows || p.descriptors.Full() {
 		p.evict()
 	}
 	p.flows.Add(f, now)
-	f.begin(o, key.client.addrPort(), p.backend, now)
+	f.begin(&s.Options, key.client.addrPort(), s.backend, now)
 	p.descriptors.Add(1)
 	p.refs.Add(1)
 	p.count.flows.Store(uint64(p.flows.Len()))
 	p.count.flowsTotal.Add(1)
 	if !p.sweeping.Set() {
-		p.sweepAt(now + o.Timeout)
+		p.sweepAt(now + current.Timeout)
 	}
 	return f, nil
 }
 
+// report tells of a failure that concerns the flow.
+func (f *flow) report(op string, err error) { f.settings.report(op, f.Key.client.addrPort(), err) }
+
 // ipv4 says whether the flow's datagrams of that way go by IPv4.
 func (f *flow) ipv4(way direction) bool {
 	if way == toBackend {
-		return f.port.backendFamily == unix.AF_INET
+		return f.settings.family == unix.AF_INET
 	}
 	return f.Key.client.ipv4()
 }
 
 // dial opens the socket of a new flow. When descriptors, or ports, have run out an older flow gives up its own.
-func (p *Port) dial(o *Options, client *peer) (fd int, number uint16, err error) {
+func (s *settings) dial(from netip.Addr, client *peer) (fd int, number uint16, err error) {
+	p := s.port
 	for attempt := 1; ; attempt++ {
 		last := attempt == dialAttempts
-		fd, number, err = fromNumber(p.numbers, last, p.flows.Len() < o.guests, p.openSocket)
+		fd, number, err = fromNumber(p.numbers, last, p.flows.Len() < p.settings.Load().guests, func(number uint16) (int, error) {
+			return s.open(from, number)
+		})
 		if !exhausted(err) || last || !p.evict() {
 			return fd, number, err
 		}
-		p.report("make room for a new client", client.addrPort(), err)
+		s.report("make room for a new client", client.addrPort(), err)
 	}
 }
 
-// setSource chooses the address for the sockets that are opened next: what the backend is to see of a client.
-func (p *Port) setSource(client *peer) (err error) {
-	if p.path != nil {
-		p.source, err = p.path.Source(client.addrPort().Addr())
+// source is what the backend is to see of a client; the zero address: the kernel chooses.
+func (s *settings) source(client *peer) (netip.Addr, error) {
+	if s.path == nil {
+		return netip.Addr{}, nil
 	}
-	return err
+	return s.path.Source(client.addrPort().Addr())
 }
 
-// openFrom opens a socket for a flow.
-func (p *Port) openFrom(number uint16) (int, error) {
-	return p.kernel.open(p.backendFamily, p.address, netip.AddrPortFrom(p.source, number))
+// open opens a socket for a flow.
+func (s *settings) open(from netip.Addr, number uint16) (int, error) {
+	return s.port.kernel.open(s.family, s.address, netip.AddrPortFrom(from, number))
 }
 
 // evict forgets the flow that is missed least, and reports whether there was one.
@@ -144,7 +156,7 @@ func (p *Port) abandon(f *flow) {
 func (p *Port) closeFlow(f *flow, why connection.Reason) {
 	p.count.flows.Store(uint64(p.flows.Len()))
 	p.closeSocket(f)
-	f.end(p.options.Load(), f.Key.client.addrPort(), p.backend, p.now(p.home.Load().loop), why)
+	f.end(&f.settings.Options, f.Key.client.addrPort(), f.settings.backend, p.now(p.home.Load().loop), why)
 }
 
 func (p *Port) closeSocket(f *flow) {
@@ -185,6 +197,7 @@ func (f *flow) Move(to *eventloop.Loop) bool {
 
 // arrive has the flow go on, on that loop's goroutine.
 func (f *flow) arrive(loop *eventloop.Loop) {
+	p := f.settings.port
 	f.mu.Lock()
 	closed := f.fd < 0
 	var err error
@@ -195,17 +208,17 @@ func (f *flow) arrive(loop *eventloop.Loop) {
 	f.mu.Unlock()
 	switch {
 	case closed:
-		f.port.release()
+		p.release()
 	case err != nil:
-		f.port.report("watch a flow", f.Key.client.addrPort(), err)
-		f.port.atHome(func() { f.port.abandon(f) })
+		f.report("watch a flow", err)
+		p.atHome(func() { p.abandon(f) })
 	}
 }
 
 // Ready takes a batch of datagrams from the backend and puts them into the outbox, which is shared by all flows of the
 // turn.
 func (f *flow) Ready(uint32) {
-	p, l := f.port, f.at.Load()
+	p, l := f.settings.port, f.at.Load()
 	l.begin()
 	asked := f.depth.ask(l.turn)
 	if l.out.buffers+asked > batch || l.out.port != p {
@@ -245,7 +258,7 @@ func (f *flow) Ready(uint32) {
 
 // receive receives into buffers from the first on. It is not ok if the flow is closed.
 func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok bool) {
-	p := f.port
+	p := f.settings.port
 	if p.home.Load() != l {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -269,21 +282,21 @@ func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok b
 
 // atHome has do run on the goroutine of the port's home, at once if that is the lane's.
 func (f *flow) atHome(l *lane, do func()) {
-	if f.port.home.Load() == l {
+	if f.settings.port.home.Load() == l {
 		do()
 		return
 	}
-	f.port.atHome(do)
+	f.settings.port.atHome(do)
 }
 
 // failed deals with an error from the flow's socket. Most are the answer of a router or the backend's host to an
 // earlier datagram, taken from the socket by being returned: one for each, so this cannot spin, and the backend may be
 // back any moment. Any other could come again and again, and ends the flow.
 func (f *flow) failed(l *lane, errno unix.Errno) {
-	p := f.port
+	p := f.settings.port
 	err := sysError("recvmmsg", errno)
 	p.count.countRefusal(err)
-	p.report("receive from the backend", f.Key.client.addrPort(), err)
+	f.report("receive from the backend", err)
 	if lasting(errno) {
 		f.atHome(l, func() { p.abandon(f) })
 	}

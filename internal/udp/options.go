@@ -41,8 +41,8 @@ type Options struct {
 	MaxFlows int           // bound of the table; zero: three quarters of RLIMIT_NOFILE or of the source ports, at most 8192
 	Blocks   Blocks        // of new flows; the portable relay makes none
 
-	// Transparent has each flow speak from its client's address in place of this host's (IP_TRANSPARENT, Port alone). It is
-	// what a port begins with: SetOptions does not change it. Who cannot be shown so is dropped; see package transparent.
+	// Transparent has each flow speak from its client's address in place of this host's (IP_TRANSPARENT, Port alone). Who
+	// cannot be shown so is dropped; see package transparent.
 	Transparent bool
 
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
@@ -54,7 +54,8 @@ type Options struct {
 	Observe func(connection.Connection)
 	Follows func() bool // may be nil if Observe is
 
-	// Budget bounds the descriptors of ports that share a process. May be nil.
+	// Budget bounds the descriptors of ports that share a process. It is what a port begins with: SetOptions does not change
+	// it. May be nil.
 	Budget *budget.Descriptors
 
 	guests int // flows up to which the kernel may choose a source port

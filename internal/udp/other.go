@@ -31,6 +31,12 @@ func New(*eventloop.Group, int, netip.AddrPort, Options) (*Port, error) { return
 // Close is never called.
 func (*Port) Close() error { return nil }
 
+// Backend is none.
+func (*Port) Backend() netip.AddrPort { return netip.AddrPort{} }
+
+// SetBackend is never called.
+func (*Port) SetBackend(netip.AddrPort) error { return Supported() }
+
 // SetOptions is never called.
 func (*Port) SetOptions(Options) error { return Supported() }
 

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -21,26 +22,21 @@ import (
 // are on one of them, its home; what the backend answers may come by others. Its methods may be called from any
 // goroutine, also from Report, but for Close.
 type Port struct {
-	first         *eventloop.Loop // of the group, which never ends before the group does
-	frontend      int
-	family        uint16 // the frontend's
-	backend       netip.AddrPort
-	backendFamily int
-	address       unix.Sockaddr // the backend's
-	kernel        kernel
-	openSocket    func(number uint16) (fd int, err error) // of a flow; one function, so that no flow leaves one behind
-	numbers       *sourceport.Pool
-	path          *transparent.Path // says which source addresses clients have; nil: this host's
-	now           func(*eventloop.Loop) time.Duration
-	options       atomic.Pointer[Options]
-	count         counters
-	descriptors   budget.Share  // of the flows
-	lost          atomic.Uint32 // datagrams that the frontend had no room for, as last told; Stats asks, too
+	first       *eventloop.Loop // of the group, which never ends before the group does
+	frontend    int
+	family      uint16 // the frontend's
+	kernel      kernel
+	numbers     *sourceport.Pool
+	now         func(*eventloop.Loop) time.Duration
+	setting     sync.Mutex // one exchange of the settings at a time
+	settings    atomic.Pointer[settings]
+	count       counters
+	descriptors budget.Share  // of the flows
+	lost        atomic.Uint32 // datagrams that the frontend had no room for, as last told; Stats asks, too
 
 	// home is whose goroutine may touch what follows. It is nil until the loop has first heard of the port, and while
 	// that is on its way to another loop.
 	home     atomic.Pointer[lane]
-	source   netip.Addr       // of the flow that is being opened; the zero one: the kernel chooses
 	handle   eventloop.Handle // the frontend's
 	events   uint32           // of the frontend, in this turn
 	flows    flows.Table[flowKey, *flow]
@@ -48,7 +44,6 @@ type Port struct {
 	pace     backoff // of a frontend that fails
 	resuming eventloop.Timer
 	sweeping eventloop.Timer
-	prober   prober
 	devices  map[uint32]bool // whether they cut blocks, by index
 
 	mu      sync.Mutex
@@ -59,6 +54,40 @@ type Port struct {
 	closing sync.Once
 	refs    atomic.Int32  // the port's own, while it is open, and one for each flow: the frontend is open until then
 	done    chan struct{} // closed when it is closed
+}
+
+// errClosed is what a closed port answers.
+var errClosed = errors.New("udp: closed")
+
+// settings are what a port's flows are opened with. They are exchanged as a whole, while flows live: each keeps its own.
+type settings struct {
+	Options
+	port    *Port
+	backend netip.AddrPort
+	family  int               // the backend's
+	address unix.Sockaddr     // the backend's, for connect
+	path    *transparent.Path // says which source addresses clients have; nil: this host's
+	prober  prober            // of the way to the backend; the goroutine of the port's home alone uses it
+}
+
+// newSettings checks them.
+func newSettings(p *Port, backend netip.AddrPort, o Options) (_ *settings, err error) {
+	s := &settings{port: p}
+	if s.backend, err = checkBackend(backend); err != nil {
+		return nil, err
+	}
+	if s.family, s.address, err = encode(s.backend); err != nil {
+		return nil, fmt.Errorf("udp: relay to %v: %w", s.backend, err)
+	}
+	if s.Options, err = o.withDefaults(); err != nil {
+		return nil, err
+	}
+	if o.Transparent {
+		if s.path, err = transparent.To(s.backend.Addr()); err != nil {
+			return nil, fmt.Errorf("udp: transparent: %w", err)
+		}
+	}
+	return s, nil
 }
 
 // New begins to relay from frontend, a bound socket, to backend. The port owns the descriptor from then on, also when
@@ -78,7 +107,6 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 		flows:    flows.New[flowKey, *flow](),
 		done:     make(chan struct{}),
 	}
-	p.openSocket = p.openFrom
 	p.descriptors.Of(o.Budget)
 	if err := p.start(backend, o); err != nil {
 		closeFD(frontend)
@@ -87,20 +115,14 @@ func newPort(group *eventloop.Group, frontend int, backend netip.AddrPort, o Opt
 	return p, nil
 }
 
-func (p *Port) start(backend netip.AddrPort, o Options) (err error) {
-	if p.backend, err = checkBackend(backend); err != nil {
+func (p *Port) start(backend netip.AddrPort, o Options) error {
+	s, err := newSettings(p, backend, o)
+	if err != nil {
 		return err
 	}
-	if o.Transparent {
-		if p.path, err = transparent.To(p.backend.Addr()); err != nil {
-			return fmt.Errorf("udp: transparent: %w", err)
-		}
-	}
-	if err := p.SetOptions(o); err != nil {
-		return err
-	}
+	p.settings.Store(s)
 	if err = p.ready(); err != nil {
-		return fmt.Errorf("udp: relay to %v: %w", p.backend, err)
+		return fmt.Errorf("udp: relay to %v: %w", s.backend, err)
 	}
 	p.mu.Lock() // until the loop may hear of it
 	defer p.mu.Unlock()
@@ -109,16 +131,13 @@ func (p *Port) start(backend netip.AddrPort, o Options) (err error) {
 	p.loop = p.first
 	p.handle, err = p.loop.Listen(p.frontend, unix.EPOLLIN, (*newcomer)(p))
 	if err != nil {
-		return fmt.Errorf("udp: relay to %v: %w", p.backend, err)
+		return fmt.Errorf("udp: relay to %v: %w", s.backend, err)
 	}
 	return nil
 }
 
-// ready makes the frontend, and the backend's address, what the port expects.
+// ready makes the frontend what the port expects.
 func (p *Port) ready() (err error) {
-	if p.backendFamily, p.address, err = encode(p.backend); err != nil {
-		return err
-	}
 	if p.family, err = familyOf(p.frontend); err != nil {
 		return err
 	}
@@ -211,17 +230,23 @@ func (p *Port) atHome(do func()) bool {
 	})
 }
 
-// SetOptions exchanges the options. Flows live on, and are forgotten by the new ones.
+// SetBackend has new flows go to another backend, which may be of another family. Those that exist stay where they are: a
+// client that has one goes on with the backend that it knows until it has been idle for the timeout.
+func (p *Port) SetBackend(backend netip.AddrPort) error {
+	p.setting.Lock()
+	defer p.setting.Unlock()
+	return p.set(backend, p.settings.Load().Options)
+}
+
+// SetOptions has new flows opened with other options. Those that exist follow Timeout and MaxFlows, and keep the rest.
 func (p *Port) SetOptions(o Options) error {
-	o, err := o.withDefaults()
-	if err != nil {
+	p.setting.Lock()
+	defer p.setting.Unlock()
+	if err := p.set(p.settings.Load().backend, o); err != nil {
 		return err
 	}
-	if p.options.Swap(&o) == nil {
-		return nil // the first ones
-	}
 	p.atHome(func() {
-		for p.flows.Len() > o.MaxFlows && p.evict() {
+		for p.flows.Len() > p.settings.Load().MaxFlows && p.evict() {
 		}
 		if p.flows.Len() > 0 {
 			p.sweepAt(p.now(p.home.Load().loop))
@@ -230,9 +255,32 @@ func (p *Port) SetOptions(o Options) error {
 	return nil
 }
 
-// report tells of a failure.
+// set exchanges the settings; p.setting is held, and not p.mu, which loops take: it may be long until the host has told its
+// addresses.
+func (p *Port) set(backend netip.AddrPort, o Options) error {
+	next, err := newSettings(p, backend, o)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open {
+		return errClosed
+	}
+	p.settings.Store(next)
+	return nil
+}
+
+// Backend is where new flows go.
+func (p *Port) Backend() netip.AddrPort { return p.settings.Load().backend }
+
+// report tells of a failure that concerns no flow.
 func (p *Port) report(op string, client netip.AddrPort, err error) {
-	p.options.Load().Report(op, client, p.backend, err)
+	p.settings.Load().report(op, client, err)
+}
+
+func (s *settings) report(op string, client netip.AddrPort, err error) {
+	s.Report(op, client, s.backend, err)
 }
 
 // sweeper is a port whose flows may have expired.
@@ -243,7 +291,7 @@ func (s *sweeper) Ring(time.Duration) { (*Port)(s).sweep() }
 
 // sweep forgets the flows that have been idle for the timeout.
 func (p *Port) sweep() {
-	l, timeout := p.home.Load(), p.options.Load().Timeout
+	l, timeout := p.home.Load(), p.settings.Load().Timeout
 	now := p.now(l.loop)
 	for _, f := range p.flows.Expire(now - timeout) {
 		if f.unread(l) { // its loop has not had its turn since the process stood still
@@ -299,7 +347,9 @@ func (p *Port) Clients(most int) []connection.Traffic {
 	return b.All
 }
 
-// Close closes the frontend and every flow, and returns when that is done. It must not be called from Report.
+// Close closes the frontend and every flow, and returns when that is done. Answers leave by the frontend, whose address is
+// to be free for others: so flows cannot outlive it, as connections do, and there is no Abort. It must not be called from
+// Report.
 func (p *Port) Close() error {
 	p.closing.Do(func() {
 		if !p.atHome(func() { p.shut(true) }) {

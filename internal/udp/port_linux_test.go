@@ -2,17 +2,21 @@ package udp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -468,6 +472,176 @@ func TestSetOptions(t *testing.T) {
 	}
 	must(t, p.SetOptions(Options{Timeout: time.Millisecond}))
 	waitFor(t, "expiry", func() bool { return r.Stats().Expired == 2 })
+}
+
+// What is asked of the blocks is so for new flows, and a flow keeps what it was opened with.
+func TestSetBlocks(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _ := newScripted(t, addressOf(backend), Options{Blocks: BlocksOn})
+	exchange(t, dial(t, r.address), backend, []byte("before"))
+	first := onlyFlow(t, p)
+	must(t, p.SetOptions(Options{Blocks: BlocksOff}))
+	exchange(t, dial(t, r.address), backend, []byte("after"))
+	p.do(func() {
+		for f := range p.flows.All() {
+			if made := f.limits != [2]uint16{}; made != (f == first) {
+				t.Errorf("first flow: %t, blocks: %t", f == first, made)
+			}
+		}
+	})
+}
+
+// New flows speak from their clients' addresses or this host's, as the options have it by then.
+func TestSetTransparent(t *testing.T) {
+	const clientAddress = "198.18.0.2"
+	host, world := newNamespace(t), newNamespace(t)
+	cable(t, "wire0", host, "198.18.0.1/24", world, clientAddress+"/24")
+	inHost := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	backend, other := openIn(t, host, "udp", inHost, nil), openIn(t, host, "udp", inHost, nil)
+	frontend := openIn(t, host, "udp", &net.UDPAddr{IP: net.IPv4(198, 18, 0, 1)}, nil)
+	r := eventLoop.newRelayOn(t, frontend, addressOf(backend), Options{})
+	serveIn(t, host, r)
+	p := portUnder(r)
+	seen := func(backend *net.UDPConn, want string) {
+		t.Helper()
+		client := openIn(t, world, "udp", nil, net.UDPAddrFromAddrPort(r.address))
+		if from := open(t, client, backend); from.Addr().String() != want {
+			t.Errorf("the backend sees %v, want %s", from, want)
+		}
+	}
+	first := openIn(t, world, "udp", nil, net.UDPAddrFromAddrPort(r.address))
+	flow := exchange(t, first, backend, []byte("before"))
+	testrig.AsUser(t, 65534, func() {
+		if err := p.SetOptions(Options{Transparent: true, MaxFlows: 7}); !errors.Is(err, unix.EPERM) {
+			t.Errorf("who may not show clients' addresses got %v", err)
+		}
+	})
+	if o := r.settings(); o.Transparent || o.MaxFlows == 7 {
+		t.Errorf("%+v were taken in part", o)
+	}
+	seen(backend, "127.0.0.1")
+	must(t, p.SetOptions(Options{Transparent: true}))
+	seen(backend, clientAddress)
+	must(t, p.SetBackend(addressOf(other)))
+	seen(other, clientAddress)
+	must(t, p.SetOptions(Options{}))
+	seen(other, "127.0.0.1")
+	if from := exchange(t, first, backend, []byte("after")); from != flow {
+		t.Errorf("the first flow moved from %v to %v", flow, from)
+	}
+}
+
+// New flows go to the new backend, which may be of another family, and those that exist stay where they are.
+func TestSetBackend(t *testing.T) {
+	first, second := listen(t, "127.0.0.1"), listen(t, "::1")
+	r, p, _ := newScripted(t, addressOf(first), Options{})
+	early, late := dial(t, r.address), dial(t, r.address)
+	flow := exchange(t, early, first, []byte("to the first"))
+	must(t, p.SetBackend(addressOf(second)))
+	exchange(t, late, second, []byte("to the second"))
+	if from := exchange(t, early, first, []byte("still the first")); from != flow {
+		t.Errorf("the flow moved from %v to %v", flow, from)
+	}
+	if err := p.SetBackend(netip.AddrPort{}); err == nil {
+		t.Error("a backend without an address was taken")
+	}
+	if p.Backend() != addressOf(second) {
+		t.Errorf("the backend is %v, want %v", p.Backend(), addressOf(second))
+	}
+	p.do(func() {
+		for p.evict() {
+		}
+	})
+	exchange(t, early, second, []byte("now to the second"))
+	must(t, p.SetBackend(addressOf(first)))
+	exchange(t, dial(t, r.address), first, []byte("back to the first"))
+	must(t, p.Close())
+	for _, err := range []error{p.SetBackend(addressOf(second)), p.SetOptions(Options{})} {
+		if !errors.Is(err, errClosed) {
+			t.Errorf("a port that is closed answers %v", err)
+		}
+	}
+}
+
+// A flow is told of with its own backend, to those who have been told that it began, and what its socket tells is measured by
+// that backend.
+func TestFlowsOfTheBackendBefore(t *testing.T) {
+	first, second := listen(t, "127.0.0.1"), listen(t, "::1")
+	var a audience
+	a.follows.Store(true)
+	var mu sync.Mutex
+	var told []string
+	o := a.options(Options{MaxFlows: 1, Report: func(op string, _, backend netip.AddrPort, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprintf("%v, %v: %s", backend, errors.Unwrap(err), op))
+	}})
+	r, p, kernel := newScripted(t, addressOf(first), o)
+	new(clock).set(r)
+	early, late := dial(t, r.address), dial(t, r.address)
+	flow := exchange(t, early, first, []byte("to the first"))
+	must(t, p.SetBackend(addressOf(second)))
+	o.MaxFlows = 0
+	must(t, p.SetOptions(o))
+	exchange(t, late, second, []byte("to the second"))
+	must(t, p.SetOptions(Options{})) // whose audience is nobody
+
+	// Each send of a flow fails, in that way, so often as is scripted for the family of its backend.
+	fail := map[uint16][]unix.Errno{}
+	kernel.script(func(s *scripted) {
+		s.failSend = func(fd int, _ *unix.Mmsghdr) (errno unix.Errno) {
+			family, err := familyOf(fd)
+			testrig.Check(t, err)
+			if errnos := fail[family]; fd != p.frontend && len(errnos) > 0 {
+				errno, fail[family] = errnos[0], errnos[1:]
+			}
+			return errno
+		}
+	})
+	script := func(family uint16, errnos ...unix.Errno) {
+		kernel.script(func(*scripted) { fail[family] = errnos })
+	}
+	askTOS(descriptor(t, first), unix.AF_INET)
+	sendClass(t, early, []byte("marked as its family is"), 0xb8, netip.AddrPort{})
+	expectClass(t, first, []byte("marked as its family is"), 0xb8)
+	script(unix.AF_INET, unix.ENETUNREACH, unix.ENETUNREACH) // its source is what a fresh socket's is
+	send(t, early, []byte("lost"))
+	waitFor(t, "drop", func() bool { return r.Stats().Dropped == 1 })
+	if from := exchange(t, early, first, []byte("still the first")); from != flow {
+		t.Errorf("the flow moved from %v to %v", flow, from)
+	}
+	script(unix.AF_INET6, unix.ENETUNREACH) // which the way to the first says nothing about
+	exchange(t, late, second, []byte("at the second try"))
+	script(unix.AF_INET, unix.EINVAL)
+	if from := exchange(t, early, first, []byte("from another port")); from == flow {
+		t.Error("the flow whose socket failed is still there")
+	}
+	if s := r.Stats(); s.Dropped != 1 || s.Retried != 1 || s.Abandoned != 1 || s.Evicted != 0 || s.Flows != 2 {
+		t.Errorf("%v; want one dropped, one retried, one abandoned, none evicted and two flows", s)
+	}
+	must(t, r.Close())
+	want := []string{
+		fmt.Sprintf("%v, %v: send to the backend", addressOf(first), unix.ENETUNREACH),
+		fmt.Sprintf("%v, %v: send to the backend, done at the second try", addressOf(second), unix.ENETUNREACH),
+		fmt.Sprintf("%v, %v: send to the backend, from another port then", addressOf(first), unix.EINVAL),
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+	type event struct {
+		backend netip.AddrPort
+		phase   connection.Phase
+	}
+	got := map[event]int{}
+	for _, c := range a.wait(t, 6) {
+		got[event{c.Backend, c.Phase}]++
+	}
+	if !maps.Equal(got, map[event]int{
+		{addressOf(first), connection.Accepted}: 2, {addressOf(first), connection.Ended}: 2,
+		{addressOf(second), connection.Accepted}: 1, {addressOf(second), connection.Ended}: 1,
+	}) {
+		t.Errorf("told %v; want it of two flows to the first, and of one to the second", got)
+	}
 }
 
 // Report may ask for the counts.

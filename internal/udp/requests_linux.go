@@ -67,10 +67,10 @@ func (p *Port) forward(l *lane, i int) {
 func (l *lane) put(f *flow, i, buffer int, told ancillary, way direction) {
 	switch {
 	case l.in.cut(i):
-		f.port.lose(f, 1, way, errCut)
+		f.lose(1, way, errCut)
 		return
 	case way == toClients && f.nowhere:
-		f.port.lose(f, 1, way, errNowhere)
+		f.lose(1, way, errNowhere)
 		return
 	}
 	size := l.in.size(i)

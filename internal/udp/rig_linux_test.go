@@ -47,7 +47,7 @@ func (r loopRelay) Close() error {
 	return err
 }
 
-func (r loopRelay) settings() Options { return *r.options.Load() }
+func (r loopRelay) settings() Options { return r.Port.settings.Load().Options }
 
 func (r loopRelay) setClock(now func() time.Duration) {
 	r.do(func() { r.now = func(*eventloop.Loop) time.Duration { return now() } })

@@ -60,45 +60,44 @@ func (l *lane) sendAgain(i int, errno unix.Errno) {
 		p.countSent(o.parcels[i:i+1], way)
 		return
 	}
-	p.lose(parcel.flow, parcel.datagrams, way, sysError("sendmmsg", errno))
+	parcel.flow.lose(parcel.datagrams, way, sysError("sendmmsg", errno))
 }
 
 // retry tries a message to the backend a second time, unless the error first is surely its own, and gives its new one.
 func (l *lane) retry(message []unix.Mmsghdr, first unix.Errno) unix.Errno {
-	p := l.out.port
+	p, f := l.out.port, l.out.flow()
 	p.count.countRefusal(first)
 	now := p.now(l.loop)
-	if !p.prober.maybeOfAnother(first, now) {
+	if !f.settings.prober.maybeOfAnother(first, now) {
 		return first
 	}
 	_, errno := p.kernel.send(l.out.socket(), message)
 	if errno != 0 {
 		p.count.countRefusal(errno)
-		p.prober.failedAgain(first, errno, now)
+		f.settings.prober.failedAgain(first, errno, now)
 		return errno
 	}
 	p.count.retried.Add(1)
-	p.report("send to the backend, done at the second try", l.out.flow().Key.client.addrPort(),
-		sysError("sendmmsg", first))
+	f.report("send to the backend, done at the second try", sysError("sendmmsg", first))
 	return 0
 }
 
 // renew gives the messages to the backend to a new flow of the same client, once, if the error shows that the socket of
-// the one they have is of no more use.
+// the one they have is of no more use. It goes to the same backend, as the messages were made for that.
 func (l *lane) renew(errno unix.Errno) bool {
 	o := &l.out
 	p, f := o.port, o.flow()
 	err := sysError("sendmmsg", errno)
-	if o.way != toBackend || o.renewed || !p.prober.faulty(err, p.now(l.loop),
+	if o.way != toBackend || o.renewed || !f.settings.prober.faulty(err, p.now(l.loop),
 		func() netip.Addr { return source(int(f.fd)) }, f.freshSource) {
 		return false
 	}
 	o.renewed = true
-	p.report("send to the backend, from another port then", f.Key.client.addrPort(), err)
+	f.report("send to the backend, from another port then", err)
 	p.abandon(f)
-	g, err := p.openFlow(l, f.Key, f.device)
+	g, err := p.openWith(l, f.settings, f.Key, f.device)
 	if err != nil {
-		p.report("open a flow to the backend", f.Key.client.addrPort(), err)
+		f.report("open a flow to the backend", err)
 		return false
 	}
 	for i := range o.length {
@@ -109,10 +108,11 @@ func (l *lane) renew(errno unix.Errno) bool {
 
 // freshSource is the address that a new flow of the client would speak from.
 func (f *flow) freshSource() (netip.Addr, error) {
-	if err := f.port.setSource(&f.Key.client); err != nil {
+	from, err := f.settings.source(&f.Key.client)
+	if err != nil {
 		return netip.Addr{}, err
 	}
-	fd, err := f.port.openFrom(0)
+	fd, err := f.settings.open(from, 0)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -136,9 +136,9 @@ func lowered(segment int, errno unix.Errno) uint16 {
 }
 
 // lose gives datagrams up.
-func (p *Port) lose(f *flow, datagrams int, way direction, err error) {
-	p.count.countDrop(datagrams, err)
-	p.report(way.op(), f.Key.client.addrPort(), err)
+func (f *flow) lose(datagrams int, way direction, err error) {
+	f.settings.port.count.countDrop(datagrams, err)
+	f.report(way.op(), err)
 }
 
 // countSent counts what has left.

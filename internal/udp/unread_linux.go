@@ -42,7 +42,7 @@ func (p *Port) takeUnread(f *flow) {
 	// flow knows of blocks is of the loop that it is on.
 	spare := &lane{arena: newArena()}
 	defer spare.arena.release()
-	last := &flow{Tracking: flows.Tracking[flowKey]{Key: f.Key}, port: p, nowhere: f.nowhere}
+	last := &flow{Tracking: flows.Tracking[flowKey]{Key: f.Key}, settings: f.settings, nowhere: f.nowhere}
 	delivered, dropped := false, 0
 	for range mostUnread {
 		for i := range batch {
@@ -66,6 +66,6 @@ func (p *Port) takeUnread(f *flow) {
 	}
 	f.bytes[toClients].Add(last.bytes[toClients].Load()) // the flow's loop may be counting
 	if dropped > 0 {
-		p.lose(last, dropped, toClients, errUnread)
+		last.lose(dropped, toClients, errUnread)
 	}
 }
