@@ -26,7 +26,7 @@ type flow struct {
 	mu       sync.Mutex           // guards fd, handle and at of a flow that is not at home
 
 	handle eventloop.Handle
-	fd     int32         // -1 once it is closed
+	fd     int32         // -1 once it is the home's alone, which closes it
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
 	depth  depth         // of the loop that it is on
 	device uint32        // that the client came by
@@ -161,14 +161,14 @@ func (p *Port) closeFlow(f *flow, why connection.Reason) {
 
 func (p *Port) closeSocket(f *flow) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	at, handle := f.at.Load(), f.handle
-	p.takeUnread(f)
-	p.countLostBy(int(f.fd), &f.lost)
+	at, handle, fd := f.at.Load(), f.handle, int(f.fd)
+	f.fd = -1 // from here on no other loop uses it
+	f.mu.Unlock()
+	p.takeUnread(f, fd)
+	p.countLostBy(fd, &f.lost)
 	p.descriptors.Add(-1)
-	closeFD(int(f.fd)) // which takes it out of epoll
+	closeFD(fd) // which takes it out of epoll
 	p.numbers.Return(f.number)
-	f.fd = -1
 	switch {
 	case at == nil: // arrive finds that it is closed
 		return

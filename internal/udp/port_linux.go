@@ -20,7 +20,7 @@ import (
 
 // Port is a published port whose datagrams are carried by a group of event loops. Its frontend and its table of flows
 // are on one of them, its home; what the backend answers may come by others. Its methods may be called from any
-// goroutine, also from Report, but for Close.
+// goroutine, also from Report, but for Clients and Close.
 type Port struct {
 	first       *eventloop.Loop // of the group, which never ends before the group does
 	frontend    int

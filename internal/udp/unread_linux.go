@@ -18,21 +18,20 @@ func (f *flow) unread(l *lane) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.waiting()
+	return waiting(int(f.fd))
 }
 
-// waiting says whether there is something to be read. The flow is at home, or its mu is held.
-func (f *flow) waiting() bool {
-	ready := [1]unix.PollFd{{Fd: f.fd, Events: unix.POLLIN}}
+// waiting says whether there is something to be read.
+func waiting(fd int) bool {
+	ready := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(ready[:], 0)
 	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
 }
 
-// takeUnread reads what the backend has sent to a flow that is about to be closed and nobody has read: one batch goes
-// to the client, and what is beyond that is dropped. It is called where the port's table may be used, with the flow's
-// mu held.
-func (p *Port) takeUnread(f *flow) {
-	if !f.waiting() {
+// takeUnread reads what the backend has sent to a flow and nobody has read, from the socket that was its own: one batch
+// goes to the client, and what is beyond that is dropped. It is called where the port's table may be used.
+func (p *Port) takeUnread(f *flow, fd int) {
+	if !waiting(fd) {
 		return
 	}
 	if home := p.home.Load(); home != nil && home.out.way == toClients {
@@ -48,7 +47,7 @@ func (p *Port) takeUnread(f *flow) {
 		for i := range batch {
 			spare.in.prepare(i, spare.arena.buffer(i), false)
 		}
-		n, errno := p.kernel.receive(int(f.fd), spare.in.messages[:])
+		n, errno := p.kernel.receive(fd, spare.in.messages[:])
 		if p.count.countRefusal(errno); lasting(errno) || errno == unix.EAGAIN {
 			break
 		}

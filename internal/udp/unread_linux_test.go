@@ -1,13 +1,18 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/internal/connection"
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // numberedAnswer is what the backend answers in these tests.
@@ -176,6 +181,72 @@ func TestAnswersBeyondABatchAreCounted(t *testing.T) {
 			if full := c.messages > 10_000; full != (s.KernelDropped > 0) {
 				t.Errorf("%v; dropped by the kernel, want %t", s, full)
 			}
+		})
+	}
+}
+
+// No lock is held while somebody is told of what is lost when a flow closes, and that it has, wherever the flow is: they may ask
+// for the counts, and change the settings. No other loop reads from its socket by then.
+func TestNoLockIsHeldWhileTelling(t *testing.T) {
+	const answers = 2 * batch
+	for _, place := range []string{"at home", "on another loop", "on its way"} {
+		t.Run(place, func(t *testing.T) {
+			var p *Port
+			var f *flow // that closes
+			ask := func() {
+				if f == nil {
+					return
+				}
+				for _, mu := range []*sync.Mutex{&f.mu, &p.mu, &p.setting} { // which nobody else takes meanwhile
+					if !mu.TryLock() {
+						t.Error("told with a lock held")
+						return
+					}
+					mu.Unlock()
+				}
+				if f.fd >= 0 {
+					t.Error("told while another loop may read from the socket")
+				}
+				p.Stats()
+				testrig.Check(t, errors.Join(p.SetBackend(p.Backend()), p.SetOptions(p.settings.Load().Options)))
+			}
+			var a audience
+			a.follows.Store(true)
+			var told reports
+			o := a.options(Options{Report: func(op string, client, backend netip.AddrPort, err error) {
+				ask()
+				told.add(op, client, backend, err)
+			}})
+			observe := o.Observe
+			o.Observe = func(c connection.Connection) { ask(); observe(c) }
+			backend := listen(t, "127.0.0.1")
+			r, port, kernel, other := onTwoLoops(t, addressOf(backend), o)
+			p = port
+			flow := exchange(t, dial(t, r.address), backend, []byte("before"))
+			f = onlyFlow(t, p)
+			switch place {
+			case "on another loop":
+				moveFlows(t, p, other)
+				defer holdLoop(other)()
+			case "on its way":
+				defer holdLoop(other)()
+				p.do(func() { f.Move(other) })
+			}
+			kernel.script(func(s *scripted) {
+				s.failSend = func(int, *unix.Mmsghdr) unix.Errno { return unix.EAGAIN }
+			})
+			p.do(func() {
+				answerAll(t, backend, flow, answers)
+				if place == "at home" {
+					f.depth = depth{} // so that it takes one, which is in the outbox then
+					f.Ready(unix.EPOLLIN)
+				}
+				p.evict()
+			})
+			if s := r.Stats(); s.Dropped != answers || told.count(unix.EAGAIN) == 0 || told.count(errUnread) != 1 {
+				t.Errorf("%v, %d reports of sends, %d of what was not read", s, told.count(unix.EAGAIN), told.count(errUnread))
+			}
+			a.wait(t, 2)
 		})
 	}
 }
