@@ -68,9 +68,9 @@
 //
 // The lock is for one case: the home needs a descriptor at once, for a new client, while the other loop may be
 // reading from it. Then the home reads what waits, too, and its last datagrams may overtake those that the other loop
-// has in its outbox. Nothing is sent or reported while the lock is held. What the other loop finds out, the home is told: that the backend has answered, that the socket
-// has failed. The frontend is closed when the last loop has forgotten the last flow, as each may still be sending on
-// it.
+// has in its outbox. Nothing is sent or reported while the lock is held. What the other loop finds out, the home is
+// told: that the backend has answered, that the socket has failed. The frontend is closed when the last loop has
+// forgotten the last flow, as each may still be sending on it.
 //
 // # Blocks
 //
