@@ -109,8 +109,8 @@
 //
 // # How it is compared
 //
-// A work is measured in rounds, A B C B C A; the first round is short and dropped. The table has medians, extremes,
-// and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
+// A work is measured in rounds, which go through the proxies in both directions alternately (A C B, B C A, B A C, C A B), so
+// that none always stands behind the same one; the first round is short and dropped. The table has medians, extremes, and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
 // docker-proxy and docker.io: unit by unit it is the ratio to the one that a proxy
 // fares worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a
 // work comes from two rows of the same program, ours and ours again ("splice-again", "udp-again"): were they other

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -91,8 +92,8 @@ type Sample struct {
 	Failed string `json:"failed,omitempty"` // why there are no values
 }
 
-// Rounds measures the proxies in turn, as often as the set says and once before. Each round begins with another of
-// them, so that none always follows the same one. The round that comes before is number 0: it is short and for the
+// Rounds measures the proxies in turn, as often as the set says and once before. Rounds go through them in both directions
+// alternately, so that none always follows the same one. The round that comes before is number 0: it is short and for the
 // machine to get used to the work, and tables leave it out. What takes many seconds, or is about memory, which needs no
 // getting used to, has two rounds at the most, and none before. A proxy that fails once is left out of further rounds:
 // most failures take as long as there is patience for.
@@ -109,8 +110,7 @@ func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
 		if round == 0 {
 			d = max(d/4, shortest)
 		}
-		for i := range proxies {
-			p := proxies[(i+round)%len(proxies)]
+		for _, p := range inRound(proxies, round) {
 			if !work.Fits(p) || r.Absence(p) != "" {
 				continue
 			}
@@ -126,4 +126,15 @@ func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
 		}
 	}
 	return r, nil
+}
+
+// inRound is the order of the proxies in a round: forward in even rounds, backward in odd ones. Rounds 1 and 2 are each other
+// backward, and so are those that follow, each two of which begin with another proxy.
+func inRound(proxies []Proxy, round int) []Proxy {
+	first := (round + 1) / 2 % len(proxies)
+	order := slices.Concat(proxies[first:], proxies[:first])
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }

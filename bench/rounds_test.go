@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,13 +24,13 @@ func TestRoundsAlternate(t *testing.T) {
 		want []string
 	}{
 		{"traffic", Work{Protocol: tcp}, []string{
-			"direct 0", "a 0", "b 0", "a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
+			"direct 0", "a 0", "b 0", "direct 1", "b 1", "a 1", "a 2", "b 2", "direct 2"}},
 		{"no proxy does not start", Work{Protocol: tcp, Kind: idlePorts}, []string{
-			"a 0", "b 0", "a 1", "b 1", "b 2", "a 2"}},
+			"a 0", "b 0", "b 1", "a 1", "a 2", "b 2"}},
 		{"long", Work{Protocol: tcp, Time: 1}, []string{
-			"a 1", "b 1", "direct 1", "b 2", "direct 2", "a 2"}},
+			"direct 1", "b 1", "a 1", "a 2", "b 2", "direct 2"}},
 		{"what a proxy does not relay", Work{Protocol: udp}, []string{
-			"direct 0", "b 0", "b 1", "direct 1", "b 2", "direct 2"}},
+			"direct 0", "b 0", "direct 1", "b 1", "b 2", "direct 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := Rounds(t.Context(), twice, test.work, proxies, constant)
@@ -39,6 +41,37 @@ func TestRoundsAlternate(t *testing.T) {
 			}
 			equal(t, test.want, got)
 		})
+	}
+}
+
+// Of the rounds that count, each proxy is measured before each other one in as many as after it, and stands right behind both
+// of its neighbours.
+func TestRoundsGoBothWays(t *testing.T) {
+	for _, names := range []string{"ab", "abc", "abcdefg"} {
+		var proxies []Proxy
+		for _, name := range names {
+			proxies = append(proxies, Proxy{Name: string(name)})
+		}
+		orders := ""
+		for round := 1; round <= 6; round++ {
+			order := ""
+			for _, p := range inRound(proxies, round) {
+				order += p.Name
+			}
+			orders += order + "\n"
+		}
+		for i, a := range proxies {
+			for _, b := range proxies[:i] {
+				before := regexp.MustCompile(a.Name + ".*" + b.Name)
+				if n := len(before.FindAllString(orders, -1)); n != 3 {
+					t.Errorf("%s is before %s in %d of 6 rounds:\n%s", a.Name, b.Name, n, orders)
+				}
+			}
+			next := proxies[(i+1)%len(proxies)].Name
+			if !strings.Contains(orders, a.Name+next) || !strings.Contains(orders, next+a.Name) {
+				t.Errorf("%s and %s are not behind each other:\n%s", a.Name, next, orders)
+			}
+		}
 	}
 }
 
@@ -60,7 +93,7 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 	rig.Must(t, err)
 	want := []Sample{
 		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: Direct},
-		{Work: "crr", Proxy: Direct, Round: 1}, {Work: "crr", Proxy: "a", Round: 1, Failed: "broken"},
+		{Work: "crr", Proxy: "a", Round: 1, Failed: "broken"}, {Work: "crr", Proxy: Direct, Round: 1},
 		{Work: "crr", Proxy: Direct, Round: 2},
 	}
 	equal(t, want, r.Samples)
