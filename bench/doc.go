@@ -100,7 +100,8 @@
 // Streams of TCP, beside others and alone (bulk), are measured from a second after they have begun: buffers grow meanwhile.
 // Beside streams (connects-beside, message-beside) eight processes read what comes down through the same port: with one
 // that reads slowly nothing shows of what streams do to others. Gbit/s and the CPU times are the streams' there. A
-// message of 64 bytes, where no size is said, is one packet, so the last byte of its answer comes with the first.
+// message of 64 bytes, where no size is said, is one packet, so the last byte of its answer comes with the first. One that has
+// no answer for the whole time, and two seconds more, counts for the percentiles as what it has waited; exchange/s is 0 then.
 // udp-oneshot is DNS: each client asks once from a socket of its own. udp-single is sent by a system call for each datagram, udp-stream in
 // blocks (UDP_SEGMENT).
 //

@@ -176,7 +176,8 @@ func connects(r request) values {
 
 // measure runs a warm-up and then what counts. The unit is what an answer stands for. Then it waits for the answers
 // that are still to come: they count for the percentiles, which would else leave out whoever waits longest, and for
-// nothing else. Beside streams, which are most of what is done, CPU times are theirs.
+// nothing else. Beside streams, which are most of what is done, CPU times are theirs, and an answer may take longer than all of
+// that: whoever waits then counts for as long as it has waited. Without streams nothing would have been measured.
 func (c *client) measure(unit string, run func(time.Duration)) values {
 	left := time.Now()
 	before, after := c.interval(c.beside, func(d time.Duration) {
@@ -187,7 +188,7 @@ func (c *client) measure(unit string, run func(time.Duration)) values {
 	})
 	c.away += time.Since(left)
 	n := float64(len(c.latencies))
-	if n == 0 {
+	if n == 0 && !c.beside {
 		failure.Fail("no answer within %v", c.time)
 	}
 	var v values

@@ -236,6 +236,29 @@ func TestClientsFail(t *testing.T) {
 	}
 }
 
+// A client whose message is not answered in the time has measured nothing, but beside streams, how long it has waited.
+func TestNoAnswerInTime(t *testing.T) {
+	at, _, _ := serveAt(t)
+	start(t, "readers", "-to", at)
+	answersOnce := rig.Backend(t, func(conn *net.TCPConn) {
+		_, err := io.CopyN(conn, conn, 64)
+		rig.Check(t, err)
+		_, _ = io.Copy(io.Discard, conn) // until the client has ended
+	})
+	args := []string{"exchange", "-to", answersOnce.String(), "-counts", at, "-time", "1s"}
+	alone := program(t, args...)
+	var said strings.Builder
+	alone.Stderr = &said
+	if err := alone.Run(); err == nil || !strings.Contains(said.String(), "no answer within 1s") {
+		t.Errorf("alone: %v, %q", err, said.String())
+	}
+	var v values
+	failure.Check(json.Unmarshal(failure.Must(program(t, append(args, "-beside")...).Output()), &v))
+	if v["p50-us"] < 1e6 || v["p99-us"] != v["p50-us"] || v["exchange/s"] != 0 || v["Gbit/s"] <= 0 {
+		t.Errorf("beside streams: %v", v)
+	}
+}
+
 func TestHeaderInPieces(t *testing.T) {
 	whole := make([]byte, 20)
 	header := makeHeader(len(whole), 7)
