@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // Environment is where and with what something was measured.
@@ -26,24 +28,18 @@ type Environment struct {
 }
 
 // ReadEnvironment reads all that is known before the measurements, but for the congestion control.
-func ReadEnvironment() (Environment, error) {
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return Environment{}, err
-	}
-	load, err := loadAverage()
+func ReadEnvironment() Environment {
+	kernel := failure.Must(os.ReadFile("/proc/sys/kernel/osrelease"))
 	grouped, _ := os.ReadFile("/proc/sys/kernel/sched_autogroup_enabled") // not there without
 	return Environment{
 		Date: time.Now().Round(time.Second), Kernel: "Linux " + strings.TrimSpace(string(kernel)), CPU: cpuModel(),
-		Cores: runtime.NumCPU(), Go: runtime.Version(), LoadBefore: load, Groups: string(grouped) == "1\n",
-	}, err
+		Cores: runtime.NumCPU(), Go: runtime.Version(), LoadBefore: loadAverage(), Groups: string(grouped) == "1\n",
+	}
 }
 
 // loadAverage gives the averages of 1, 5 and 15 minutes.
-func loadAverage() (string, error) {
-	b, err := os.ReadFile("/proc/loadavg")
-	fields := strings.Fields(string(b))
-	return strings.Join(fields[:min(3, len(fields))], " "), err
+func loadAverage() string {
+	return strings.Join(strings.Fields(string(failure.Must(os.ReadFile("/proc/loadavg"))))[:3], " ")
 }
 
 // cpuModel is for people: not every architecture tells.

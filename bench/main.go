@@ -27,7 +27,7 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := failure.Caught(func() { failure.Check(commands[args[0]](ctx, args[1:])) }); err != nil {
+	if err := failure.Caught(func() { commands[args[0]](ctx, args[1:]) }); err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
 	return nil

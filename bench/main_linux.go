@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -15,13 +14,13 @@ import (
 )
 
 // commands by name. The last is what this program starts as processes of their own: both ends of the traffic.
-var commands = map[string]func(context.Context, []string) error{
+var commands = map[string]func(context.Context, []string){
 	"ratios": ratios, "compare": compare, "report": report, "profile": profile, "sctp": sctp,
-	"load": func(_ context.Context, args []string) error { return load.Run(args) },
+	"load": func(_ context.Context, args []string) { failure.Check(load.Run(args)) },
 }
 
 // ratios measures the proxies in rounds that alternate, and prints and keeps what they gave.
-func ratios(ctx context.Context, args []string) error {
+func ratios(ctx context.Context, args []string) {
 	var o Options
 	var s Set
 	fs := flag.NewFlagSet("ratios", flag.ExitOnError)
@@ -44,18 +43,18 @@ func ratios(ctx context.Context, args []string) error {
 			failures = append(failures, result.Missing()...)
 		}
 		if *out != "" {
-			failure.Check(r.Write(*out)) // an hour of work is not lost to what comes after
+			r.Write(*out) // an hour of work is not lost to what comes after
 		}
 	})
 	fmt.Print(r.Environment.Foot(s.Rounds))
-	return noFigures(failures)
+	wantNone(failures)
 }
 
-func noFigures(failures []string) error {
-	if len(failures) == 0 {
-		return nil
+// wantNone fails if there are failures of works.
+func wantNone(failures []string) {
+	if len(failures) > 0 {
+		failure.Fail("no figures of\n%s", strings.Join(failures, "\n"))
 	}
-	return fmt.Errorf("no figures of\n%s", strings.Join(failures, "\n"))
 }
 
 // declare declares the flags of a set with what they are if they are not given.
@@ -67,33 +66,33 @@ func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
 
 // measure builds what is to be measured, prints the head of the report, and has each result looked at when it is there.
 func measure(ctx context.Context, o Options, s Set, each func(Report, Result)) (r Report) {
-	failure.Check(withPrograms(ctx, o, func(p *Programs) {
+	withPrograms(ctx, o, func(p *Programs) {
 		works := failure.Must(Select(p.Works, s.Works))
-		r = Report{Environment: failure.Must(ReadEnvironment()), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}
+		r = Report{Environment: ReadEnvironment(), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}
 		r.Environment.TCP = usedCongestionControl()
 		fmt.Print(r.Environment.Head(r.Proxies))
 		for _, work := range works {
-			result := failure.Must(Rounds(ctx, s, work, p.Proxies, p.Measure))
-			failure.Check(r.add(result))
+			result := Rounds(ctx, s, work, p.Proxies, p.Measure)
+			r.add(result)
 			each(r, result)
 		}
-	}))
+	})
 	return r
 }
 
 // compare hands the rounds of two builds of ours to benchstat.
-func compare(ctx context.Context, args []string) error {
+func compare(ctx context.Context, args []string) {
 	var s Set
 	fs := flag.NewFlagSet("compare", flag.ExitOnError)
 	s.declare(fs, Set{Rounds: 10, Time: 500 * time.Millisecond, // benchstat wants six rounds or more
 		Works: "pingpong/size=64/conns=64,crr,bulk/direction=down/conns=8"})
 	_ = fs.Parse(args) // it exits
 	if fs.NArg() != 2 {
-		return errors.New("usage: bench compare [flags] OLD NEW")
+		failure.Fail("usage: bench compare [flags] OLD NEW")
 	}
 	benchstat, err := exec.LookPath("benchstat")
 	if err != nil {
-		return fmt.Errorf("%w: make compare installs it", err)
+		failure.Fail("%w: make compare installs it", err)
 	}
 	r := measure(ctx, Options{Old: fs.Arg(0), Portsplice: fs.Arg(1)}, s, func(_ Report, result Result) {
 		bad := result.Failures()
@@ -102,9 +101,9 @@ func compare(ctx context.Context, args []string) error {
 				bad = append(bad, fmt.Sprintf("%s, proxy %s (%s): %s", result.Work.Name, p.Name, p.Path, why))
 			}
 		}
-		failure.Check(noFigures(bad))
+		wantNone(bad)
 	})
 	pivot := exec.CommandContext(ctx, benchstat, "-col", "/proxy@(old new direct)", "/dev/stdin")
 	pivot.Stdin, pivot.Stdout, pivot.Stderr = strings.NewReader(r.Raw()), os.Stdout, os.Stderr
-	return pivot.Run()
+	failure.Check(pivot.Run())
 }

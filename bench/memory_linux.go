@@ -33,7 +33,7 @@ func (m memory) each(before memory, w Work) Values {
 func readMemory(ctx context.Context, pids ...int) memory {
 	m := memory{}
 	m.awaitStillness(ctx)
-	for _, p := range failure.Must(usage.Tree(pids...)) {
+	for _, p := range usage.Tree(pids...) {
 		m.addProcess(p)
 	}
 	return m

@@ -11,27 +11,28 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/bench/internal/stats"
 )
 
 // drawPlots draws what the works of a run allow, and gives the Markdown that shows it.
-func drawPlots(dir string, results []Result) (shown string, err error) {
+func drawPlots(dir string, results []Result) (shown string) {
 	for _, kind := range []struct {
 		file, title, label string
 		works              string // the pattern of their names
-		draw               func(*plot.Plot, []Result) error
+		draw               func(*plot.Plot, []Result)
 	}{
 		{"latency.svg", "Time until the answer", "microseconds", "pingpong/size=64/conns=64", latencies},
 		{"cpu.svg", "CPU time of the proxy per GB", "seconds", "bulk/*/conns=8",
-			func(p *plot.Plot, directions []Result) error {
+			func(p *plot.Plot, directions []Result) {
 				var bars []bar
 				for _, r := range directions {
 					bars = append(bars, bar{r, "proxy-s/GB", strings.TrimPrefix(r.Work.Name, "bulk/direction=")})
 				}
-				return addBars(p, bars)
+				addBars(p, bars)
 			}},
-		{"memory.svg", "Memory per idle connection", "kB", "idle/*", func(p *plot.Plot, results []Result) error {
-			return addBars(p, []bar{{results[0], "pss-kB/conn", "PSS of the proxy"},
+		{"memory.svg", "Memory per idle connection", "kB", "idle/*", func(p *plot.Plot, results []Result) {
+			addBars(p, []bar{{results[0], "pss-kB/conn", "PSS of the proxy"},
 				{results[0], "kernel-kB/conn", "kernel, client and server too"}})
 		}},
 	} {
@@ -46,20 +47,16 @@ func drawPlots(dir string, results []Result) (shown string, err error) {
 		p.Title.Text = kind.title
 		p.Y.Label.Text = kind.label
 		p.Legend.Top, p.Legend.Left = true, true
-		if err := kind.draw(p, drawn); err != nil {
-			return "", err
-		}
+		kind.draw(p, drawn)
 		p.X.Tick.Label.Font.Size = 9 // the longest name of a proxy fits beside the next
-		if err := p.Save(29*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, kind.file)); err != nil {
-			return "", err
-		}
+		failure.Check(p.Save(29*vg.Centimeter, 12*vg.Centimeter, filepath.Join(dir, kind.file)))
 		shown += "![" + kind.title + "](" + kind.file + ")\n"
 	}
-	return shown, nil
+	return shown
 }
 
 // latencies has a line for each proxy over the percentiles of the ping-pong of 64 clients.
-func latencies(p *plot.Plot, results []Result) error {
+func latencies(p *plot.Plot, results []Result) {
 	r := results[0]
 	p.Title.Text += ", " + r.Work.Name
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
@@ -77,7 +74,7 @@ func latencies(p *plot.Plot, results []Result) error {
 			lines = append(lines, proxy.Name, points)
 		}
 	}
-	return plotutil.AddLinePoints(p, lines...)
+	failure.Check(plotutil.AddLinePoints(p, lines...))
 }
 
 // bar is a unit of a work: it has a colour, and stands once for each proxy.
@@ -87,7 +84,7 @@ type bar struct {
 }
 
 // addBars groups the bars by proxy.
-func addBars(p *plot.Plot, bars []bar) error {
+func addBars(p *plot.Plot, bars []bar) {
 	var names []string
 	for _, proxy := range bars[0].Proxies {
 		if len(bars[0].kept(proxy.Name, bars[0].unit)) > 0 {
@@ -104,14 +101,10 @@ func addBars(p *plot.Plot, bars []bar) error {
 				values[x] = stats.Median(kept)
 			}
 		}
-		chart, err := plotter.NewBarChart(values, width)
-		if err != nil {
-			return err
-		}
+		chart := failure.Must(plotter.NewBarChart(values, width))
 		chart.Color, chart.LineStyle.Width = plotutil.Color(i), 0
 		chart.Offset = width * (vg.Length(i) - vg.Length(len(bars)-1)/2)
 		p.Add(chart)
 		p.Legend.Add(b.title, chart)
 	}
-	return nil
 }

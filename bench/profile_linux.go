@@ -20,13 +20,13 @@ const passOn = `(^|[./])(Raw)?[sS]yscall(NoError|6)?(\.abi0)?$|^runtime\.(enters
 
 // profile puts ours and the reference under the same work, and prints for each what an operation costs and, of ours, which
 // functions take most of it.
-func profile(ctx context.Context, args []string) error {
+func profile(ctx context.Context, args []string) {
 	fs := flag.NewFlagSet("profile", flag.ExitOnError)
 	name := fs.String("work", "pingpong/size=64/conns=64", "name of one work that is traffic")
 	out := fs.String("out", "profiles", "directory for what is written")
 	d := fs.Duration("time", 3*time.Second, "how long the traffic lasts")
 	_ = fs.Parse(args) // it exits
-	return withPrograms(ctx, Options{Profile: true}, func(p *Programs) {
+	withPrograms(ctx, Options{Profile: true}, func(p *Programs) {
 		works := failure.Must(Select(p.Works, *name))
 		if len(works) > 1 || !works[0].Traffic() {
 			failure.Fail("-work %s: one work that is traffic is wanted", *name)

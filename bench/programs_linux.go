@@ -49,13 +49,11 @@ type Programs struct {
 }
 
 // withPrograms makes sure that the benchmarks can run, builds what they need, and removes it when f has come to its end.
-func withPrograms(ctx context.Context, o Options, f func(*Programs)) (err error) {
+func withPrograms(ctx context.Context, o Options, f func(*Programs)) {
 	p := &Programs{adopts: map[string]bool{}}
-	defer func() { err = errors.Join(err, os.RemoveAll(p.dir)) }()
-	return failure.Caught(func() {
-		p.build(ctx, o)
-		f(p)
-	})
+	defer func() { failure.Check(os.RemoveAll(p.dir)) }()
+	p.build(ctx, o)
+	f(p)
 }
 
 func (p *Programs) build(ctx context.Context, o Options) {

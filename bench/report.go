@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // jsonFile is the Report in the directory of a published run.
@@ -26,44 +28,34 @@ const (
 const oursName = "shim"
 
 // report makes a run readable: beside its results.json it writes README.md, with a table for each work, and plots.
-func report(_ context.Context, args []string) error {
+func report(_ context.Context, args []string) {
 	fs := flag.NewFlagSet("report", flag.ExitOnError)
 	readme := fs.String("readme", "", "file whose table is to be written anew")
 	_ = fs.Parse(args) // it exits
 	if fs.NArg() != 1 {
-		return fmt.Errorf("usage: bench report [-readme FILE] DIRECTORY")
+		failure.Fail("usage: bench report [-readme FILE] DIRECTORY")
 	}
 	dir, r := fs.Arg(0), Report{}
 	file := filepath.Join(dir, jsonFile)
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
+	if err := json.Unmarshal(failure.Must(os.ReadFile(file)), &r); err != nil {
+		failure.Fail("%s: %w", file, err)
 	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+	write(filepath.Join(dir, "README.md"), r.page(drawPlots(dir, r.Results())))
+	if *readme != "" {
+		replaceTable(*readme, r.headline(dir))
 	}
-	plots, err := drawPlots(dir, r.Results())
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "README.md"), []byte(r.page(plots)), 0o644)
-	}
-	if err != nil || *readme == "" {
-		return err
-	}
-	return replaceTable(*readme, r.headline(dir))
 }
 
+func write(file, text string) { failure.Check(os.WriteFile(file, []byte(text), 0o644)) }
+
 // replaceTable puts a new table between the lines of a file that are there for it.
-func replaceTable(file, table string) error {
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, begins := strings.Cut(string(old), beginTable)
+func replaceTable(file, table string) {
+	before, rest, begins := strings.Cut(string(failure.Must(os.ReadFile(file))), beginTable)
 	_, after, ends := strings.Cut(rest, endTable)
 	if !begins || !ends {
-		return fmt.Errorf("%s: no lines %q and %q", file, beginTable, endTable)
+		failure.Fail("%s: no lines %q and %q", file, beginTable, endTable)
 	}
-	return os.WriteFile(file, []byte(before+beginTable+"\n"+table+"\n"+endTable+after), 0o644)
+	write(file, before+beginTable+"\n"+table+"\n"+endTable+after)
 }
 
 // Report is all that a run measured.
@@ -77,12 +69,11 @@ type Report struct {
 }
 
 // add adds a result, and what the load is after it.
-func (r *Report) add(result Result) (err error) {
+func (r *Report) add(result Result) {
 	r.Works = append(r.Works, result.Work)
 	r.Samples = append(r.Samples, result.Samples...)
 	r.Environment.Noise = max(r.Environment.Noise, result.DirectMoved())
-	r.Environment.LoadAfter, err = loadAverage()
-	return err
+	r.Environment.LoadAfter = loadAverage()
 }
 
 // Results gives what was measured, work by work.
@@ -97,31 +88,22 @@ func (r Report) Results() []Result {
 
 // Write writes the report to a directory, which it makes: the tables as they are printed, every measurement for
 // benchstat, and the report itself.
-func (r Report) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
+func (r Report) Write(dir string) {
+	failure.Check(os.MkdirAll(dir, 0o755))
 	r.Proxies = slices.Clone(r.Proxies)
 	for i, p := range r.Proxies {
 		if p.Path != "" {
 			r.Proxies[i].Path = filepath.Base(p.Path) // where it was built is nobody's concern
 		}
 	}
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
 	text := r.Environment.Head(r.Proxies)
 	for _, result := range r.Results() {
 		text += result.String()
 	}
 	text += r.Environment.Foot(r.Rounds)
-	for name, content := range map[string]string{"ratios.txt": text, "raw.txt": r.Raw(), jsonFile: string(b) + "\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	write(filepath.Join(dir, "ratios.txt"), text)
+	write(filepath.Join(dir, "raw.txt"), r.Raw())
+	write(filepath.Join(dir, jsonFile), string(failure.Must(json.Marshal(r)))+"\n")
 }
 
 // Raw is the measurements that count in the format of Go's benchmarks, one line each, for benchstat.

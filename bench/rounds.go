@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // Proxy is a program that relays, or none: "direct".
@@ -98,7 +100,7 @@ type Sample struct {
 // getting used to, has two rounds at the most, and none before. A proxy that fails once is left out of further rounds:
 // most failures take as long as there is patience for.
 func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
-	measure func(context.Context, Work, Proxy, time.Duration) (Values, error)) (Result, error) {
+	measure func(context.Context, Work, Proxy, time.Duration) (Values, error)) Result {
 	const shortest = 300 * time.Millisecond // of the first round: a peer under load may be silent for half of it
 	r := Result{Work: work, Proxies: proxies}
 	round, last := 0, set.Rounds
@@ -115,9 +117,7 @@ func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
 				continue
 			}
 			values, err := measure(ctx, work, p, d)
-			if ctx.Err() != nil {
-				return r, ctx.Err()
-			}
+			failure.Check(ctx.Err())
 			s := Sample{Work: work.Name, Proxy: p.Name, Round: round, Values: values}
 			if err != nil {
 				s.Failed = err.Error()
@@ -125,7 +125,7 @@ func Rounds(ctx context.Context, set Set, work Work, proxies []Proxy,
 			r.Samples = append(r.Samples, s)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // inRound is the order of the proxies in a round: forward in even rounds, backward in odd ones. Rounds 1 and 2 are each other

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/rig"
 )
 
@@ -33,10 +34,8 @@ func TestRoundsAlternate(t *testing.T) {
 			"direct 0", "b 0", "direct 1", "b 1", "b 2", "direct 2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r, err := Rounds(t.Context(), twice, test.work, proxies, constant)
-			rig.Must(t, err)
 			var got []string
-			for _, s := range r.Samples {
+			for _, s := range Rounds(t.Context(), twice, test.work, proxies, constant).Samples {
 				got = append(got, fmt.Sprint(s.Proxy, " ", s.Round))
 			}
 			equal(t, test.want, got)
@@ -83,14 +82,13 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 		{Name: Direct, Protocols: []string{tcp}},
 		{Name: "datagrams only", Protocols: []string{udp}},
 	}
-	r, err := Rounds(t.Context(), twice, Work{Name: "crr", Protocol: tcp}, proxies,
+	r := Rounds(t.Context(), twice, Work{Name: "crr", Protocol: tcp}, proxies,
 		func(_ context.Context, _ Work, p Proxy, d time.Duration) (Values, error) {
 			if p.Name == "a" && d == twice.Time { // the first round is shorter
 				return nil, errors.New("broken")
 			}
 			return nil, nil
 		})
-	rig.Must(t, err)
 	want := []Sample{
 		{Work: "crr", Proxy: "a"}, {Work: "crr", Proxy: Direct},
 		{Work: "crr", Proxy: "a", Round: 1, Failed: "broken"}, {Work: "crr", Proxy: Direct, Round: 1},
@@ -103,11 +101,13 @@ func TestRoundsLeaveOutWhatFails(t *testing.T) {
 
 func TestRoundsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Rounds(ctx, twice, Work{Protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
-		func(context.Context, Work, Proxy, time.Duration) (Values, error) {
-			cancel()
-			return nil, nil
-		})
+	err := failure.Caught(func() {
+		Rounds(ctx, twice, Work{Protocol: tcp}, []Proxy{{Name: Direct, Protocols: []string{tcp}}},
+			func(context.Context, Work, Proxy, time.Duration) (Values, error) {
+				cancel()
+				return nil, nil
+			})
+	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}

@@ -24,7 +24,7 @@ var sctpWorks = []sctpWork{
 }
 
 // sctp compares SCTP proxies on a kernel that has SCTP.
-func sctp(ctx context.Context, args []string) error {
+func sctp(ctx context.Context, args []string) {
 	s := Set{Rounds: 5, Time: time.Second}
 	fs := flag.NewFlagSet("sctp", flag.ExitOnError)
 	s.declare(fs, s)
@@ -50,22 +50,20 @@ func sctp(ctx context.Context, args []string) error {
 	}
 	var failures []string
 	for _, w := range failure.Must(Select(works, s.Works)) {
-		result := failure.Must(Rounds(ctx, s, w, proxies, measure))
+		result := Rounds(ctx, s, w, proxies, measure)
 		fmt.Print(result)
 		failures = append(failures, result.Failures()...)
 	}
-	return noFigures(failures)
+	wantNone(failures)
 }
 
 // measure gives the proxy a process and associations of its own.
 func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Values {
-	listener, to, err := load.ListenSCTP()
-	failure.Check(err)
+	listener, to := load.ListenSCTP()
 	defer func() { _ = unix.Close(listener) }() // nothing was written
 	var pids []int
 	if proxy.Path != "" {
-		fd, front, err := load.ListenSCTP() // a port that nobody listens on
-		failure.Check(err)
+		fd, front := load.ListenSCTP() // a port that nobody listens on
 		failure.Check(unix.Close(fd))
 		p := newProcess(ctx, proxy.Path, "-proto", "sctp",
 			"-host-ip", front.Addr().String(), "-host-port", fmt.Sprint(front.Port()),
@@ -74,15 +72,13 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Val
 		p.report(func(start func() error) error { return start() })
 		pids, to = []int{p.Process.Pid}, front
 	}
-	t := failure.Must(load.OpenSCTP(listener, to, w.conns, w.size, w.streams))
+	t := load.NewSCTP(w.size, w.streams)
 	defer t.Close()
-	failure.Must(t.Run(d / 10)) // every buffer of every process has been there once
-	messages := 0
-	before, after, err := usage.During(func() (err error) {
-		messages, err = t.Run(d)
-		return err
-	}, pids, nil)
-	failure.Check(err)
+	t.Open(listener, to, w.conns)
+	t.Run(d / 10) // every buffer of every process has been there once
+	before := usage.Read(pids, nil)
+	messages := t.Run(d)
+	after := usage.Read(pids, nil)
 	v := Values(after.Each(before, float64(messages), time.Microsecond, "us/message"))
 	delete(v, usage.Others) // this process is one of them here
 	v["message/s"] = float64(messages) / after.Since(before).Seconds()

@@ -12,7 +12,8 @@ import (
 )
 
 // SCTP is the two ends of a number of associations, direct or through a proxy, in this process and on one thread: the
-// kernels that know SCTP in a test have one CPU, and what the ends take of it, the proxy does not get.
+// kernels that know SCTP in a test have one CPU, and what the ends take of it, the proxy does not get. It fails as package
+// failure says.
 type SCTP struct {
 	*loop
 	ends    map[int]bool // by descriptor: whether it is a client's
@@ -21,15 +22,12 @@ type SCTP struct {
 }
 
 // ListenSCTP opens a listening socket on a free port. The caller closes it.
-func ListenSCTP() (fd int, at netip.AddrPort, err error) {
+func ListenSCTP() (fd int, at netip.AddrPort) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	err = failure.Caught(func() {
-		fd = sctpSocket()
-		listen(fd, netip.AddrPortFrom(loopback, 0))
-		name := failure.Must(unix.Getsockname(fd))
-		at = netip.AddrPortFrom(loopback, uint16(name.(*unix.SockaddrInet4).Port))
-	})
-	return fd, at, err
+	fd = sctpSocket()
+	listen(fd, netip.AddrPortFrom(loopback, 0))
+	name := failure.Must(unix.Getsockname(fd))
+	return fd, netip.AddrPortFrom(loopback, uint16(name.(*unix.SockaddrInet4).Port))
 }
 
 // sctpSocket opens a socket that can receive what a sender's buffer holds. The kernel charges a message with the whole
@@ -41,32 +39,28 @@ func sctpSocket() int {
 	return fd
 }
 
-// OpenSCTP opens associations to an address, one after the other, whose other ends come out of the listening socket.
-// They exchange messages or, if they are streams, send as fast as the kernel takes them. The caller closes them.
-func OpenSCTP(listener int, to netip.AddrPort, conns, size int, streams bool) (*SCTP, error) {
-	t := &SCTP{ends: map[int]bool{}, message: make([]byte, size), streams: streams}
-	err := failure.Caught(func() {
-		t.loop = newLoop()
-		for range conns {
-			client := sctpSocket()
-			t.ends[client] = true
-			err := unix.Connect(client, sockaddr(to))
-			if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
-				checkCall("connect", err)
-			}
-			checkCall("fcntl", unix.SetNonblock(client, true))
-			server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			checkCall("accept4", err)
-			t.ends[server] = false
-			t.add(server, unix.EPOLLIN)
-			t.add(client, map[bool]uint32{false: unix.EPOLLIN, true: unix.EPOLLOUT}[streams])
+// NewSCTP is for associations that exchange messages or, if they are streams, send as fast as the kernel takes them. There
+// are none yet. The caller closes it.
+func NewSCTP(size int, streams bool) *SCTP {
+	return &SCTP{loop: newLoop(), ends: map[int]bool{}, message: make([]byte, size), streams: streams}
+}
+
+// Open opens associations to an address, one after the other, whose other ends come out of the listening socket.
+func (t *SCTP) Open(listener int, to netip.AddrPort, conns int) {
+	for range conns {
+		client := sctpSocket()
+		t.ends[client] = true
+		err := unix.Connect(client, sockaddr(to))
+		if !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) { // the kernel restarted it after a signal
+			checkCall("connect", err)
 		}
-	})
-	if err != nil {
-		t.Close()
-		return nil, err
+		checkCall("fcntl", unix.SetNonblock(client, true))
+		server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		checkCall("accept4", err)
+		t.ends[server] = false
+		t.add(server, unix.EPOLLIN)
+		t.add(client, map[bool]uint32{false: unix.EPOLLIN, true: unix.EPOLLOUT}[t.streams])
 	}
-	return t, nil
 }
 
 // Close closes both ends. There is nothing to do about an error.
@@ -74,18 +68,11 @@ func (t *SCTP) Close() {
 	for fd := range t.ends {
 		_ = unix.Close(fd)
 	}
-	if t.loop != nil {
-		_ = unix.Close(t.epoll)
-	}
+	_ = unix.Close(t.epoll)
 }
 
 // Run counts the messages that arrive, at both ends.
-func (t *SCTP) Run(d time.Duration) (messages int, err error) {
-	err = failure.Caught(func() { messages = t.run(d) })
-	return messages, err
-}
-
-func (t *SCTP) run(d time.Duration) (messages int) {
+func (t *SCTP) Run(d time.Duration) (messages int) {
 	const (
 		burst  = 32 // messages of a stream at a time
 		seldom = 64 // messages: a look at the clock is a system call in User Mode Linux

@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/portsplice/portsplice/bench/internal/failure"
 )
 
 // Times is a reading of the clock and of CPU times.
@@ -24,28 +26,11 @@ type Times struct {
 }
 
 // Read reads the times of a proxy's processes, if there is a proxy, and of the ends of its traffic. The clock comes last.
-func Read(proxy, ends []int) (t Times, err error) {
-	children, err := offspring()
-	if err != nil {
-		return t, err
-	}
-	var err1, err2, err3 error
-	t.Proxy, err1 = timeOf(children, proxy...)
-	t.Ends, err2 = timeOf(children, ends...)
-	t.Machine, err3 = machineTime()
+func Read(proxy, ends []int) (t Times) {
+	children := offspring()
+	t.Proxy, t.Ends, t.Machine = timeOf(children, proxy...), timeOf(children, ends...), machineTime()
 	t.Clock = time.Now()
-	return t, errors.Join(err1, err2, err3)
-}
-
-// During reads before and after f.
-func During(f func() error, proxy, ends []int) (before, after Times, err error) {
-	if before, err = Read(proxy, ends); err == nil {
-		err = f()
-	}
-	if err == nil {
-		after, err = Read(proxy, ends)
-	}
-	return before, after, err
+	return t
 }
 
 // Since is the time between two readings.
@@ -77,52 +62,37 @@ func In(unit, d time.Duration) float64 { return float64(d) / float64(unit) }
 // what /proc/stat calls idle, waiting for a disk, or stolen by a hypervisor. Those are measured on a kernel with
 // NO_HZ, whereas its fields for work are samples of the tick, which work that is woken by timers or sleeps in step
 // with them deceives: they were seen to miss a fifth of a ping-pong.
-func machineTime() (time.Duration, error) {
-	proc, err := procfs.NewDefaultFS()
-	if err != nil {
-		return 0, err
-	}
+func machineTime() time.Duration {
+	proc := failure.Must(procfs.NewDefaultFS())
 	var uptime unix.Timespec // right before the file is read: what lies between counts for each CPU
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime); err != nil {
-		return 0, os.NewSyscallError("clock_gettime", err)
-	}
-	stat, err := proc.Stat()
-	if err != nil {
-		return 0, err
-	}
+	failure.Check(os.NewSyscallError("clock_gettime", unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime)))
+	stat := failure.Must(proc.Stat())
 	cpus, all := time.Duration(len(stat.CPU)), stat.CPUTotal // in seconds
-	return cpus*time.Duration(uptime.Nano()) - time.Duration((all.Idle+all.Iowait+all.Steal)*float64(time.Second)), nil
+	return cpus*time.Duration(uptime.Nano()) - time.Duration((all.Idle+all.Iowait+all.Steal)*float64(time.Second))
 }
 
 // Tree lists processes and their descendants that live: some proxies are one process, some have workers, and some fork
 // for every connection.
-func Tree(pids ...int) ([]int, error) {
-	children, err := offspring()
-	return withDescendants(pids, children), err
-}
+func Tree(pids ...int) []int { return withDescendants(pids, offspring()) }
 
 // offspring lists the children of every process.
-func offspring() (children map[int][]int, err error) {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
+func offspring() map[int][]int {
+	proc := failure.Must(os.Open("/proc"))
 	defer func() { _ = proc.Close() }() // it was read only
-	names, err := proc.Readdirnames(-1) // filepath.Glob takes as long as all else here
-	children = map[int][]int{}
-	for _, name := range names {
+	children := map[int][]int{}
+	for _, name := range failure.Must(proc.Readdirnames(-1)) { // filepath.Glob takes as long as all else here
 		pid, notOne := strconv.Atoi(name)
 		if notOne != nil {
 			continue
 		}
-		parent, _, failed := readStat(pid)
-		if failed == nil {
-			children[parent] = append(children[parent], pid)
-		} else if !gone(failed) {
-			err = errors.Join(err, failed)
+		parent, _, err := readStat(pid)
+		if gone(err) {
+			continue
 		}
+		failure.Check(err)
+		children[parent] = append(children[parent], pid)
 	}
-	return children, err
+	return children
 }
 
 func withDescendants(pids []int, children map[int][]int) []int {
@@ -134,19 +104,18 @@ func withDescendants(pids []int, children map[int][]int) []int {
 }
 
 // timeOf is the CPU time of processes and of all that they started, ended ones too.
-func timeOf(children map[int][]int, pids ...int) (time.Duration, error) {
-	var sum time.Duration
+func timeOf(children map[int][]int, pids ...int) (sum time.Duration) {
 	for i, p := range withDescendants(pids, children) {
 		used, err := own(p)
 		if i >= len(pids) && gone(err) {
 			continue // its parent has its time
 		}
 		if err != nil {
-			return 0, fmt.Errorf("CPU time of process %d: %w", p, err)
+			failure.Fail("CPU time of process %d: %w", p, err)
 		}
 		sum += used
 	}
-	return sum, nil
+	return sum
 }
 
 // own is the time of a process and of its children that have ended and been waited for. The CPU clock of a process is
