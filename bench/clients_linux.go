@@ -183,8 +183,7 @@ func postgresIsReady(l *lab) {
 	failure.Check(poll(l.ctx, func() (bool, error) {
 		asked := newProcess(l.ctx, isReady, "-q", "-h", backend.Addr().String(), "-p", fmt.Sprint(backend.Port()))
 		err := l.container.Do(asked.Run)
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if _, notReady := errors.AsType[*exec.ExitError](err); notReady {
 			return false, nil
 		}
 		return err == nil, err

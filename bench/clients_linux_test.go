@@ -3,8 +3,6 @@ package main
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/portsplice/portsplice/bench/internal/failure"
 	"github.com/portsplice/portsplice/internal/rig"
 )
@@ -50,9 +48,7 @@ func TestFiguresOfRealClients(t *testing.T) {
 				got[unit] = failure.Must(f.find([]byte(test.output)))
 			}
 		}))
-		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("%s: %s", test.client, diff)
-		}
+		equal(t, test.want, got)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -132,32 +130,23 @@ func (l *lab) newProxy(e endpoint) *process {
 	return p
 }
 
-// listen opens a frontend's socket.
-func (l *lab) listen(e endpoint) (socket *os.File) {
-	port := int(e.address.Port())
-	failure.Check(l.host.Do(func() (err error) {
-		var original interface {
-			io.Closer
-			File() (*os.File, error)
-		}
-		if e.protocol == udp {
-			original, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
-		} else {
-			original, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: port})
-		}
-		if err == nil {
-			socket, err = original.File()
-			_ = original.Close() // the file is a copy
-		}
-		return err
-	}))
-	if e.protocol == udp { // as dockerd asks for: docker-proxy answers from where it was asked
-		raw := failure.Must(socket.SyscallConn())
-		var err error
-		failure.Check(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) }))
-		failure.Check(os.NewSyscallError("setsockopt", err))
+// listen opens a frontend's socket as dockerd does: docker-proxy answers datagrams from where it was asked (IP_PKTINFO).
+func (l *lab) listen(e endpoint) *os.File {
+	kind, level, option := unix.SOCK_STREAM, unix.SOL_SOCKET, unix.SO_REUSEADDR
+	if e.protocol == udp {
+		kind, level, option = unix.SOCK_DGRAM, unix.IPPROTO_IP, unix.IP_PKTINFO
 	}
-	return socket
+	var fd int
+	failure.Check(l.host.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+		return os.NewSyscallError("socket", err)
+	}))
+	failure.Check(os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, 1)))
+	failure.Check(os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(e.address.Port())})))
+	if e.protocol != udp {
+		failure.Check(os.NewSyscallError("listen", unix.Listen(fd, 1<<16))) // as many as the system allows (net.core.somaxconn)
+	}
+	return os.NewFile(uintptr(fd), "frontend")
 }
 
 // measureTraffic runs a client. It measures by itself, since only it knows when what counts begins and ends.

@@ -166,8 +166,8 @@ func (l *lab) attach(proxy *process) (finish func()) {
 	return func() {
 		for _, p := range interrupted {
 			failure.Check(p.Process.Signal(os.Interrupt))
-			var exit *exec.ExitError
-			if err := p.Wait(); !errors.As(err, &exit) { // whatever its status
+			err := p.Wait()
+			if _, ended := errors.AsType[*exec.ExitError](err); !ended { // whatever its status
 				failure.Check(err)
 			}
 		}

@@ -28,7 +28,7 @@ func profile(ctx context.Context, args []string) {
 	_ = fs.Parse(args) // it exits
 	withPrograms(ctx, Options{Profile: true}, func(p *Programs) {
 		works := failure.Must(Select(p.Works, *name))
-		if len(works) > 1 || !works[0].Traffic() {
+		if len(works) > 1 || works[0].Kind != traffic {
 			failure.Fail("-work %s: one work that is traffic is wanted", *name)
 		}
 		dir := failure.Must(filepath.Abs(*out))

@@ -201,8 +201,7 @@ func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
 		return
 	}
 	usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) { // docker-proxy exits with 2
+	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran { // docker-proxy exits with 2
 		failure.Fail("proxy %s: %w", proxy.Name, err)
 	}
 	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")

@@ -5,14 +5,12 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/portsplice/portsplice/internal/rig"
 )
 
 func TestRowsOfOurs(t *testing.T) {
 	var o Options
-	if err := o.parseLoops("1,2"); err != nil {
-		t.Fatal(err)
-	}
+	rig.Must(t, o.parseLoops("1,2"))
 	o.Again = true
 	var got []string
 	for _, p := range ours(o) {
@@ -22,9 +20,7 @@ func TestRowsOfOurs(t *testing.T) {
 	}
 	want := []string{"fallback[]", "splice[]", "udp[]", "splice@1[GOMAXPROCS=1]", "splice@2[GOMAXPROCS=2]", "splice-again[]splice",
 		"udp@1[GOMAXPROCS=1]", "udp@2[GOMAXPROCS=2]", "udp-again[]udp"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
+	equal(t, want, got)
 	for _, bad := range []string{"", "0", "one", "1,"} {
 		if new(Options).parseLoops(bad) == nil {
 			t.Errorf("%q was taken", bad)

@@ -122,14 +122,11 @@ func (r Report) Raw() string {
 	}
 	for _, s := range r.Samples {
 		if s.Round > 0 && len(s.Values) > 0 {
-			fmt.Fprintf(&b, "BenchmarkProxies/%s 1%s\n", subBenchmark(s.Proxy, s.Work), s.Values)
+			fmt.Fprintf(&b, "BenchmarkProxies/proxy=%s/work=%s 1%s\n", s.Proxy, s.Work, s.Values)
 		}
 	}
 	return b.String()
 }
-
-// subBenchmark is the name of a measurement, below that of the benchmark.
-func subBenchmark(proxy, work string) string { return "proxy=" + proxy + "/work=" + work }
 
 // String is the values as a benchmark prints them.
 func (v Values) String() string {

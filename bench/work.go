@@ -44,7 +44,7 @@ const readers = 8
 type Kind string
 
 const (
-	traffic   Kind = "traffic" // of the load command
+	traffic   Kind = "traffic" // of the load command, for the time that it is measured
 	idle      Kind = "idle"    // connections or flows
 	idlePorts Kind = "ports"   // and how long it took to get there
 	others    Kind = "others"  // traffic of a client that somebody else wrote
@@ -65,9 +65,6 @@ func (w Work) Fits(p Proxy) bool {
 
 // local tells whether the client is on the host, and connects to 127.0.0.1.
 func (w Work) local() bool { return strings.HasPrefix(w.Name, "local-") }
-
-// Traffic tells whether the work is traffic for the time that it is measured.
-func (w Work) Traffic() bool { return w.Kind == traffic }
 
 // mostProcesses is how many ports a proxy is measured with that has a process for each: docker-proxy takes a megabyte.
 const mostProcesses = 200

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -133,8 +132,7 @@ func TestServerAnswers(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			at, _, _ := serveAt(t, test.headers)
-			conn := failure.Must(dialTCP(netip.MustParseAddrPort(at)))
-			failure.Check(conn.SetDeadline(time.Now().Add(rig.Timeout)))
+			conn := rig.Dial(t, "tcp", netip.MustParseAddrPort(at)).(*net.TCPConn)
 			for part := range slices.Chunk([]byte(test.sent), 5) {
 				if _, err := conn.Write(part); err != nil {
 					break // it was reset before
@@ -151,7 +149,6 @@ func TestServerAnswers(t *testing.T) {
 					t.Errorf("%q is answered %d bytes more than %q, %v", test.sent, n, test.want, err)
 				}
 			}
-			failure.Check(conn.Close())
 		})
 	}
 }
@@ -217,22 +214,25 @@ func TestClientsFail(t *testing.T) {
 		{"no answer", func([]byte) []byte { return nil }, "EOF"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := failure.Must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
-			failure.Check(l.SetDeadline(time.Now().Add(rig.Timeout)))
-			cmd := program(t, "exchange", "-to", l.Addr().String())
-			var said bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &said, &said
-			failure.Check(cmd.Start())
-			conn := failure.Must(l.Accept())
-			failure.Check(l.Close())
-			message := make([]byte, 64)
-			failure.Must(io.ReadFull(conn, message))
-			failure.Must(conn.Write(test.answer(message)))
-			failure.Check(conn.Close())
-			if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), test.want) {
-				t.Errorf("%v: %q does not tell %q", err, &said, test.want)
-			}
+			to := rig.Backend(t, func(conn *net.TCPConn) {
+				message := make([]byte, 64)
+				_, err := io.ReadFull(conn, message)
+				rig.Check(t, err)
+				_, err = conn.Write(test.answer(message))
+				rig.Check(t, err)
+			})
+			wantFailure(t, test.want, "exchange", "-to", to.String())
 		})
+	}
+}
+
+// wantFailure wants the program to fail, and to say why.
+func wantFailure(t *testing.T, why string, args ...string) {
+	t.Helper()
+	cmd := program(t, args...)
+	cmd.Stderr = nil // it is in the output
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), why) {
+		t.Errorf("%q: %v: %q does not tell %q", args, err, out, why)
 	}
 }
 
@@ -246,12 +246,7 @@ func TestNoAnswerInTime(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn) // until the client has ended
 	})
 	args := []string{"exchange", "-to", answersOnce.String(), "-counts", at, "-time", "1s"}
-	alone := program(t, args...)
-	var said strings.Builder
-	alone.Stderr = &said
-	if err := alone.Run(); err == nil || !strings.Contains(said.String(), "no answer within 1s") {
-		t.Errorf("alone: %v, %q", err, said.String())
-	}
+	wantFailure(t, "no answer within 1s", args...)
 	var v values
 	failure.Check(json.Unmarshal(failure.Must(program(t, append(args, "-beside")...).Output()), &v))
 	if v["p50-us"] < 1e6 || v["p99-us"] != v["p50-us"] || v["exchange/s"] != 0 || v["Gbit/s"] <= 0 {
@@ -278,26 +273,24 @@ func TestHeaderInPieces(t *testing.T) {
 func TestTimeAwayIsNoLatency(t *testing.T) {
 	at, _, _ := serveAt(t)
 	for _, datagrams := range []bool{false, true} {
-		failure.Check(failure.Caught(func() {
-			to := netip.MustParseAddrPort(at)
-			c := newClient(request{to: to, conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
-			var fd int
-			c.establish(1, 1, func(opened int) { fd = opened })
-			c.ask(fd)
-			c.away += time.Hour
-			c.latencies = c.latencies[:0]
-			c.run(patience, func(int) bool { return false })
-			if len(c.latencies) != 1 || c.latencies[0] > 0 {
-				t.Errorf("datagrams %v: the latencies are %v, want one that is an hour less", datagrams, c.latencies)
-			}
-			c.close(fd)
-			c.close(c.epoll)
+		to := netip.MustParseAddrPort(at)
+		c := newClient(request{to: to, conns: 1, ports: 1, size: 64, window: 1, datagrams: datagrams})
+		var fd int
+		c.establish(1, 1, func(opened int) { fd = opened })
+		c.ask(fd)
+		c.away += time.Hour
+		c.latencies = c.latencies[:0]
+		c.run(patience, func(int) bool { return false })
+		if len(c.latencies) != 1 || c.latencies[0] > 0 {
+			t.Errorf("datagrams %v: the latencies are %v, want one that is an hour less", datagrams, c.latencies)
+		}
+		c.close(fd)
+		c.close(c.epoll)
 
-			var away []time.Duration
-			c.measure("answer", func(time.Duration) { away, c.latencies = append(away, c.away), append(c.latencies, 1) })
-			if away = append(away, c.away); len(away) != 3 || away[1] <= away[0] || away[2] <= away[1] {
-				t.Errorf("datagrams %v: away for %v in the end, want more with each reading", datagrams, away)
-			}
-		}))
+		var away []time.Duration
+		c.measure("answer", func(time.Duration) { away, c.latencies = append(away, c.away), append(c.latencies, 1) })
+		if away = append(away, c.away); len(away) != 3 || away[1] <= away[0] || away[2] <= away[1] {
+			t.Errorf("datagrams %v: away for %v in the end, want more with each reading", datagrams, away)
+		}
 	}
 }
