@@ -18,15 +18,23 @@ type Result struct {
 	Samples []Sample
 }
 
-// kept gives the values of a proxy in a unit, by round, without the first.
-func (r Result) kept(proxy, unit string) []float64 {
+// byRound gives the values of a proxy in a unit, by round, without the first; NaN where a round has none.
+func (r Result) byRound(proxy, unit string) []float64 {
 	var values []float64
 	for _, s := range r.Samples {
 		if v, measured := s.Values[unit]; measured && s.Proxy == proxy && s.Round > 0 {
+			for len(values) < s.Round-1 {
+				values = append(values, math.NaN())
+			}
 			values = append(values, v)
 		}
 	}
 	return values
+}
+
+// kept gives the values that there are.
+func (r Result) kept(proxy, unit string) []float64 {
+	return slices.DeleteFunc(r.byRound(proxy, unit), math.IsNaN)
 }
 
 // Figure is what the rounds of one proxy gave in one unit.
@@ -62,7 +70,7 @@ func (r Result) Figure(proxy string, unit Unit) (f Figure, measured bool) {
 func (r Result) against(proxy string, unit Unit, may func(Proxy) bool) (name string, c Comparison) {
 	worst := math.NaN()
 	for _, p := range r.Proxies {
-		q := stats.Ratio(r.kept(proxy, unit.Name), r.kept(p.Name, unit.Name)) // NaN when one of them was not measured
+		q := stats.Ratio(r.byRound(proxy, unit.Name), r.byRound(p.Name, unit.Name)) // NaN when one of them was not measured
 		if may(p) && !math.IsNaN(q) && !unit.better(q, worst) {
 			name, worst = p.Name, q
 		}
@@ -77,7 +85,7 @@ func (u Unit) better(a, b float64) bool { return u.More && a > b || !u.More && a
 // Noise is how far a ratio may be from 1 by chance, by two rows of the same program; NaN if there are no two.
 func (r Result) Noise(unit Unit) float64 {
 	for _, p := range r.Proxies {
-		if n := stats.Noise(r.kept(p.Name, unit.Name), r.kept(p.Again, unit.Name)); p.Again != "" && !math.IsNaN(n) {
+		if n := stats.Noise(r.byRound(p.Name, unit.Name), r.byRound(p.Again, unit.Name)); p.Again != "" && !math.IsNaN(n) {
 			return n
 		}
 	}

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"testing"
 
 	"github.com/portsplice/portsplice/bench/internal/usage"
 )
 
-// rounds are values by round, the first of which is dropped.
+// rounds are values by round, the first of which is dropped. What is NaN was not measured.
 type rounds = []float64
 
 // result makes a Result of one work from the values of each proxy and unit, whose names are together the key.
@@ -24,7 +25,9 @@ func result(units []Unit, values map[string]rounds) Result {
 	for key, byRound := range values {
 		proxy, unit, _ := strings.Cut(key, " ")
 		for round, v := range byRound {
-			r.Samples = append(r.Samples, Sample{Proxy: proxy, Round: round, Values: Values{unit: v}})
+			if !math.IsNaN(v) {
+				r.Samples = append(r.Samples, Sample{Proxy: proxy, Round: round, Values: Values{unit: v}})
+			}
 		}
 	}
 	return r
@@ -115,6 +118,8 @@ func TestComparison(t *testing.T) {
 		{"less is better", false, rounds{0, 2}, rounds{0, 1}, rounds{0, 3}, nil, Comparison{3, false, true}, "3.00"},
 		{"round by round", true, rounds{0, 4, 1, 1}, rounds{0, 2, 2, 2}, rounds{0, 2, 2, 2}, nil,
 			Comparison{1, false, false}, "1.00"},
+		{"not in every round, but in the same", true, rounds{0, 1, 2, 8}, nil, rounds{0, math.NaN(), 4, 8},
+			rounds{0, 1, math.NaN(), 8}, Comparison{1.5, false, false}, "1.50"},
 		{"one was not measured", true, nil, rounds{0, 2}, rounds{0, 3}, nil, Comparison{1.5, false, false}, "1.50"},
 		{"no second row", true, rounds{0, 100, 100}, nil, rounds{0, 90, 90}, nil, Comparison{0.9, false, true}, "0.90"},
 		{"one round is noisy", true, rounds{0, 100, 100}, nil, rounds{0, 90, 90}, rounds{0, 90, 80},
