@@ -63,7 +63,7 @@
 // alone; otherwise it is the proxy.
 //
 // "splice-header" is splice with -proxy-protocol v2, at crr: the server takes only connections that begin with such a header.
-// It is compared with splice: "bench ratios -work crr -rows splice,splice-header -again".
+// It is compared with splice: "bench ratios -work crr -rows splice,splice-again,splice-header".
 //
 // Where there are many ports (pingpong-ports), what dockerd can start has a process for each, and HAProxy and nginx
 // listen on all. The many processes share the client's group, and the worker, a session by itself, does not: look at the
@@ -110,17 +110,17 @@
 //
 // # How it is compared
 //
-// A work is measured in rounds, which go through the proxies in both directions alternately (A C B, B C A, B A C, C A B), so
-// that none always stands behind the same one; the first round is short and dropped. The table has medians, extremes, and ratios to the reference: each round gives a ratio, and their median is printed. There are two references,
-// docker-proxy and docker.io: unit by unit it is the ratio to the one that a proxy
-// fares worse against. What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a
-// work comes from two rows of the same program, ours and ours again ("splice-again", "udp-again"): were they other
-// programs, the median ratio of the rounds would be off from 1 by chance, and two standard errors of it, taken from
-// how far the two are apart in each round, are the noise. One round tells none. A work says of itself that client and
-// server bound it when direct is not well above every proxy: the differences between proxies are larger than they
-// look there. A run in which direct moved by more than 15% between rounds says of itself that it is noisy, and next
-// to the name of a work stands how much of the CPUs processes took that are not the benchmark's. Nothing here passes
-// or fails.
+// A work is measured in rounds, which go through the proxies in both directions alternately (ACB, BCA, BAC, CAB), so
+// that none always stands behind the same one; the first round is short and dropped. The table has medians,
+// extremes, and ratios to the reference: each round gives a ratio, and their median is printed. There are two
+// references, docker-proxy and docker.io: unit by unit it is the ratio to the one that a proxy fares worse against.
+// What lies within the noise prints as ~, and is no win and no loss. The noise of a unit of a work comes from two rows
+// of the same program, ours and ours again ("splice-again", "udp-again"): were they other programs, the median ratio
+// of the rounds would be off from 1 by chance, and two standard errors of it, taken from how far the two are apart in
+// each round, are the noise. One round tells none. A work says of itself that client and server bound it when direct
+// is not well above every proxy: the differences between proxies are larger than they look there. A run in which
+// direct moved by more than 15% between rounds says of itself that it is noisy, and next to the name of a work stands
+// how much of the CPUs processes took that are not the benchmark's. Nothing here passes or fails.
 //
 // SCTP is compared inside User Mode Linux, which has one CPU: clients and servers are sockets of one process, on one
 // thread, and everything talks over lo with an MTU of 1500. A message that does not arrive as it was sent ends the

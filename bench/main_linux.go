@@ -27,7 +27,6 @@ func ratios(ctx context.Context, args []string) {
 	name := fs.String("set", "full", "quick or full: what the next three are if they are not given")
 	s.declare(fs, Set{})
 	fs.StringVar(&o.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
-	fs.StringVar(&o.Reference, "reference", "", "the newest docker-proxy (default: bin/tools/docker-proxy, which make bench-packages builds)")
 	fs.Func("loops", "comma-separated numbers: further rows of ours with as many loops", o.parseLoops)
 	fs.StringVar(&o.Rows, "rows", "", "comma-separated names of the proxies to measure (default: all)")
 	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")

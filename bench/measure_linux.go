@@ -121,7 +121,7 @@ func (l *lab) newProxy(e endpoint) *process {
 	args := []string{"-proto", e.protocol, "-host-ip", "0.0.0.0", "-host-port", number(e.address.Port()),
 		"-container-ip", e.backend.Addr().String(), "-container-port", number(e.backend.Port())}
 	var sockets []*os.File
-	if l.adopts[l.proxy.Path] {
+	if l.proxy.adopts {
 		sockets, args = []*os.File{l.listen(e)}, append(args, "-use-listen-fd")
 	}
 	p := l.newProcess(l.proxy.Path, append(args, l.proxy.Arguments...)...)

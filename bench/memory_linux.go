@@ -56,11 +56,10 @@ func (m memory) awaitStillness(ctx context.Context) {
 		readings = 10
 		still    = 64 // kB: a slab page for each of the common caches
 	)
-	poll := time.NewTicker(interval)
-	defer poll.Stop()
+	tick := time.Tick(interval)
 	for i := range readings {
 		select {
-		case <-poll.C:
+		case <-tick:
 		case <-ctx.Done():
 			failure.Check(ctx.Err())
 		}

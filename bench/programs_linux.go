@@ -19,7 +19,6 @@ import (
 // Options are what a person may choose.
 type Options struct {
 	Portsplice string // the program to measure; built from this tree if empty
-	Reference  string // the newest docker-proxy; the one that the Makefile builds if empty
 	Profile    bool   // builds ours with the tag profile, and with symbols
 	Old        string // another portsplice: the two are measured, and nothing else but direct
 	Again      bool   // measures ours twice, to know what a difference between two rows means
@@ -42,15 +41,14 @@ func (o *Options) parseLoops(list string) error {
 type Programs struct {
 	Proxies []Proxy // direct first
 	Works   []Work
-	dir     string          // for files
-	load    []string        // the command of both ends of the traffic
-	adopts  map[string]bool // by path: which proxies know -use-listen-fd
+	dir     string   // for files
+	load    []string // the command of both ends of the traffic
 	tool    tool
 }
 
 // withPrograms makes sure that the benchmarks can run, builds what they need, and removes it when f has come to its end.
 func withPrograms(ctx context.Context, o Options, f func(*Programs)) {
-	p := &Programs{adopts: map[string]bool{}}
+	p := &Programs{}
 	defer func() { failure.Check(os.RemoveAll(p.dir)) }()
 	p.build(ctx, o)
 	f(p)
@@ -79,16 +77,13 @@ func (p *Programs) build(ctx context.Context, o Options) {
 	} else {
 		failure.Check(os.Symlink(failure.Must(filepath.Abs(o.Portsplice)), built))
 	}
-	if o.Reference == "" {
-		o.Reference = find(filepath.Join(root, "bin/tools/docker-proxy"))
-	}
 	all := []Proxy{direct, {Name: "old", Path: o.Old, Protocols: both}, {Name: "new", Path: o.Portsplice, Protocols: both}}
 	if o.Old == "" {
-		all = slices.Concat(ours(o), shims(buildShim(ctx, root, p.dir), o), peers())
+		all = slices.Concat(ours(o, filepath.Join(root, "bin/tools/docker-proxy")), shims(buildShim(ctx, root, p.dir), o), peers())
 	}
 	p.Proxies = rows(all, o.Rows)
 	for i := range p.Proxies {
-		p.ask(ctx, &p.Proxies[i])
+		p.Proxies[i].ask(ctx)
 		p.Proxies[i].confine(p.Works, descriptors)
 	}
 }
@@ -125,14 +120,14 @@ var both = []string{tcp, udp}
 
 var direct = Proxy{Name: Direct, Protocols: both, manyPorts: true}
 
-// ours are direct, the references and the engines.
-func ours(o Options) []Proxy {
+// ours are direct, the references, of which the newest is where the Makefile builds it, and the engines.
+func ours(o Options, newest string) []Proxy {
 	splice := Proxy{Name: "splice", Path: o.Portsplice, Arguments: []string{"-engine", "splice"}, Protocols: []string{tcp}}
 	udp := Proxy{Name: "udp", Path: o.Portsplice, Protocols: []string{udp},
 		Arguments: []string{"-max-flows", strconv.Itoa(2 * mostFlows)}}
 	all := []Proxy{
 		direct,
-		{Name: "docker-proxy", Path: o.Reference, Protocols: both, Reference: true, descriptors: socketsAndPipes},
+		{Name: "docker-proxy", Path: find(newest), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "docker.io", Path: find("docker-proxy"), Protocols: both, Reference: true, descriptors: socketsAndPipes},
 		{Name: "fallback", Path: o.Portsplice, Arguments: []string{"-engine", "fallback"}, Protocols: []string{tcp}},
 		splice, udp,
@@ -192,23 +187,23 @@ func find(programs ...string) string {
 }
 
 // ask asks a program for its version and, by its usage, whether it can be handed a socket, as from Docker 28 on.
-func (p *Programs) ask(ctx context.Context, proxy *Proxy) {
-	if proxy.Path == "" {
+func (p *Proxy) ask(ctx context.Context) {
+	if p.Path == "" {
 		return
 	}
-	proxy.Version = version(ctx, *proxy)
-	if proxy.Peer {
+	p.Version = p.version(ctx)
+	if p.Peer {
 		return
 	}
-	usage, err := exec.CommandContext(ctx, proxy.Path, "-h").CombinedOutput()
+	usage, err := exec.CommandContext(ctx, p.Path, "-h").CombinedOutput()
 	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran { // docker-proxy exits with 2
-		failure.Fail("proxy %s: %w", proxy.Name, err)
+		failure.Fail("proxy %s: %w", p.Name, err)
 	}
-	p.adopts[proxy.Path] = strings.Contains(string(usage), "-use-listen-fd")
+	p.adopts = strings.Contains(string(usage), "-use-listen-fd")
 }
 
 // version is for people: the version that a program tells of itself, its Debian package, and the Go that built it.
-func version(ctx context.Context, p Proxy) string {
+func (p *Proxy) version(ctx context.Context) string {
 	var known []string
 	tells := func(program string, args ...string) string { // what is not found makes an error, and no output
 		out, _ := exec.CommandContext(ctx, program, args...).Output()

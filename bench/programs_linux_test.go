@@ -13,7 +13,7 @@ func TestRowsOfOurs(t *testing.T) {
 	rig.Must(t, o.parseLoops("1,2"))
 	o.Again = true
 	var got []string
-	for _, p := range ours(o) {
+	for _, p := range ours(o, "") {
 		if p.Ours() {
 			got = append(got, fmt.Sprint(p.Name, p.Environment, p.Again))
 		}

@@ -30,6 +30,7 @@ type Proxy struct {
 
 	descriptors float64 // that a connection takes, where it is more than two
 	manyPorts   bool    // in one process
+	adopts      bool    // the listening socket, by -use-listen-fd
 	peer        peer    // how it is started, if it is one
 }
 
