@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,15 +14,9 @@ import (
 	"github.com/portsplice/portsplice/bench/load"
 )
 
-// sctpWork is exchanges of messages, or streams of them.
-type sctpWork struct {
-	size, conns int
-	streams     bool
-}
-
-var sctpWorks = []sctpWork{
-	{64, 1, false}, {64, 16, false}, {64, 64, false}, {100, 1, true}, {100, 16, true}, {1000, 1, true}, {1000, 16, true},
-}
+// sctpWorks are exchanges of messages, and streams of them.
+const sctpWorks = "exchange/size=64/conns=1 exchange/size=64/conns=16 exchange/size=64/conns=64 " +
+	"stream/size=100/conns=1 stream/size=100/conns=16 stream/size=1000/conns=1 stream/size=1000/conns=16"
 
 // sctp compares SCTP proxies on a kernel that has SCTP.
 func sctp(ctx context.Context, args []string) {
@@ -36,16 +31,11 @@ func sctp(ctx context.Context, args []string) {
 		{Name: "docker-proxy", Path: *reference, Protocols: known, Reference: true},
 		{Name: "portsplice", Path: *ours, Protocols: known}}
 	var works []Work
-	traffic := map[string]sctpWork{}
-	for _, w := range sctpWorks {
-		kind := map[bool]string{false: "exchange", true: "stream"}[w.streams]
-		name := fmt.Sprintf("%s/size=%d/conns=%d", kind, w.size, w.conns)
-		works = append(works, Work{Name: name, Protocol: "sctp",
-			Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
-		traffic[name] = w
+	for name := range strings.FieldsSeq(sctpWorks) {
+		works = append(works, Work{Name: name, Protocol: "sctp", Units: []Unit{{"message/s", true}, {"proxy-us/message", false}}})
 	}
 	measure := func(ctx context.Context, w Work, p Proxy, d time.Duration) (v Values, err error) {
-		err = failure.Caught(func() { v = traffic[w.Name].measure(ctx, p, d) })
+		err = failure.Caught(func() { v = measureSCTP(ctx, w, p, d) })
 		return v, err
 	}
 	var failures []string
@@ -57,8 +47,8 @@ func sctp(ctx context.Context, args []string) {
 	wantNone(failures)
 }
 
-// measure gives the proxy a process and associations of its own.
-func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Values {
+// measureSCTP gives the proxy a process and associations of its own.
+func measureSCTP(ctx context.Context, w Work, proxy Proxy, d time.Duration) Values {
 	listener, to := load.ListenSCTP()
 	defer func() { _ = unix.Close(listener) }() // nothing was written
 	var pids []int
@@ -72,9 +62,9 @@ func (w sctpWork) measure(ctx context.Context, proxy Proxy, d time.Duration) Val
 		p.report(func(start func() error) error { return start() })
 		pids, to = []int{p.Process.Pid}, front
 	}
-	t := load.NewSCTP(w.size, w.streams)
+	t := load.NewSCTP(w.number("size"), strings.HasPrefix(w.Name, "stream/"))
 	defer t.Close()
-	t.Open(listener, to, w.conns)
+	t.Open(listener, to, w.number("conns"))
 	t.Run(d / 10) // every buffer of every process has been there once
 	before := usage.Read(pids, nil)
 	messages := t.Run(d)

@@ -63,6 +63,19 @@ func (w Work) Fits(p Proxy) bool {
 		(w.local() || !p.Bypass) && (!p.Headers || strings.HasPrefix(w.Name, "crr/"))
 }
 
+// said is what the name says of something, as "64" of size in pingpong/size=64/conns=1.
+func (w Work) said(what string) string {
+	_, rest, _ := strings.Cut(w.Name, "/"+what+"=")
+	value, _, _ := strings.Cut(rest, "/")
+	return value
+}
+
+// number is said as a number; 0 if it is none.
+func (w Work) number(what string) int {
+	n, _ := strconv.Atoi(w.said(what))
+	return n
+}
+
 // local tells whether the client is on the host, and connects to 127.0.0.1.
 func (w Work) local() bool { return strings.HasPrefix(w.Name, "local-") }
 
@@ -157,16 +170,11 @@ func Works(descriptors uint64) (works []Work) {
 			w.Units = append(w.Units, Unit{name, more})
 		}
 		for name := range strings.FieldsSeq(row.names) {
-			said, number := map[string]string{}, map[string]int{} // by what stands before each = in the name
-			for part := range strings.SplitSeq(name, "/") {
-				key, value, _ := strings.Cut(part, "=")
-				said[key] = value
-				number[key], _ = strconv.Atoi(value) // 0: it is none
-			}
-			w.Name, w.client = name, strings.Fields(os.Expand(row.client, func(key string) string { return said[key] }))
-			w.ports, w.streams = number["ports"], number["streams"]
+			w.Name = name
+			w.client = strings.Fields(os.Expand(row.client, w.said))
+			w.ports, w.streams = w.number("ports"), w.number("streams")
 			if w.Kind == idle || w.Kind == idlePorts {
-				w.count = max(number["conns"], number["flows"], number["ports"])
+				w.count = max(w.number("conns"), w.number("flows"), w.ports)
 			}
 			works = append(works, w)
 		}
