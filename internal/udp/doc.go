@@ -29,8 +29,8 @@
 //	either     room is needed, and it is the victim close → none (Evicted)
 //	either     its socket fails, or is replaced     close → none (Abandoned)
 //
-// A flow keeps the settings of the port that it was opened with, its backend among them, until it is closed: Port.SetBackend
-// is for the next ones.
+// A flow keeps the settings of the port that it was opened with, its backend among them, but for the timeout and the bound
+// of the table: Port.SetBackend and most of Port.SetOptions are for the next ones.
 //
 // No transition loses a client: from none, the next datagram opens a new flow. What is lost is the port that the
 // backend knew, and replies to it that are still to come. Those that wait in the flow's socket are read before it is

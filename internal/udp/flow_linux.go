@@ -21,12 +21,12 @@ import (
 type flow struct {
 	flows.Tracking[flowKey]
 	tally
-	settings *settings            // of the port, when the flow was opened
+	settings *settings            // that the flow was opened with
 	at       atomic.Pointer[lane] // whose loop it is on; nil while it is on its way to another
 	mu       sync.Mutex           // guards fd, handle and at of a flow that is not at home
 
 	handle eventloop.Handle
-	fd     int32         // -1 once it is the home's alone, which closes it
+	fd     int32         // -1 once the home has taken it to close it
 	lost   atomic.Uint32 // datagrams that its socket had no room for, as last told
 	depth  depth         // of the loop that it is on
 	device uint32        // that the client came by
@@ -54,7 +54,7 @@ func (p *Port) openFlow(l *lane, key flowKey, device uint32) (*flow, error) {
 	return p.openWith(l, p.settings.Load(), key, device)
 }
 
-// openWith opens a flow, which there is not, with settings that may not be the port's any more.
+// openWith opens a flow that the table does not have, with settings that the port has or had before.
 func (p *Port) openWith(l *lane, s *settings, key flowKey, device uint32) (*flow, error) {
 	now, current := p.now(l.loop), p.settings.Load()
 	from, err := s.source(&key.client)

@@ -47,7 +47,8 @@ type Options struct {
 
 	// Report is told of failures: op is what was tried, client is invalid where the failure concerns none. It may be
 	// called from several goroutines, for each failure (limiting the rate is up to it), and must not block. No lock is held
-	// meanwhile: it may call what the relay has but Clients and Close, which wait for what has called it. May be nil.
+	// meanwhile: it may call what the relay has but Clients and Close, which wait for what has called it. (With Transparent, to
+	// change the settings has the host's addresses read.) May be nil.
 	Report func(op string, client, backend netip.AddrPort, err error)
 
 	// Observe is told of flows: when one begins, if Follows says then that somebody wants to know, and in that case when it

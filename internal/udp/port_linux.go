@@ -20,7 +20,7 @@ import (
 
 // Port is a published port whose datagrams are carried by a group of event loops. Its frontend and its table of flows
 // are on one of them, its home; what the backend answers may come by others. Its methods may be called from any
-// goroutine, also from Report, but for Clients and Close.
+// goroutine, and but for Clients and Close also from Report.
 type Port struct {
 	first       *eventloop.Loop // of the group, which never ends before the group does
 	frontend    int
@@ -67,7 +67,7 @@ type settings struct {
 	family  int               // the backend's
 	address unix.Sockaddr     // the backend's, for connect
 	path    *transparent.Path // says which source addresses clients have; nil: this host's
-	prober  prober            // of the way to the backend; the goroutine of the port's home alone uses it
+	prober  prober            // of the way to the backend; it changes, and the goroutine of the port's home alone uses it
 }
 
 // newSettings checks them.
@@ -231,7 +231,7 @@ func (p *Port) atHome(do func()) bool {
 }
 
 // SetBackend has new flows go to another backend, which may be of another family. Those that exist stay where they are: a
-// client that has one goes on with the backend that it knows until it has been idle for the timeout.
+// client that has one goes on with the backend that it knows until that flow is forgotten.
 func (p *Port) SetBackend(backend netip.AddrPort) error {
 	p.setting.Lock()
 	defer p.setting.Unlock()

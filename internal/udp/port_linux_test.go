@@ -474,6 +474,31 @@ func TestSetOptions(t *testing.T) {
 	waitFor(t, "expiry", func() bool { return r.Stats().Expired == 2 })
 }
 
+// Whoever exchanges the backend and whoever exchanges the options do not undo each other's.
+func TestSettingsAreKept(t *testing.T) {
+	backends := [...]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:2")}
+	r, p, _ := newScripted(t, backends[0], Options{MaxFlows: 1})
+	const exchanges = 20_000
+	var both sync.WaitGroup
+	both.Go(func() {
+		for i := range exchanges {
+			testrig.Check(t, p.SetBackend(backends[i%2]))
+			if p.Backend() != backends[i%2] {
+				t.Errorf("the backend is %v, want %v", p.Backend(), backends[i%2])
+			}
+		}
+	})
+	both.Go(func() {
+		for i := range exchanges {
+			testrig.Check(t, p.SetOptions(Options{MaxFlows: 1 + i}))
+			if most := r.settings().MaxFlows; most != 1+i {
+				t.Errorf("at most %d flows, want %d", most, 1+i)
+			}
+		}
+	})
+	both.Wait()
+}
+
 // What is asked of the blocks is so for new flows, and a flow keeps what it was opened with.
 func TestSetBlocks(t *testing.T) {
 	backend := listen(t, "127.0.0.1")

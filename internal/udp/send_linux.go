@@ -83,7 +83,8 @@ func (l *lane) retry(message []unix.Mmsghdr, first unix.Errno) unix.Errno {
 }
 
 // renew gives the messages to the backend to a new flow of the same client, once, if the error shows that the socket of
-// the one they have is of no more use. It goes to the same backend, as the messages were made for that.
+// the one they have is of no more use. It goes to the same backend, as the messages were made for that, also if the port
+// has another by now.
 func (l *lane) renew(errno unix.Errno) bool {
 	o := &l.out
 	p, f := o.port, o.flow()
@@ -95,7 +96,11 @@ func (l *lane) renew(errno unix.Errno) bool {
 	o.renewed = true
 	f.report("send to the backend, from another port then", err)
 	p.abandon(f)
-	g, err := p.openWith(l, f.settings, f.Key, f.device)
+	s := p.settings.Load()
+	if s.backend != f.settings.backend {
+		s = f.settings
+	}
+	g, err := p.openWith(l, s, f.Key, f.device)
 	if err != nil {
 		f.report("open a flow to the backend", err)
 		return false

@@ -28,8 +28,8 @@ func waiting(fd int) bool {
 	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
 }
 
-// takeUnread reads what the backend has sent to a flow and nobody has read, from the socket that was its own: one batch
-// goes to the client, and what is beyond that is dropped. It is called where the port's table may be used.
+// takeUnread reads what the backend has sent to a flow and nobody has read, from the socket fd, which was taken from it:
+// one batch goes to the client, and what is beyond that is dropped. It is called where the port's table may be used.
 func (p *Port) takeUnread(f *flow, fd int) {
 	if !waiting(fd) {
 		return

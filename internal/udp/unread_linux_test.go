@@ -213,14 +213,19 @@ func TestNoLockIsHeldWhileTelling(t *testing.T) {
 			var a audience
 			a.follows.Store(true)
 			var told reports
+			var first netip.AddrPort
 			o := a.options(Options{Report: func(op string, client, backend netip.AddrPort, err error) {
 				ask()
 				told.add(op, client, backend, err)
+				if f != nil && backend != first {
+					t.Errorf("told of %v, want the backend of the flow, %v", backend, first)
+				}
 			}})
 			observe := o.Observe
 			o.Observe = func(c connection.Connection) { ask(); observe(c) }
 			backend := listen(t, "127.0.0.1")
-			r, port, kernel, other := onTwoLoops(t, addressOf(backend), o)
+			first = addressOf(backend)
+			r, port, kernel, other := onTwoLoops(t, first, o)
 			p = port
 			flow := exchange(t, dial(t, r.address), backend, []byte("before"))
 			f = onlyFlow(t, p)
@@ -237,6 +242,7 @@ func TestNoLockIsHeldWhileTelling(t *testing.T) {
 			})
 			p.do(func() {
 				answerAll(t, backend, flow, answers)
+				must(t, p.SetBackend(netip.MustParseAddrPort("[::1]:1")))
 				if place == "at home" {
 					f.depth = depth{} // so that it takes one, which is in the outbox then
 					f.Ready(unix.EPOLLIN)
