@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -165,6 +166,94 @@ func TestThreads(t *testing.T) {
 		g.Shrink()
 	}
 	rig.Until(t, "they have ended", func() bool { return g.Len() == 1 && threads() < had-many/2 })
+}
+
+// TestIdleLoopHasNoThread: the first loop, when it has had nothing to do for a while, waits in Go's poller, until an event, a
+// task or a deadline ends that. It leaves no descriptor behind.
+func TestIdleLoopHasNoThread(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // or it closes what is left behind
+	g := newGroup(t, Options{})
+	g.Hold()
+	l, had := g.First(), epolls(t)
+	over := make(chan int, 1)
+	end := func() { over <- epolls(t) } // on the loop, which does not wait then
+	fd, ready := event(t)
+	l.Do(func() {
+		_, err := l.Watch(fd, edge, readyFunc(func(uint32) { end() }))
+		rig.Check(t, err)
+	})
+	var timer Timer
+	set := func(after time.Duration) {
+		l.Do(func() { l.SetTimer(&timer, ringFunc(end), l.Now()+after) })
+	}
+	stacks, after := make([]byte, 1<<18), 3*restAfter
+	for _, test := range []struct {
+		by    string
+		begin func()
+		end   func()
+	}{
+		{"an event", func() {}, ready},
+		{"a task", func() {}, func() { l.Post(end) }},
+		{"a deadline", func() { set(after) }, func() {}},
+		{"an event before the deadline", func() { set(time.Hour) }, ready},
+	} {
+		test.begin()
+		rig.Until(t, "the loop has no thread, to be ended by "+test.by, func() bool {
+			select {
+			case <-over: // the deadline has come before the loop was quiet
+				after *= 2
+				set(after)
+			default:
+			}
+			return parked(stacks)
+		})
+		test.end()
+		rig.Until(t, "that is ended by "+test.by, func() bool { return len(over) > 0 })
+		if has := <-over; has != had {
+			t.Errorf("%d descriptors of epoll after %s, want %d", has, test.by, had)
+		}
+	}
+	l.Do(func() { l.StopTimer(&timer) })
+}
+
+// parked says whether the goroutine of a loop waits in Go's poller and not in a system call, which keeps a thread. It is the only
+// one: other groups have ended with their tests.
+func parked(stacks []byte) bool {
+	for stack := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+		if bytes.Contains(stack, []byte("eventloop.(*Loop).run(")) {
+			state, _, _ := bytes.Cut(stack, []byte("\n"))
+			return bytes.Contains(state, []byte("[IO wait"))
+		}
+	}
+	return false
+}
+
+// epolls is how many descriptors of epoll the process has, with Go's own.
+func epolls(t *testing.T) (n int) {
+	all, err := os.ReadDir("/proc/self/fd")
+	rig.Check(t, err)
+	for _, fd := range all {
+		if is, _ := os.Readlink("/proc/self/fd/" + fd.Name()); is == "anon_inode:[eventpoll]" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestIdleLoopWithoutDescriptors: a loop that has no descriptor left for that waits as it does otherwise.
+func TestIdleLoopWithoutDescriptors(t *testing.T) {
+	l := idleLoop(t)
+	l.quiet = restAfter
+	heard := false
+	watch(t, l, func() { heard = true })()
+	var before unix.Rlimit
+	rig.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	rig.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}))
+	l.turn()
+	rig.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+	if !heard {
+		t.Error("it has not heard an event")
+	}
 }
 
 // TestInterruptedWait: a loop waits on when a signal has interrupted it.
