@@ -12,6 +12,7 @@ import (
 	"github.com/ishidawataru/sctp"
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
 )
 
@@ -76,17 +77,31 @@ type sent struct {
 	more   bool // with MSG_MORE
 }
 
+// newWorld makes a world with a port that nobody listens for. Whoever is told of something may ask the port, in all tests.
 func newWorld(t *testing.T, o Options) *world {
 	w := &world{t: t, sockets: map[int]*socket{}, watched: map[int]*watch{}, timers: map[*eventloop.Timer]*alarm{}}
-	o.Report = func(_ string, _, _ netip.AddrPort, err error) {
-		if w.port.mu.TryLock() {
-			w.port.mu.Unlock()
-		} else {
-			t.Error("a lock is held while Report is called")
+	asks := func(from string) {
+		if !w.port.mu.TryLock() {
+			t.Errorf("a lock is held while %s is called", from)
+			return
 		}
+		w.port.mu.Unlock()
+		_ = w.port.Stats()
+	}
+	o.Report = func(_ string, _, _ netip.AddrPort, err error) {
+		asks("Report")
 		w.reports = append(w.reports, err)
 	}
-	o.Ended = func(err error) { w.ended = append(w.ended, err) }
+	o.Ended = func(err error) {
+		asks("Ended")
+		w.ended = append(w.ended, err)
+	}
+	if observe := o.Observe; observe != nil {
+		o.Observe = func(c connection.Connection) {
+			asks("Observe")
+			observe(c)
+		}
+	}
 	w.port = newPort(nil, w, -1, netip.MustParseAddrPort("127.0.0.1:9"), o)
 	return w
 }
