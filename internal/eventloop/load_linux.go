@@ -91,6 +91,9 @@ func (l *Loop) measure() {
 	l.balance(percent, now)
 }
 
+// Load is the loop's load in its last window, in percent, for any goroutine. It is for tests.
+func (l *Loop) Load() int32 { return l.load.percent.Load() }
+
 // balance acts on the load of a window: it gives work away, or ends the loop.
 func (l *Loop) balance(percent int32, now time.Duration) {
 	o := &l.load
