@@ -39,11 +39,17 @@ func greeter(t *testing.T, name string) netip.AddrPort {
 func greeted(t *testing.T, to netip.AddrPort, name string) net.Conn {
 	t.Helper()
 	conn := rig.Dial(t, "tcp", to)
+	wantGreeting(t, conn, name)
+	return conn
+}
+
+// wantGreeting reads the backend's name.
+func wantGreeting(t *testing.T, conn net.Conn, name string) {
+	t.Helper()
 	got := make([]byte, len(name))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != name {
 		t.Fatalf("got %q, %v; want %q", got, err, name)
 	}
-	return conn
 }
 
 func TestPortsComeAndGo(t *testing.T) {

@@ -93,6 +93,18 @@ func (e *Engine) LoopsInUse() (n int) {
 	return n
 }
 
+// Moved is how many bytes the port's connections have moved on each loop.
+func (p *Port) Moved() map[*eventloop.Loop]uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	moved := make(map[*eventloop.Loop]uint64)
+	for _, s := range p.shares {
+		count := s.count.read()
+		moved[s.loop.Loop] = count.BytesIn + count.BytesOut
+	}
+	return moved
+}
+
 // Group gives the event loops.
 func (e *Engine) Group() *eventloop.Group { return e.group }
 

@@ -34,17 +34,7 @@ func TestLoopsComeAndGo(t *testing.T) {
 		conn := greeted(t, addr, "hello")
 		traffic.Go(func() {
 			defer func() { _ = conn.Close() }()
-			for n := 0; ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := rig.Echoed(conn, bytes.Repeat([]byte{byte(i), byte(n)}, size/2)); err != nil {
-					t.Errorf("connection %d, message %d: %v", i, n, err)
-					return
-				}
-			}
+			exchangeUntil(t, stop, conn, i, size)
 		})
 	}
 	for range changes {
@@ -103,20 +93,10 @@ func TestManyStreamsShareLoops(t *testing.T) {
 	_, addr := addPort(t, e, greeter(t, "hello"), splice.Options{})
 	var traffic sync.WaitGroup
 	stop := make(chan struct{})
-	for range 8 {
+	for i := range 8 {
 		conn := greeted(t, addr, "hello")
 		traffic.Go(func() {
-			for chunk := make([]byte, 1<<20); ; {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := rig.Echoed(conn, chunk); err != nil {
-					t.Error(err)
-					return
-				}
-			}
+			exchangeUntil(t, stop, conn, i, 1<<20)
 		})
 	}
 	rig.Until(t, "there are two loops", func() bool { return e.Stats().Loops == 2 })
@@ -124,6 +104,21 @@ func TestManyStreamsShareLoops(t *testing.T) {
 	close(stop)
 	traffic.Wait()
 	rig.Until(t, "one loop is left, with all connections", func() bool { return e.Stats().Loops == 1 && e.LoopsInUse() == 1 })
+}
+
+// exchangeUntil has a connection, which has a number, carry messages of a size, each of them another, and their echoes.
+func exchangeUntil(t *testing.T, stop <-chan struct{}, conn net.Conn, number, size int) {
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err := rig.Echoed(conn, bytes.Repeat([]byte{byte(number), byte(n)}, size/2)); err != nil {
+			t.Errorf("connection %d, message %d: %v", number, n, err)
+			return
+		}
+	}
 }
 
 func wantLoops(t *testing.T, e *splice.Engine, want uint64) {

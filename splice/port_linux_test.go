@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -215,6 +218,83 @@ func TestPortsNeedNoRoundOverLoops(t *testing.T) {
 	close(stand)
 	for _, addr := range addrs[:16] {
 		rig.Check(t, greeted(t, addr, "hello").Close())
+	}
+}
+
+// TestPortsComeAndGoBesideStreams: a thousand ports come, are read and go while eight loops carry 64 streams. How long that
+// takes is logged: TestPortsNeedNoRoundOverLoops shows that it is no matter of the loops.
+func TestPortsComeAndGoBesideStreams(t *testing.T) {
+	const loops, streams, rounds, ports = 8, 64, 10, 100
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(loops))
+	e := newEngine(t, splice.Options{})
+	e.Group().Hold()
+	for range loops - 1 {
+		e.Group().Grow()
+	}
+	backend, echo := greeter(t, "hello"), rig.Backend(t, rig.Echo)
+	listener, addr := rig.Bind(t, rig.Loopback)
+	rig.Must(t, unix.Listen(listener, streams))
+	stop := make(chan struct{})
+	var traffic sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); traffic.Wait() })
+	defer end()
+	for i := range streams { // they are accepted in one batch, and so spread over all loops
+		conn := rig.Dial(t, "tcp", addr)
+		traffic.Go(func() { exchangeUntil(t, stop, conn, i, 1<<15) })
+	}
+	carries, err := e.AddWith(listener, echo, splice.Options{Policy: splice.Always})
+	rig.Must(t, err)
+	var took time.Duration
+	timed := func(f func()) {
+		begin := time.Now()
+		f()
+		took += time.Since(begin)
+	}
+	for range rounds {
+		before := carries.Moved()
+		var open []*splice.Port
+		var conns []net.Conn
+		for i := range ports {
+			var p *splice.Port
+			var addr netip.AddrPort
+			timed(func() {
+				p, addr = addPort(t, e, backend, splice.Options{})
+				if s := p.Stats(); s != (splice.Stats{}) {
+					t.Errorf("%v of a new port", s)
+				}
+			})
+			if i%2 == 0 {
+				open, conns = append(open, p), append(conns, rig.Dial(t, "tcp", addr))
+				continue
+			}
+			timed(func() { rig.Check(t, p.Close()) })
+			if _, err := net.Dial("tcp", addr.String()); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("a dial of a port that is closed gave %v, want it refused", err)
+			}
+		}
+		for i, conn := range conns {
+			wantGreeting(t, conn, "hello")
+			timed(func() {
+				if s := open[i].Stats(); s.Accepted != 1 {
+					t.Errorf("%v, want 1 accepted", s)
+				}
+				rig.Check(t, open[i].Close())
+			})
+			rig.Check(t, conn.Close())
+		}
+		rig.Until(t, "bytes have moved on all loops", func() (all bool) {
+			moved := carries.Moved()
+			all = len(moved) == loops
+			for on, n := range moved {
+				all = all && n > before[on]
+			}
+			return all
+		})
+	}
+	t.Logf("%d ports in %v", rounds*ports, took)
+	end()
+	if s := carries.Stats(); s.Active != streams || s.Aborted != 0 {
+		t.Errorf("%v, want %d active, and none aborted", s, streams)
 	}
 }
 
