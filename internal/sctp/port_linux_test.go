@@ -77,6 +77,27 @@ func TestAcceptErrors(t *testing.T) {
 	}
 }
 
+// TestPortsNeedNoTurn: a port is read, changed and closed while its loop takes no turn, and so is one aborted that has no pairs.
+func TestPortsNeedNoTurn(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.listening(t)
+	listener, stand := w.sockets[w.port.listener], make(chan struct{})
+	defer close(stand)
+	w.port.group.First().Post(func() { <-stand })
+	over := make(chan Stats, 1)
+	go func() {
+		w.port.SetBackend(netip.MustParseAddrPort("127.0.0.1:10"))
+		w.port.SetOptions(Options{})
+		w.port.Close()
+		w.port.Abort()
+		over <- w.port.Stats()
+	}()
+	testrig.Until(t, "the port has ended", func() bool { return len(over) > 0 })
+	if s := <-over; s != (Stats{}) || !listener.closed {
+		t.Errorf("%v; the listener is closed: %v", s, listener.closed)
+	}
+}
+
 // TestRestGrows: the listener rests longer each time, and accepts at once when it has rested.
 func TestRestGrows(t *testing.T) {
 	w := newWorld(t, Options{})

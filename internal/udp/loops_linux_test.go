@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -373,5 +374,53 @@ func TestBusyPortGrows(t *testing.T) {
 	stop.Store(true)
 	for range clients {
 		<-ended
+	}
+}
+
+// Ports come, are read and changed while their loop takes no turn. Close waits for one, as nothing is left behind when it returns.
+func TestPortsComeWithoutATurn(t *testing.T) {
+	const many = 100
+	group, err := eventloop.New(eventloop.Options{})
+	must(t, err)
+	t.Cleanup(group.Close)
+	stand := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(stand) })
+	defer goOn()
+	group.First().Post(func() { <-stand })
+	backend := echo(t)
+	var ports [many]*Port
+	var addresses [many]netip.AddrPort
+	come := make(chan error, 1)
+	var frontends [many]int
+	for i := range frontends {
+		frontend := listen(t, "127.0.0.1")
+		addresses[i], frontends[i] = addressOf(frontend), takeFD(t, frontend)
+	}
+	go func() {
+		come <- func() error {
+			for i, frontend := range frontends {
+				p, err := New(group, frontend, backend, Options{})
+				if err != nil {
+					return err
+				}
+				if ports[i] = p; p.Stats() != (Stats{}) || len(p.Clients(1)) > 0 {
+					return fmt.Errorf("%v of a new port", p.Stats())
+				}
+				if err := p.SetOptions(Options{MaxFlows: 1}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	waitFor(t, "ports", func() bool { return len(come) > 0 })
+	must(t, <-come)
+	goOn()
+	for i, p := range ports {
+		client := dial(t, addresses[i])
+		send(t, client, []byte("hello"))
+		expect(t, client, []byte("hello"))
+		must(t, p.Close())
+		listenAt(t, addresses[i])
 	}
 }
