@@ -190,7 +190,7 @@ type Set struct {
 }
 
 // sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores
-// quick takes presumably eight minutes (a round of it takes five and a half with all else, in CI), and full some two hours.
+// quick takes presumably eight minutes (a round of it takes five and a half with all else, in CI), and full two and a half hours.
 var sets = map[string]Set{
 	"full": {Rounds: 6, Time: 600 * time.Millisecond},
 	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +

@@ -84,6 +84,30 @@ func (f failing) watch(on *eventloop.Loop, fd int, events uint32, h eventloop.Ha
 	return f.linux.watch(on, fd, events, h)
 }
 
+// TestAcceptBatch: of many clients who wait, a listener takes a batch in a turn, and no more: then it is the others' turn.
+func TestAcceptBatch(t *testing.T) {
+	const waiting = 2*acceptBatch + 1
+	e := scriptedEngine(t, linux{})
+	fd, addr := rig.Bind(t, rig.Loopback)
+	rig.Must(t, unix.Listen(fd, waiting))
+	for range waiting {
+		rig.Dial(t, "tcp", addr)
+	}
+	backend := rig.Address(rig.Listen(t, rig.Loopback))
+	e.group.First().Do(func() { // which takes no turn meanwhile
+		port, err := e.Add(fd, backend)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for turn, want := range []uint64{acceptBatch, 2 * acceptBatch, waiting, waiting} {
+			if port.listener.Ready(unix.EPOLLIN); port.Stats().Accepted != want {
+				t.Errorf("%d are accepted after %d turns, want %d", port.Stats().Accepted, turn+1, want)
+			}
+		}
+	})
+}
+
 // TestFailingAcceptDoesNotSpin lets a client wait for a port whose loop cannot accept, and has the loop turn many
 // times: it tries again after a pause, and the client waits meanwhile.
 func TestFailingAcceptDoesNotSpin(t *testing.T) {

@@ -168,23 +168,39 @@ func TestStatsWithPortsThatGo(t *testing.T) {
 
 // TestReportMayAsk: no lock is held while a failure is reported.
 func TestReportMayAsk(t *testing.T) {
-	e := newEngine(t, splice.Options{})
-	asked, added := make(chan splice.Stats, 1), make(chan struct{})
-	var p *splice.Port
-	fd, addr := rig.Bind(t, rig.Loopback)
-	p, err := e.AddWith(fd, rig.Refusing(t), splice.Options{
-		Report: func(string, netip.AddrPort, netip.AddrPort, error) {
-			<-added
-			sum := e.Stats()
-			rig.Check(t, errors.Join(p.SetBackend(p.Backend()), p.Close()))
-			asked <- sum
-		},
-	})
-	rig.Must(t, err)
-	close(added)
-	rig.WantReset(t, addr)
-	if s := <-asked; s.DialErrors != 1 {
-		t.Errorf("%v, want 1 dial error", s)
+	silent := splice.Options{AcceptProxyProtocol: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, DialTimeout: time.Millisecond}
+	for op, test := range map[string]struct {
+		options splice.Options
+		accepts []unix.Errno // what accept fails with
+	}{
+		"dial":         {},
+		"proxy header": {options: silent},
+		"accept":       {accepts: []unix.Errno{unix.EMFILE}},
+	} {
+		t.Run(op, func(t *testing.T) {
+			e := newEngine(t, splice.Options{})
+			e.FailCalls(test.accepts, nil)
+			asked, added := make(chan splice.Stats, 1), make(chan struct{})
+			var p *splice.Port
+			o := test.options
+			o.Report = func(told string, _, _ netip.AddrPort, err error) {
+				if told != op {
+					t.Errorf("told of %s: %v", told, err)
+				}
+				<-added
+				sum := e.Stats()
+				rig.Check(t, errors.Join(p.SetBackend(p.Backend()), p.SetOptions(o), p.Close()))
+				asked <- sum
+			}
+			fd, addr := rig.Bind(t, rig.Loopback)
+			p, err := e.AddWith(fd, rig.Refusing(t), o)
+			rig.Must(t, err)
+			close(added)
+			rig.WantReset(t, addr)
+			if s := <-asked; s.DialErrors+s.HeadersRefused+s.AcceptErrors != 1 {
+				t.Errorf("%v, want 1 failure", s)
+			}
+		})
 	}
 }
 

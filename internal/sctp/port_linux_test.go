@@ -98,6 +98,23 @@ func TestPortsNeedNoTurn(t *testing.T) {
 	}
 }
 
+// TestAcceptBatch: of many clients who wait, a listener takes a batch in a turn, and no more: then it is the others' turn.
+func TestAcceptBatch(t *testing.T) {
+	const waiting = 2*maxAccepts + 1
+	w := newWorld(t, Options{})
+	w.listening(t)
+	for range waiting {
+		w.accepts = append(w.accepts, unix.ECONNABORTED) // each has gone by then
+	}
+	for turn, want := range []int{maxAccepts, 2 * maxAccepts, waiting + 1} { // one call finds nobody
+		w.port.group.First().Do(func() { w.port.Ready(unix.EPOLLIN) })
+		if w.acceptCalls != want {
+			t.Errorf("accept was called %d times after %d turns, want %d", w.acceptCalls, turn+1, want)
+		}
+	}
+	w.port.Abort()
+}
+
 // TestRestGrows: the listener rests longer each time, and accepts at once when it has rested.
 func TestRestGrows(t *testing.T) {
 	w := newWorld(t, Options{})

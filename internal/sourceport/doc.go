@@ -20,6 +20,9 @@
 // backend the ports are counted and taken in turn for all loops and published ports of a process together. Two processes
 // with the same backend begin at different places.
 //
+// That is so for what is bound. While a backend has few connections the kernel chooses their ports, as everybody's, from the
+// whole range, and a socket that binds one on all addresses does not get those that they have left in TIME_WAIT.
+//
 // What is bound is the port at the address that the kernel chose for an earlier connection to the backend. With an
 // unspecified address, connections of others from any address of the host would be in the way.
 //

@@ -2,6 +2,7 @@ package sourceport
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -78,6 +79,29 @@ func TestPortsOfTheHost(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// What the host has changed counts from then on, also for a backend that is in use.
+func TestPortsFollowTheHost(t *testing.T) {
+	b := For(backend)
+	defer b.Release()
+	for _, test := range []struct {
+		name string
+		host ports
+		want []uint16 // in order of their numbers
+	}{
+		{"at first", newPorts(101, 116, nil), []uint16{113, 114, 115, 116}},
+		{"some are reserved", newPorts(101, 116, []span{{113, 115}}), []uint16{116, 116, 116, 116}},
+		{"others", newPorts(201, 216, nil), []uint16{213, 214, 215, 216}},
+		{"all are reserved", newPorts(201, 216, []span{{201, 216}}), []uint16{0, 0, 0, 0}},
+	} {
+		set(t, test.host)
+		got := []uint16{b.Next().Port(), b.Next().Port(), b.Next().Port(), b.Next().Port()}
+		slices.Sort(got)
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s: %s", test.name, diff)
+		}
 	}
 }
 
