@@ -64,7 +64,7 @@
 // set so that the kernel resets it when it closes it (SO_LINGER with a time of zero).
 //
 // A relaying or parting pair may go to another loop (Move), in the state that it is in. A pair is reset, whatever its state, when
-// epoll cannot watch it for what it waits for, when its client goes before it relays, and when its port is aborted.
+// epoll cannot watch it for what it waits for, and when its port is aborted. One whose client goes before it relays is closed.
 //
 // # The states of a pump
 //
