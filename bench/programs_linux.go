@@ -49,9 +49,11 @@ type Programs struct {
 // withPrograms makes sure that the benchmarks can run, builds what they need, and removes it when f has come to its end.
 func withPrograms(ctx context.Context, o Options, f func(*Programs)) {
 	p := &Programs{}
-	defer func() { failure.Check(os.RemoveAll(p.dir)) }()
-	p.build(ctx, o)
-	f(p)
+	err := failure.Caught(func() {
+		p.build(ctx, o)
+		f(p)
+	})
+	failure.Check(errors.Join(err, os.RemoveAll(p.dir)))
 }
 
 func (p *Programs) build(ctx context.Context, o Options) {
