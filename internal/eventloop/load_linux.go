@@ -131,7 +131,7 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 // relieve gives a part of the loop's work to one that has less to do, or to a new one. It reports false when that
 // cannot be done, or would bring nothing.
 func (l *Loop) relieve(percent int32) bool {
-	to, most := l.group.awayFrom(l), l.group.most(l.group.quiet.Load() != nil)
+	to, most := l.group.awayFrom(l), l.group.most(l.group.quiet.Load() != nil && l.slots.manyStreams())
 	spare := int32(0)
 	if to != nil {
 		spare = to.load.percent.Load()

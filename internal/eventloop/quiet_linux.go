@@ -8,9 +8,8 @@ import (
 // A loop that carries streams takes all the CPU time that it gets, so presumably the scheduler has it wait for a CPU whenever
 // there are more threads than CPUs, and what is small on it waits, too, where a thread that sleeps between small messages is let
 // in. So who talks beside streams is taken to a loop without any, and streams are kept from there while that is so: a group
-// has one quiet loop at the most. It may be one more than there are CPUs. (An exchange of 64 B beside 8 streams, all on two CPUs: p50 16
-// to 33 us where it was 174 to 291, when the quiet loop was one of two. With one more it waits longer, 83 us in place of 63 in one run, and
-// streams have 1.2 times the rate: docs/performance.md.)
+// has one quiet loop at the most. (An exchange of 64 B beside 8 streams, all on two CPUs: p50 16 to 33 us where it was 174 to 291.) Beside
+// many streams it is one more than there are CPUs: their rate is the higher one then, and the exchange waits longer (docs/performance.md).
 const (
 	// A talker has had so many events, or slices of messages, and none of a stream in the window that is counted, of 50 ms:
 	// 80 exchanges a second, fewer of large messages, and more events than most short connections have in their lives. Those
@@ -19,6 +18,10 @@ const (
 
 	// Streams that are less than a streamPart of a loop's work are nothing to flee from.
 	streamPart = 8
+
+	// So many streams of a loop, seen in the windows that are counted, are worth a loop more than there are CPUs. With it the streams have 1.3
+	// times the rate beside an exchange where they are 32, 1.2 where they are 64, and where they are 16 no more that could be told from noise.
+	manyStreams = 16
 
 	// Who talks beside streams is parted from them from partPercent of a loop on. The quiet loop is given up after quietFor
 	// windows without a talker on it, or without streams elsewhere that keep a loop busy for calmPercent.
@@ -45,6 +48,17 @@ func (s *slot) is(k kind) bool {
 		return s.work&streamed != 0
 	}
 	return true
+}
+
+// manyStreams says whether so many of the handlers have had something of a stream.
+func (t *table) manyStreams() bool {
+	n := 0
+	for i := range t.end {
+		if t.at(i).is(streaming) {
+			n++
+		}
+	}
+	return n >= manyStreams
 }
 
 // part begins to take talkers to the quiet loop, or streams from it. It reports false if there is nothing to part, or no room.
@@ -96,7 +110,7 @@ func (g *Group) makeQuiet(l *Loop) *Loop {
 		}
 	}
 	if quiet == nil {
-		quiet = g.grow(g.most(true))
+		quiet = g.grow(g.most(l.slots.manyStreams()))
 	}
 	if quiet == nil {
 		quiet = g.least(l)

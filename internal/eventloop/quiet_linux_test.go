@@ -138,18 +138,27 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 			}
 		}
 	})
-	t.Run("beside loops with streams on all processors, to one more", func(t *testing.T) {
-		g := newFreeGroup(t)
-		g.Hold()
-		l, other := idleFirst(t, g), g.Grow()
-		stop(t, other)
-		other.load.percent.Store(100)
-		other.load.streams.Store(true)
-		movers := l.having([]did{stream, talker})
-		if l.part(100, 0); g.Len() != 3 || !slices.Equal(l.moved(movers, g.all()[2]), []int{1}) {
-			t.Errorf("with %d loops, and not there", g.Len())
-		}
-	})
+	for _, test := range []struct {
+		name    string
+		streams int
+		loops   int
+	}{
+		{"beside loops with streams on all processors, to one of them", manyStreams - 1, 2},
+		{"beside loops with many streams on all processors, to one more", manyStreams, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := newFreeGroup(t)
+			g.Hold()
+			l, other := idleFirst(t, g), g.Grow()
+			stop(t, other)
+			other.load.percent.Store(100)
+			other.load.streams.Store(true)
+			movers := l.having(append(slices.Repeat([]did{stream}, test.streams), talker))
+			if l.part(100, 0); g.Len() != test.loops || !slices.Equal(l.moved(movers, g.all()[test.loops-1]), []int{test.streams}) {
+				t.Errorf("with %d loops, and not there", g.Len())
+			}
+		})
+	}
 	t.Run("that cannot go now", func(t *testing.T) {
 		g, l, _ := held(t, 2, 2, 0)
 		handle := l.slots.take(refuser{})
@@ -361,13 +370,13 @@ func TestStreamsOfAWindow(t *testing.T) {
 func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
 	t.Run("of two", func(t *testing.T) {
 		g := newGroup(t, Options{Max: 2})
-		streams, silence := talkBeside(t, g)
+		streams, silence := talkBeside(t, g, 2)
 		silence()
 		rig.Until(t, "each loop has a stream", func() bool { return streams[0].on.Load() != streams[1].on.Load() })
 	})
 	t.Run("beyond GOMAXPROCS", func(t *testing.T) {
 		g := newFreeGroup(t)
-		_, silence := talkBeside(t, g)
+		_, silence := talkBeside(t, g, 2*manyStreams)
 		rig.Until(t, "the streams have as many loops as without it", func() bool { return g.Len() == 3 })
 		rig.Until(t, "there is a processor for each", func() bool { return runtime.GOMAXPROCS(0) == 3 })
 		silence()
@@ -447,8 +456,16 @@ func TestOneMoreLoop(t *testing.T) {
 		if l.relieve(100) || g.Len() != 2 {
 			t.Errorf("there are %d loops where none is quiet", g.Len())
 		}
-		third := g.Grow()
-		stop(t, third)
+		g.quiet.Store(g.all()[1])
+		if l.relieve(100) || g.Len() != 2 {
+			t.Errorf("there are %d loops for few streams", g.Len())
+		}
+		l.having(slices.Repeat([]did{{work: 1000, streams: true}}, manyStreams-2))
+		if !l.relieve(100) || g.Len() != 3 {
+			t.Fatalf("there are %d loops for many streams", g.Len())
+		}
+		g.quiet.Store(nil)
+		third := g.all()[2]
 		rig.Until(t, "there is a processor for it", func() bool { return runtime.GOMAXPROCS(0) == 3 })
 		if most := g.most(true); most != 3 {
 			t.Errorf("there may be %d: what was added counts", most)
@@ -484,17 +501,17 @@ func TestProcessorsOfOthers(t *testing.T) {
 	addProcessors(-1)
 }
 
-// talkBeside gives a group two streams and a talker, and waits until that has a loop without any.
-func talkBeside(t *testing.T, g *Group) (streams [2]*roamer, silence func()) {
+// talkBeside gives a group streams and a talker, and waits until that has a loop without any.
+func talkBeside(t *testing.T, g *Group, n int) (streams []*roamer, silence func()) {
 	t.Helper()
 	first := g.First()
 	var silent atomic.Bool
-	for i := range streams {
-		streams[i] = &roamer{streams: true, silent: &silent}
+	for range n {
+		streams = append(streams, &roamer{streams: true, silent: &silent})
 	}
 	talker := &roamer{silent: &silent}
 	first.Do(func() {
-		for _, r := range append(streams[:], talker) {
+		for _, r := range append(slices.Clip(streams), talker) {
 			var ready func()
 			r.fd, ready = event(t)
 			r.arrive(first)
@@ -503,7 +520,7 @@ func talkBeside(t *testing.T, g *Group) (streams [2]*roamer, silence func()) {
 	})
 	rig.Until(t, "the talker has a loop without streams", func() bool {
 		on := talker.on.Load()
-		return on != streams[0].on.Load() && on != streams[1].on.Load()
+		return !slices.ContainsFunc(streams, func(r *roamer) bool { return r.on.Load() == on })
 	})
 	return streams, func() { silent.Store(true) }
 }
