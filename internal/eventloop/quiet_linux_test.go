@@ -449,21 +449,24 @@ func TestOneMoreLoop(t *testing.T) {
 		g.Hold()
 		l := idleFirst(t, g)
 		stop(t, g.Grow())
-		l.having([]did{{work: 1000, streams: true}, {work: 1000, streams: true}})
+		quiet := g.all()[1]
 		for _, l := range g.all() {
 			l.load.percent.Store(100)
 		}
-		if l.relieve(100) || g.Len() != 2 {
-			t.Errorf("there are %d loops where none is quiet", g.Len())
+		relieved := func(loops int, where string) {
+			if l.relieve(100) != (loops == 3) || g.Len() != loops {
+				t.Errorf("there are %d loops where %s", g.Len(), where)
+			}
 		}
-		g.quiet.Store(g.all()[1])
-		if l.relieve(100) || g.Len() != 2 {
-			t.Errorf("there are %d loops for few streams", g.Len())
-		}
-		l.having(slices.Repeat([]did{{work: 1000, streams: true}}, manyStreams-2))
-		if !l.relieve(100) || g.Len() != 3 {
-			t.Fatalf("there are %d loops for many streams", g.Len())
-		}
+		streams := slices.Repeat([]did{{work: 1000, streams: true}}, manyStreams)
+		l.having(streams[1:])
+		g.quiet.Store(quiet)
+		relieved(2, "streams are few")
+		l.having(streams[:1])
+		g.quiet.Store(nil)
+		relieved(2, "none is quiet")
+		g.quiet.Store(quiet)
+		relieved(3, "streams are many beside a quiet one")
 		g.quiet.Store(nil)
 		third := g.all()[2]
 		rig.Until(t, "there is a processor for it", func() bool { return runtime.GOMAXPROCS(0) == 3 })
