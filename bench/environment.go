@@ -65,7 +65,7 @@ func (e Environment) Head(proxies []Proxy) string {
 	if !e.Groups {
 		b.WriteString("client, proxy and server share one scheduling group: CPUs go to who has most threads\n")
 	}
-	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, and one more for many streams beside messages, but for rows that say otherwise: @1 is one loop\n",
+	fmt.Fprintf(&b, "ours may have as many loops as there are cores, %d, and at times one more, but for rows that say otherwise: @1 is one loop\n",
 		e.Cores)
 	return b.String()
 }

@@ -115,8 +115,9 @@ func (g *Group) grow(most int) *Loop {
 	return l
 }
 
-// most is how many loops there may be, and with one more for many streams beside a quiet loop. There is none where somebody has
-// left CPUs free, or there is one: on that an exchange had 0.6 to 0.7 of its p50, but the streams 0.8 of their rate at half as much CPU again.
+// most is how many loops there may be: with oneMore, for which a quiet loop is the reason, one more than Go's processors. There is none more
+// where somebody has left CPUs free, nor on one CPU: there an exchange had 0.6 to 0.7 of its p50, but the streams 0.8 of their rate at half
+// as much CPU again.
 func (g *Group) most(oneMore bool) int {
 	if g.options.Max > 0 {
 		return g.options.Max
@@ -163,7 +164,7 @@ func ownProcessors() int {
 	return all - added
 }
 
-// surplus says whether the loop is the last of more than there may be: the quiet one is not needed any more, and there was one more.
+// surplus says whether the loop is the last of more than there may be: none is quiet any more, and there was one more for that.
 func (g *Group) surplus(l *Loop) bool {
 	all := g.all()
 	return all[len(all)-1] == l && len(all) > max(g.most(g.quiet.Load() != nil), g.options.Min)

@@ -35,6 +35,7 @@ type load struct {
 	percent atomic.Int32 // in the last window
 	placed  atomic.Int32 // connections that were placed here since
 	streams atomic.Bool  // there was something of streams in the last window
+	seen    atomic.Int32 // streams in the last window that was counted; none, if there were none in a window since
 
 	skip         int  // turns until the next that is sampled
 	sampled      bool // this turn is
@@ -86,7 +87,9 @@ func (l *Loop) measure() {
 	o.since, o.waited, o.worked = now, 0, 0
 	o.percent.Store(percent)
 	o.placed.Store(0)
-	o.streams.Store(o.streamed)
+	if o.streams.Store(o.streamed); !o.streamed {
+		o.seen.Store(0)
+	}
 	o.streamed = false
 	l.balance(percent, now)
 }
@@ -114,6 +117,7 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 		l.slots.clearWork() // what is counted from now on is of the windows that decide
 	} else if o.busy >= sustained && (now >= o.nextShare || o.streams.Load()) {
 		o.busy = 0
+		o.seen.Store(l.slots.streams())
 		if !l.part(percent, now) && percent >= halfPercent && now >= o.nextShare && !l.relieve(percent) {
 			o.nextShare = now + shareAgain
 		}
@@ -131,7 +135,7 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 // relieve gives a part of the loop's work to one that has less to do, or to a new one. It reports false when that
 // cannot be done, or would bring nothing.
 func (l *Loop) relieve(percent int32) bool {
-	to, most := l.group.awayFrom(l), l.group.most(l.group.quiet.Load() != nil && l.slots.manyStreams())
+	to, most := l.group.awayFrom(l), l.group.most(l.group.quiet.Load() != nil && l.group.manyStreams())
 	spare := int32(0)
 	if to != nil {
 		spare = to.load.percent.Load()

@@ -9,7 +9,7 @@ import (
 // there are more threads than CPUs, and what is small on it waits, too, where a thread that sleeps between small messages is let
 // in. So who talks beside streams is taken to a loop without any, and streams are kept from there while that is so: a group
 // has one quiet loop at the most. (An exchange of 64 B beside 8 streams, all on two CPUs: p50 16 to 33 us where it was 174 to 291.) Beside
-// many streams it is one more than there are CPUs: their rate is the higher one then, and the exchange waits longer (docs/performance.md).
+// many streams there is one loop more than CPUs: their rate is higher then, and the exchange waits longer (docs/performance.md).
 const (
 	// A talker has had so many events, or slices of messages, and none of a stream in the window that is counted, of 50 ms:
 	// 80 exchanges a second, fewer of large messages, and more events than most short connections have in their lives. Those
@@ -19,8 +19,9 @@ const (
 	// Streams that are less than a streamPart of a loop's work are nothing to flee from.
 	streamPart = 8
 
-	// So many streams of a loop, seen in the windows that are counted, are worth a loop more than there are CPUs. With it the streams have 1.3
-	// times the rate beside an exchange where they are 32, 1.2 where they are 64, and where they are 16 no more that could be told from noise.
+	// So many streams, seen in the window that is counted, are worth a loop more than there are CPUs, which is kept as long as there is a
+	// quiet one. With it the streams have 1.3 times the rate beside an exchange where they are 32, 1.2 where they are 64, and where they
+	// are 16 no more that could be told from noise. All of these are hardly seen in one window: of 16 there were 14, of 32 20.
 	manyStreams = 16
 
 	// Who talks beside streams is parted from them from partPercent of a loop on. The quiet loop is given up after quietFor
@@ -50,13 +51,23 @@ func (s *slot) is(k kind) bool {
 	return true
 }
 
-// manyStreams says whether so many of the handlers have had something of a stream.
-func (t *table) manyStreams() bool {
-	n := 0
+// streams is how many Movers have had something of a stream.
+func (t *table) streams() (n int32) {
 	for i := range t.end {
-		if t.at(i).is(streaming) {
-			n++
+		if s := t.at(i); s.units() > 0 && s.is(streaming) {
+			if _, ok := s.handler.(Mover); ok {
+				n++
+			}
 		}
+	}
+	return n
+}
+
+// manyStreams says whether the loops have seen many.
+func (g *Group) manyStreams() bool {
+	n := int32(0)
+	for _, l := range g.all() {
+		n += l.load.seen.Load()
 	}
 	return n >= manyStreams
 }
@@ -100,8 +111,8 @@ func (l *Loop) part(percent int32, now time.Duration) bool {
 	return quiet != nil
 }
 
-// makeQuiet makes another loop than l, which has streams, the quiet one: one without any and with little to do, a new one, or
-// the one with the least to do, whose streams will go. It gives nil if there is none, or there has just been made one.
+// makeQuiet makes another loop than l, which has streams, the quiet one: one without any and with little to do, a new one, also where
+// the others are busy with something else than streams, or the one with the least to do, whose streams will go. It gives nil if there is none, or there has just been made one.
 func (g *Group) makeQuiet(l *Loop) *Loop {
 	var quiet *Loop
 	for _, other := range g.all() {
@@ -109,11 +120,12 @@ func (g *Group) makeQuiet(l *Loop) *Loop {
 			quiet = other
 		}
 	}
+	least := g.least(l)
 	if quiet == nil {
-		quiet = g.grow(g.most(l.slots.manyStreams()))
+		quiet = g.grow(g.most(g.manyStreams() || least != nil && !least.load.streams.Load()))
 	}
 	if quiet == nil {
-		quiet = g.least(l)
+		quiet = least
 	}
 	if quiet == nil || !g.appoint(quiet) {
 		return nil

@@ -36,6 +36,7 @@ func (l *Loop) having(all []did) (movers []*mover) {
 		}
 	}
 	l.load.streams.Store(l.load.streamed)
+	l.load.seen.Store(l.slots.streams())
 	return movers
 }
 
@@ -141,10 +142,12 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		streams int
+		others  int32 // on the other loop
 		loops   int
 	}{
-		{"beside loops with streams on all processors, to one of them", manyStreams - 1, 2},
-		{"beside loops with many streams on all processors, to one more", manyStreams, 3},
+		{"beside few streams on all processors, to the loop with some of them", manyStreams / 2, manyStreams/2 - 1, 2},
+		{"beside many, to one more", manyStreams / 2, manyStreams / 2, 3},
+		{"beside many, nearly all on one loop, to one more", manyStreams - 1, 1, 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := newFreeGroup(t)
@@ -152,13 +155,25 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 			l, other := idleFirst(t, g), g.Grow()
 			stop(t, other)
 			other.load.percent.Store(100)
-			other.load.streams.Store(true)
+			other.load.streams.Store(test.others > 0)
+			other.load.seen.Store(test.others)
 			movers := l.having(append(slices.Repeat([]did{stream}, test.streams), talker))
 			if l.part(100, 0); g.Len() != test.loops || !slices.Equal(l.moved(movers, g.all()[test.loops-1]), []int{test.streams}) {
 				t.Errorf("with %d loops, and not there", g.Len())
 			}
 		})
 	}
+	t.Run("where the other loop is busy with something else, to one more", func(t *testing.T) {
+		g := newFreeGroup(t)
+		g.Hold()
+		l, other := idleFirst(t, g), g.Grow()
+		stop(t, other)
+		other.load.percent.Store(partPercent)
+		movers := l.having([]did{stream, talker})
+		if l.part(100, 0); g.Len() != 3 || !slices.Equal(l.moved(movers, g.all()[2]), []int{1}) {
+			t.Errorf("with %d loops, and not there", g.Len())
+		}
+	})
 	t.Run("that cannot go now", func(t *testing.T) {
 		g, l, _ := held(t, 2, 2, 0)
 		handle := l.slots.take(refuser{})
@@ -181,12 +196,13 @@ func TestWhenTalkersAreParted(t *testing.T) {
 		silent  bool // there are only streams
 		windows []int32
 		moves   int
+		seen    int32
 	}{
-		{"busy with streams", false, []int32{partPercent, partPercent}, 2},
-		{"once", false, []int32{partPercent, 0, partPercent}, 0},
-		{"hardly busy", false, []int32{partPercent - 1, partPercent - 1, partPercent - 1}, 0},
-		{"nobody talks", true, []int32{halfPercent - 1, halfPercent - 1}, 0},
-		{"nobody talks, and the load is shared", true, []int32{halfPercent, halfPercent}, 1},
+		{"busy with streams", false, []int32{partPercent, partPercent}, 2, 2},
+		{"once", false, []int32{partPercent, 0, partPercent}, 0, 0},
+		{"hardly busy", false, []int32{partPercent - 1, partPercent - 1, partPercent - 1}, 0, 0},
+		{"nobody talks", true, []int32{halfPercent - 1, halfPercent - 1}, 0, 2},
+		{"nobody talks, and the load is shared", true, []int32{halfPercent, halfPercent}, 1, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBalanced(t, Options{Min: 2})
@@ -203,6 +219,9 @@ func TestWhenTalkersAreParted(t *testing.T) {
 			}
 			if got := b.moves(); got != test.moves {
 				t.Errorf("moved %d times, want %d", got, test.moves)
+			}
+			if seen := b.load.seen.Load(); seen != test.seen {
+				t.Errorf("%d streams were seen, want %d", seen, test.seen)
 			}
 		})
 	}
@@ -349,9 +368,22 @@ func TestQuietLoopIsGivenUp(t *testing.T) {
 	})
 }
 
+// What streams do not count: of what has gone, what cannot move, and what had no work.
+func TestStreamsThatAreSeen(t *testing.T) {
+	l := idleLoop(t)
+	l.having([]did{{work: 1, streams: true}, {work: 1}, {work: 1, streams: true, fixed: true}, {streams: true}})
+	gone := l.slots.take(new(mover))
+	l.Stream(gone, 1)
+	l.Forget(gone)
+	if n := l.slots.streams(); n != 1 {
+		t.Errorf("there are %d, want one", n)
+	}
+}
+
 // Streams are those of the last window.
 func TestStreamsOfAWindow(t *testing.T) {
 	l := idleLoop(t)
+	l.load.seen.Store(5)
 	for _, want := range []bool{true, false} {
 		if want {
 			l.Stream(Handle{}, 1)
@@ -362,6 +394,9 @@ func TestStreamsOfAWindow(t *testing.T) {
 		if got := l.load.streams.Load(); got != want {
 			t.Errorf("streams %v, want %v", got, want)
 		}
+		if seen := l.load.seen.Load(); (seen == 5) != want {
+			t.Errorf("of a window with streams (%v) %d were seen", want, seen)
+		}
 	}
 }
 
@@ -369,8 +404,11 @@ func TestStreamsOfAWindow(t *testing.T) {
 // comes before there is no talk.
 func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
 	t.Run("of two", func(t *testing.T) {
-		g := newGroup(t, Options{Max: 2})
+		g := newFreeGroup(t)
 		streams, silence := talkBeside(t, g, 2)
+		if loops, processors := g.Len(), runtime.GOMAXPROCS(0); loops != 2 || processors != 2 {
+			t.Errorf("for few streams there are %d loops and %d processors", loops, processors)
+		}
 		silence()
 		rig.Until(t, "each loop has a stream", func() bool { return streams[0].on.Load() != streams[1].on.Load() })
 	})
@@ -385,7 +423,7 @@ func TestTalkersHaveALoopWithoutStreams(t *testing.T) {
 	})
 }
 
-// newFreeGroup gives a group that may have as many loops as there are processors, which are two, and one more. When it has been closed
+// newFreeGroup gives a group that may have as many loops as there are processors, which are two, and one more at times. When it has been closed
 // there are two again.
 func newFreeGroup(t *testing.T) *Group {
 	t.Helper()
@@ -400,7 +438,7 @@ func newFreeGroup(t *testing.T) *Group {
 	return g
 }
 
-// With a quiet loop there is one more than GOMAXPROCS, unless somebody has set that, or how many loops there may be.
+// There may be one loop more than GOMAXPROCS, unless somebody has set that, or how many loops there may be.
 func TestOneMoreLoop(t *testing.T) {
 	cpus := runtime.NumCPU()
 	for _, test := range []struct {
@@ -454,8 +492,9 @@ func TestOneMoreLoop(t *testing.T) {
 			l.load.percent.Store(100)
 		}
 		relieved := func(loops int, where string) {
+			t.Helper()
 			if l.relieve(100) != (loops == 3) || g.Len() != loops {
-				t.Errorf("there are %d loops where %s", g.Len(), where)
+				t.Fatalf("there are %d loops where %s", g.Len(), where)
 			}
 		}
 		streams := slices.Repeat([]did{{work: 1000, streams: true}}, manyStreams)
