@@ -17,7 +17,7 @@ import (
 var errClosed = errors.New("splice: closed")
 
 // Engine relays any number of ports on its event loops. Its methods may be called from any goroutine. There are as many loops as
-// the load needs, up to GOMAXPROCS. While small messages come beside many streams, and for some seconds after, there may be one more,
+// the load needs, up to GOMAXPROCS. While small messages come beside many streams, or beside some where other loops are busy, and for some seconds after, there may be one more,
 // for which the engine raises GOMAXPROCS by one, unless the environment sets it or it is less than the CPUs; the runtime does not
 // follow a limit of CPUs that changes from then on.
 type Engine struct {

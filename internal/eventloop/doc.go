@@ -52,8 +52,8 @@
 //
 // One loop may be the quiet one: where handlers with many events share a loop with streams that keep it busy, and half a loop
 // is enough for them, they are moved to one that streams are kept from meanwhile. A thread that streams presumably waits for a
-// CPU more often than one that sleeps between small messages. Beside many streams, and where all others are busy, there may be one more than GOMAXPROCS then, if that is two
-// or more and nobody has set it, in the environment or to fewer than there are CPUs. Go then has a processor more. When none is
+// CPU more often than one that sleeps between small messages. Beside many streams,
+// or where the other loops are busy with something else, there may be one more than GOMAXPROCS then, if that is two or more and nobody has set it, in the environment or to fewer than there are CPUs. Go then has a processor more. When none is
 // quiet any more the last loop ends, if there are more than may be then.
 //
 // The first loop is never ended. It has no thread of its own while nothing is expected of it: then it waits in Go's

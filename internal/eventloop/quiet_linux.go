@@ -21,7 +21,7 @@ const (
 
 	// So many streams, seen in the window that is counted, are worth a loop more than there are CPUs, which is kept as long as there is a
 	// quiet one. With it the streams have 1.3 times the rate beside an exchange where they are 32, 1.2 where they are 64, and where they
-	// are 16 no more that could be told from noise. All of these are hardly seen in one window: of 16 there were 14, of 32 20.
+	// are 16 no more that could be told from noise. Not all are seen in one window: of 16 there were 14, of 32 20.
 	manyStreams = 16
 
 	// Who talks beside streams is parted from them from partPercent of a loop on. The quiet loop is given up after quietFor
@@ -112,7 +112,8 @@ func (l *Loop) part(percent int32, now time.Duration) bool {
 }
 
 // makeQuiet makes another loop than l, which has streams, the quiet one: one without any and with little to do, a new one, also where
-// the others are busy with something else than streams, or the one with the least to do, whose streams will go. It gives nil if there is none, or there has just been made one.
+// the one with the least to do is busy with something else than streams, or that one, whose streams will go. It gives nil if there is
+// none, or there has just been made one.
 func (g *Group) makeQuiet(l *Loop) *Loop {
 	var quiet *Loop
 	for _, other := range g.all() {
