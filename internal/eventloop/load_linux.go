@@ -117,7 +117,9 @@ func (l *Loop) balance(percent int32, now time.Duration) {
 		l.slots.clearWork() // what is counted from now on is of the windows that decide
 	} else if o.busy >= sustained && (now >= o.nextShare || o.streams.Load()) {
 		o.busy = 0
-		o.seen.Store(l.slots.streams())
+		if o.streams.Load() {
+			o.seen.Store(l.slots.streams())
+		}
 		if !l.part(percent, now) && percent >= halfPercent && now >= o.nextShare && !l.relieve(percent) {
 			o.nextShare = now + shareAgain
 		}
