@@ -26,6 +26,14 @@ func (h *Host) Find() (err error) {
 		h.Root, err = filepath.Abs(h.Root)
 		return err
 	}
+	for _, path := range []*string{&h.Config, &h.Program} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
 	if h.Daemons, err = Daemons(); err != nil {
 		return err
 	}

@@ -35,6 +35,16 @@ func TestDaemons(t *testing.T) {
 	}
 }
 
+// TestRelativePaths: what is said is of the directory that it is said in.
+func TestRelativePaths(t *testing.T) {
+	here, err := os.Getwd()
+	must(t, err)
+	h := &Host{Config: "daemon.json", Program: "bin/portsplice-shim", Daemons: nil}
+	if err := h.Find(); h.Config != filepath.Join(here, "daemon.json") || h.Program != filepath.Join(here, "bin/portsplice-shim") {
+		t.Errorf("%s and %s were found, %v", h.Config, h.Program, err)
+	}
+}
+
 // TestFindVersion asks the program of the dockerd that runs, or the one in PATH.
 func TestFindVersion(t *testing.T) {
 	dir := t.TempDir()

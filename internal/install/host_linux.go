@@ -44,7 +44,7 @@ func (h *Host) Install() (p Plan, err error) {
 	if was.path == "" && version >= looksInLibexec && !h.Rootless {
 		p.Steps, err = h.makeLink()
 	} else if was.path != h.Program {
-		p.Steps, err = h.setPath(file)
+		p.Steps, err = h.setPath(file, was)
 	}
 	if err != nil {
 		return p, err
@@ -65,6 +65,14 @@ func (h *Host) Uninstall() (p Plan, err error) {
 		if path, _ := d.Flag(pathOption); h.installed(path) {
 			return p, fmt.Errorf("dockerd (process %d) is started with --%s=%s: take the option out where it is written",
 				d.PID, pathOption, path)
+		}
+		other := *h
+		if other.Config, _ = d.Flag(fileOption); other.Config == "" || filepath.Clean(other.Config) == h.Config {
+			continue
+		}
+		if _, s, err := other.readConfig(); err == nil && h.installed(s.path) {
+			return p, fmt.Errorf("dockerd (process %d) is started with --%s=%s, which has it start %s: name that file with --config",
+				d.PID, fileOption, other.Config, s.path)
 		}
 	}
 	link, err := h.link()
@@ -233,8 +241,8 @@ func (h *Host) readConfig() (file []byte, s settings, err error) {
 	return file, s, nil
 }
 
-// setPath writes the option to daemon.json, and first what it was to a file beside it, if it was there.
-func (h *Host) setPath(file []byte) (steps []Step, err error) {
+// setPath writes the option to daemon.json, and first what it was to a file beside it, if it was there, and without a path of ours.
+func (h *Host) setPath(file []byte, was settings) (steps []Step, err error) {
 	path, err := h.configPath()
 	if err != nil {
 		return nil, err
@@ -243,7 +251,7 @@ func (h *Host) setPath(file []byte) (steps []Step, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", h.Config, err)
 	}
-	if file != nil {
+	if file != nil && was.path == "" {
 		steps = append(steps, Step{"copy " + h.Config + " to " + h.Config + backupSuffix, func() error {
 			return replace(path+backupSuffix, path, file)
 		}})
@@ -279,7 +287,8 @@ func (h *Host) restoreConfig() (steps []Step, err error) {
 			return nil, fmt.Errorf("%s: %w", h.Config, err)
 		}
 		if saved {
-			if installed, err := withPath(backup, is.path); err == nil && bytes.Equal(installed, file) {
+			was, _ := read(backup) // else it is not what the file was
+			if installed, err := withPath(backup, is.path); err == nil && bytes.Equal(installed, file) && was.path == "" {
 				before = backup
 			} else if before == nil {
 				before = []byte("{}\n")

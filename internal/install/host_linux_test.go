@@ -252,6 +252,14 @@ func TestUninstallRefuses(t *testing.T) {
 	if _, err := h.Uninstall(); err == nil || !strings.Contains(err.Error(), "by hand") {
 		t.Errorf("a file that is not JSON and names us: %v", err)
 	}
+	for path, why := range map[string]string{ours: "name that file with --config", "/opt/theirs": ""} {
+		h = machine(t, "28.0.0")
+		put(t, h.in("/opt/daemon.json"), `{"userland-proxy-path": "`+path+`"}`, 0o644)
+		h.Daemons = []Daemon{{PID: 77, Args: []string{"--config-file", "/opt/daemon.json"}}}
+		if _, err := h.Uninstall(); (err != nil) != (why != "") || err != nil && !strings.Contains(err.Error(), why) {
+			t.Errorf("another file, which names %s: %v", path, err)
+		}
+	}
 }
 
 // TestHalfDone: an install that was cut short, or whose file somebody has changed since, is taken back all the same.
@@ -272,6 +280,8 @@ func TestHalfDone(t *testing.T) {
 		{"changed since", map[string]string{"": strings.ReplaceAll(string(installed), "true", "false"), backupSuffix: before}, nil,
 			strings.ReplaceAll(before, "true", "false")},
 		{"all else taken out since", map[string]string{"": `{"userland-proxy-path": "/old/portsplice"}`, backupSuffix: before}, nil, "{}\n"},
+		{"the copy of a file that names us", map[string]string{"": string(installed),
+			backupSuffix: strings.ReplaceAll(string(installed), ours, "/old/portsplice-shim")}, nil, before},
 		{"by both ways", map[string]string{"": string(installed), backupSuffix: before}, map[string]string{linkPath: ours}, before},
 		{"a link that was not renamed", map[string]string{"": before}, map[string]string{linkPath + newSuffix: ours}, before},
 		{"another build's link", map[string]string{"": before}, map[string]string{linkPath: "/home/me/bin/portsplice"}, before},
@@ -326,6 +336,10 @@ func TestMoved(t *testing.T) {
 			}
 		} else if _, s, err := h.readConfig(); err != nil || s.path != h.Program {
 			t.Errorf("%s: the file says %+v, %v", version, s, err)
+		}
+		carry(t, h.Uninstall)
+		if file, err := os.ReadFile(h.in(h.Config)); err != nil || string(file) != "{}" {
+			t.Errorf("%s: taken back, the file says %s, %v", version, file, err)
 		}
 	}
 	h := machine(t, "28.0.0") // dockerd was updated since
