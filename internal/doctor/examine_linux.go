@@ -54,7 +54,7 @@ func Examine(ctx context.Context, version string) []Finding {
 // look finds out what a dockerd starts. One of 29.5 and later says it; of others it follows from what they were started
 // with.
 func look(ctx context.Context, d install.Daemon) Daemon {
-	found := Daemon{PID: d.PID}
+	found := Daemon{PID: d.PID, Rootless: d.Rootless}
 	process := processes.Process{PID: d.PID}
 	if open, limit, err := process.Descriptors(); err == nil {
 		found.Descriptors = Descriptors{uint64(open), limit.Max}

@@ -46,6 +46,7 @@ type Daemon struct {
 	From        string // how that is known: docker info, its command line, a file
 	Missing     error  // why the proxy cannot be started
 	Ours        bool
+	Rootless    bool   // it is one user's
 	Stale       string // the file that has changed since it was started; empty if none has
 	Descriptors Descriptors
 }
@@ -126,7 +127,10 @@ func (d Daemon) judge() Finding {
 		who = fmt.Sprintf("dockerd %s (process %d)", d.Version, d.PID)
 	}
 	find := func(state State, says, do string) Finding { return Finding{"dockerd", state, who + " " + says, do} }
-	const restart = "sudo systemctl restart docker"
+	control, restart := "sudo portsplicectl", "sudo systemctl restart docker"
+	if d.Rootless {
+		control, restart = "portsplicectl", "systemctl --user restart docker"
+	}
 	starts := fmt.Sprintf("starts %s (%s)", d.Proxy, d.From)
 	switch {
 	case d.Off:
@@ -134,11 +138,11 @@ func (d Daemon) judge() Finding {
 	case d.Stale != "":
 		return find(Wrong, "was started before "+d.Stale+" changed, which says what it starts", restart)
 	case d.Proxy == "":
-		return find(Wrong, "finds no userland proxy", "sudo portsplicectl install, then "+restart)
+		return find(Wrong, "finds no userland proxy", control+" install, then "+restart)
 	case d.Missing != nil:
-		return find(Wrong, fmt.Sprintf("%s, which it cannot: %v", starts, d.Missing), "install it again, or: sudo portsplicectl uninstall")
+		return find(Wrong, fmt.Sprintf("%s, which it cannot: %v", starts, d.Missing), "install it again, or: "+control+" uninstall")
 	case !d.Ours:
-		return find(Wrong, starts, "sudo portsplicectl install, then "+restart)
+		return find(Wrong, starts, control+" install, then "+restart)
 	}
 	return find(OK, starts, "")
 }

@@ -88,6 +88,20 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestAdviceIsForTheUser: of a rootless dockerd, what to do is its user's, without sudo: that would change root's.
+func TestAdviceIsForTheUser(t *testing.T) {
+	for _, d := range []Daemon{{Stale: "/f"}, {}, {Proxy: "/p", Missing: errors.New("no")}, {Proxy: "/usr/bin/docker-proxy"}} {
+		for rootless, want := range map[bool][]string{false: {"sudo ", "sudo systemctl restart"}, true: {"", "systemctl --user restart"}} {
+			d.Rootless = rootless
+			do := d.judge().Do
+			if strings.Contains(do, "sudo") == rootless || strings.Contains(do, "portsplicectl") && !strings.Contains(do, want[0]+"portsplicectl") ||
+				strings.Contains(do, "systemctl") && !strings.Contains(do, want[1]) {
+				t.Errorf("rootless %v: %q", rootless, do)
+			}
+		}
+	}
+}
+
 // TestManyPorts: a finding stays one line.
 func TestManyPorts(t *testing.T) {
 	f := healthy()
