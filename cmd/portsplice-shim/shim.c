@@ -49,6 +49,7 @@ static int argument_count;
 static int listener = -1; /* the port's socket */
 static int opened;	  /* by a worker */
 static int started;	  /* workers, for this request */
+static int answered;	  /* dockerd has been: it would not hear of the port's end */
 
 static char text[640]; /* the answer of a worker, or to dockerd */
 static volatile sig_atomic_t stopping, counters; /* asked for by signals, which come in pause_for only */
@@ -89,8 +90,7 @@ static void pause_for(int fd, long ms)
 /* answer tells dockerd, in one write, and lets go of its pipe. */
 static void answer(const char *words, size_t length)
 {
-	static int given;
-	if (given++) /* descriptor 3 is something else by now */
+	if (answered++) /* descriptor 3 is something else by now */
 		return;
 	if (write(DOCKERD, words, length) < 0)
 		exit(1); /* dockerd has given up: nobody would ever stop this process */
@@ -119,7 +119,7 @@ static int variables(void)
 static void by_itself(const char *reason)
 {
 	char *mode = getenv("PORTSPLICE_WORKER");
-	if (reason && mode && strcmp(mode, "require") == 0)
+	if (reason && mode && strcmp(mode, "require") == 0 && !answered)
 		fail("PORTSPLICE_WORKER=require", reason);
 	int n = variables();
 	/* On the stack: malloc(3) would take half a page of data, of every port. */
@@ -299,7 +299,7 @@ static int ask(int s)
 	int n = 1;
 	strings[0].iov_base = head;
 	char *end = number(stpcpy(head, "serve"), ' ', argument_count - 1);
-	end = number(end, ' ', listener < 0 ? 0 : 1 + opened);
+	end = number(end, ' ', listener < 0 ? 0 : opened ? 2 : answered ? 3 : 1);
 	*end = 0;
 	strings[0].iov_len = end + 1 - head;
 	for (int i = 1; i < argument_count && n < MOST_STRINGS; i++)
@@ -358,7 +358,7 @@ static void stop(int s)
  * served has a worker serve the port, and gives the connection to it. Without one it does not return. A worker that
  * refuses a port that was served before, as one without descriptors does, does not end it.
  */
-static int served(int again)
+static int served(void)
 {
 	unsigned long deadline = now_ms() + PATIENCE_MS;
 	for (started = 0; !stopping;) {
@@ -378,7 +378,7 @@ static int served(int again)
 		close(s);
 		if (stopping)
 			break;
-		if (n > 0 && text[0] == '1' && !again) {
+		if (n > 0 && text[0] == '1' && !answered) {
 			answer(text, n);
 			exit(1);
 		}
@@ -448,7 +448,7 @@ int main(int argc, char **argv, char **envp)
 		fcntl(LISTENER, F_SETFD, FD_CLOEXEC); /* the worker gets it with the request, and must not keep another */
 	}
 
-	int s = served(0);
+	int s = served();
 	answer("0\n", 2);
 	unsigned long deaths[DEATHS] = {0}; /* when the last workers died */
 	for (unsigned n = 0;;) {
@@ -469,6 +469,6 @@ int main(int argc, char **argv, char **envp)
 		deaths[n++ % DEATHS] = now_ms();
 		if (n >= DEATHS && now_ms() - deaths[n % DEATHS] < DEATHS_MS)
 			by_itself("three workers died within ten seconds");
-		s = served(1);
+		s = served();
 	}
 }

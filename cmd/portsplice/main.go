@@ -101,7 +101,7 @@ func options(dockerd *status.Pipe) (config.Config, error) {
 	for said := ""; ; time.Sleep(time.Second) {
 		c, err := config.Parse(os.Args[1:], os.Environ(), os.Stdout)
 		c.Resumed = served
-		if wrong := (*config.FileError)(nil); !served || !errors.As(err, &wrong) {
+		if !served || err == nil {
 			return c, err
 		}
 		if err.Error() != said {
@@ -127,15 +127,16 @@ func work() {
 	}
 }
 
-// relayAll does without the bypass of local clients: programs of the kernel for each port would be too many.
+// relayAll does without the bypass of local clients: programs of the kernel for each port would be too many. A port that was served
+// before, and is to have it, is served on: dockerd would not hear of its end.
 func relayAll(c *config.Config) error {
 	const reason = "it takes a worker, and the port is served without one"
 	switch {
-	case c.Protocol != listener.TCP:
-	case c.LocalBypass == config.BypassRequire:
+	case c.Protocol != listener.TCP, c.LocalBypass == config.BypassOff:
+	case c.LocalBypass == config.BypassRequire && !c.Resumed:
 		return fmt.Errorf("-local-bypass require: %s", reason)
-	case c.LocalBypass == config.BypassAuto:
-		c.Warnings = append(c.Warnings, "-local-bypass auto: not here: "+reason)
+	default:
+		c.Warnings = append(c.Warnings, fmt.Sprintf("-local-bypass %s: not here: %s", c.LocalBypass, reason))
 	}
 	return nil
 }

@@ -99,7 +99,13 @@ func TestFileBreaksAServedPort(t *testing.T) {
 	if want := "portsplice: clients wait until the file is right: " + f.path + why; p.log()[0] != want {
 		t.Errorf("the log is %q, want %q", p.log(), want)
 	}
-	f.write(t, "{}")
+	f.write(t, `{"local-bypass": "require", "proxy-protocol": "v2"}`) // each of which is right
+	until(t, "a line says so", func() bool {
+		return slices.ContainsFunc(p.log(), func(line string) bool {
+			return strings.HasPrefix(line, "portsplice: clients wait until the file is right: -local-bypass require: ")
+		})
+	})
+	f.write(t, `{"local-bypass": "require"}`) // which dockerd would have been told of
 	exchange(t, conn, "hello")
 	until(t, "a line says how the port is served", func() bool {
 		return slices.Contains(p.log(), "portsplice: the port is served without a worker: "+f.path+why)

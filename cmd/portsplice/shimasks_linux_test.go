@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,7 +61,7 @@ func say(t *testing.T, conn *net.UnixConn, message string) {
 }
 
 // serve has a shim start whose port the puppet says that it serves. Clients wait in the queue of the port's socket.
-func (p puppet) serve(t *testing.T, l *lab) (*process, *net.UnixConn, netip.AddrPort) {
+func (p puppet) serve(t *testing.T, l *lab, env ...string) (*process, *net.UnixConn, netip.AddrPort) {
 	t.Helper()
 	fd, frontend := rig.Bind(t, ours())
 	must(t, unix.Listen(fd, 16))
@@ -76,7 +77,7 @@ func (p puppet) serve(t *testing.T, l *lab) (*process, *net.UnixConn, netip.Addr
 		}
 		asked <- conn
 	}()
-	shim := l.run(run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), "-use-listen-fd"), socket: socket}).serve(t)
+	shim := l.run(run{args: arguments("tcp", frontend, echo(t, "tcp", ours()), "-use-listen-fd"), socket: socket, env: env}).serve(t)
 	return shim, <-asked, frontend
 }
 
@@ -138,23 +139,39 @@ func sockets(t *testing.T, pid int) map[string]bool {
 }
 
 // TestWorkerRefusesWhatWasServed: a worker that cannot serve a port which one before it has served does not
-// end the port.
+// end the port, and is told that it was served; nor does what dockerd would have been told of at its start.
 func TestWorkerRefusesWhatWasServed(t *testing.T) {
-	l := newLab(t)
-	worker := l.puppet(t)
-	shim, conn, frontend := worker.serve(t, l)
-	must(t, conn.Close())
-	say(t, worker.asked(t), "1\nno descriptors\n")
-	exchange(t, dial(t, "tcp", frontend), "hello")
-	if !shim.alone(t) {
-		t.Error("a worker serves the port")
+	const why = "portsplice: the port is served without a worker: no descriptors\n"
+	for env, want := range map[string][]string{
+		"PORTSPLICE_WORKER=auto":    {why},
+		"PORTSPLICE_WORKER=require": {why},
+		"PORTSPLICE_LOCAL_BYPASS=require": {"portsplice: -local-bypass require: not here: it takes a worker, and the port is served " +
+			"without one\n", why},
+	} {
+		t.Run(env, func(t *testing.T) {
+			l := newLab(t)
+			worker := l.puppet(t)
+			shim, conn, frontend := worker.serve(t, l, env)
+			must(t, conn.Close())
+			conn, err := worker.AcceptUnix()
+			must(t, err)
+			defer func() { must(t, conn.Close()) }()
+			must(t, conn.SetDeadline(time.Now().Add(timeout)))
+			if head, _, _ := strings.Cut(hear(t, conn), "\x00"); !strings.HasSuffix(head, " 3") {
+				t.Errorf("the shim began with %q, want that a worker has served the port, by dockerd's socket", head)
+			}
+			say(t, conn, "1\nno descriptors\n")
+			exchange(t, dial(t, "tcp", frontend), "hello")
+			if !shim.alone(t) {
+				t.Error("a worker serves the port")
+			}
+			until(t, "lines say why", func() bool { return len(shim.log()) >= len(want) })
+			if log := shim.log(); !slices.Equal(log, want) {
+				t.Errorf("the log is %q, want %q", log, want)
+			}
+			shim.signalled(t, syscall.SIGINT)
+		})
 	}
-	const want = "portsplice: the port is served without a worker: no descriptors\n"
-	until(t, "a line says why", func() bool { return len(shim.log()) > 0 })
-	if log := shim.log(); len(log) != 1 || log[0] != want {
-		t.Errorf("the log is %q, want %q", log, want)
-	}
-	shim.signalled(t, syscall.SIGINT)
 }
 
 // TestShimHandoverToOldKernel: the worker has nothing of the port that it was started for, also where the kernel does

@@ -17,7 +17,8 @@
 //
 // A shim begins with strings that each end in a zero byte: a line "serve ARGUMENTS SOCKET", as many arguments, and the
 // variables of the environment that begin with PORTSPLICE_. Along come its standard error, and the port's socket if it
-// has one: SOCKET is 0 if it has none, 1 if dockerd bound it, 2 if a worker did that has died since. The answer is one of
+// has one: SOCKET is 0 if it has none, 1 if dockerd bound it, 2 if a worker did that has died since, 3 if dockerd bound it and a
+// worker that has died has served it. The answer is one of
 //
 //	0             the port is served; the port's socket comes along if the worker opened it
 //	1 and reason  it cannot be served; both as dockerd is to be told

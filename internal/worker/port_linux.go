@@ -66,7 +66,7 @@ func (w *Worker) serve(conn *net.UnixConn, pid int, message []byte, fds []int) e
 // start has the port served, and tells the shim so.
 func (p *port) start(conn *net.UnixConn, r *request) (err error) {
 	p.config, err = config.Parse(r.arguments, r.environment, io.Discard)
-	p.config.Resumed = r.origin == lost
+	p.config.Resumed = r.origin >= lost
 	switch {
 	case errors.Is(err, config.ErrHelp), err == nil && p.config.Version:
 		err = declined{errors.New("a question of a person")}

@@ -15,9 +15,10 @@ import (
 type origin int
 
 const (
-	none  origin = iota // there is none yet
-	bound               // by dockerd (-use-listen-fd)
-	lost                // by a worker that has died
+	none   origin = iota // there is none yet
+	bound                // by dockerd (-use-listen-fd)
+	lost                 // by a worker that has died
+	served               // bound by dockerd, and a worker that has died has served it
 )
 
 // request is what a shim begins with. The descriptors are the receiver's to close.
@@ -94,7 +95,7 @@ func parse(message []byte, fds []int) (*request, error) {
 	r := request{socket: -1}
 	var count int
 	if _, err := fmt.Sscanf(all[0], "serve %x %x", &count, &r.origin); err != nil || count < 0 || count > len(all)-1 ||
-		r.origin < none || r.origin > lost {
+		r.origin < none || r.origin > served {
 		return nil, fmt.Errorf("not a request: %q", all[0])
 	}
 	want := 1
