@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -164,25 +165,34 @@ func processOf(conn *net.UnixConn) int32 {
 	return 0
 }
 
-// longestAnswer is more than a worker says of as many ports as there are. Anybody may say to be a worker.
-const longestAnswer = 64 << 20
+// longestAnswer is more than a worker says of as many ports as there are, and longestAnswers bounds what all that are asked have said
+// before they are done. Anybody may say to be a worker, or many.
+const (
+	longestAnswer  = 64 << 20
+	longestAnswers = 4 * longestAnswer
+)
+
+// unfinished is how many bytes of answers are held that have not ended.
+var unfinished atomic.Int64
 
 func exchange(conn *net.UnixConn, question string, answer any) error {
 	if _, err := conn.Write([]byte(question)); err != nil {
 		return err
 	}
 	var line []byte
+	defer func() { unfinished.Add(-int64(len(line))) }()
 	for part := make([]byte, piece); ; {
 		n, err := conn.Read(part)
 		line = append(line, part[:n]...)
+		all := unfinished.Add(int64(n))
 		if errors.Is(err, io.EOF) || err == nil && n == 0 {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if len(line) > longestAnswer {
-			return fmt.Errorf("process %d goes on to answer after %d bytes", processOf(conn), len(line))
+		if len(line) > longestAnswer || all > longestAnswers {
+			return fmt.Errorf("process %d goes on to answer after %d bytes, and all that were asked after %d", processOf(conn), len(line), all)
 		}
 	}
 	if reason, refused := strings.CutPrefix(string(line), decline); refused {
