@@ -66,7 +66,7 @@ func (l *leg) kernel() kernel { return l.pair.port.kernel }
 // watchFor has the loop tell what the leg waits for, if that has changed. Errors and hang-ups cannot be masked: a leg that
 // has one for ever is told of changes only, and reads on without being told.
 func (l *leg) watchFor(events uint32) (err error) {
-	if l.hungUp || l.erring {
+	if l.byEdges() {
 		events |= unix.EPOLLET
 	}
 	switch {
@@ -82,6 +82,9 @@ func (l *leg) watchFor(events uint32) (err error) {
 	l.events = events
 	return err
 }
+
+// byEdges says whether the leg is told of changes only.
+func (l *leg) byEdges() bool { return l.hungUp || l.erring }
 
 // unwatch takes the leg from the loop. What the loop has to tell of it already is dropped.
 func (l *leg) unwatch() {

@@ -1,14 +1,19 @@
 package sctp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portsplice/portsplice/internal/connection"
 	"github.com/portsplice/portsplice/internal/eventloop"
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // wired is a world whose sockets have descriptors that a real loop can watch: they have room at all times, and
@@ -213,5 +218,51 @@ func TestCloseWhileListening(t *testing.T) {
 		})
 		<-closed
 		first.Do(func() { first.StopTimer(&w.port.resume) })
+	}
+}
+
+// contended is a kernel whose accept answers when another goroutine waits to abort the port.
+type contended struct {
+	wired
+	aborted chan struct{}
+}
+
+func (c contended) accept(int) (int, netip.AddrPort, error) {
+	go func() {
+		c.port.Abort()
+		close(c.aborted)
+	}()
+	testrig.Until(c.t, "Abort waits", func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("sctp.(*Port).Abort"))
+	})
+	return c.open(), netip.MustParseAddrPort("198.18.0.1:1"), nil
+}
+
+// TestAbortedAtOnce: a client that was accepted for another loop when the port is aborted has begun there before it is ended.
+func TestAbortedAtOnce(t *testing.T) {
+	for range 50 {
+		w, first, other := onLoops(t, 1)
+		c := contended{w, make(chan struct{})}
+		w.port.kernel = c
+		var phases []connection.Phase // on one loop
+		w.port.settings.Load().Observe = func(c connection.Connection) { phases = append(phases, c.Phase) }
+		fds := slices.Clone(*w.made)
+		first.Do(func() {
+			if here, err := w.port.accept(other); here != nil || err != nil {
+				t.Errorf("accept gave %v, %v; want it to start on the other loop", here, err)
+			}
+		})
+		<-c.aborted
+		other.Do(func() {})
+		if s := w.port.Stats(); s.Accepted != 1 || s.Active != 0 || phases[0] != connection.Accepted || phases[len(phases)-1] != connection.Ended {
+			t.Fatalf("%v, and told of were %v; want one accepted, and then ended", s, phases)
+		}
+		for _, fd := range fds {
+			if !slices.Contains(*w.made, fd) && !w.sockets[fd].closed {
+				t.Fatalf("descriptor %d is open", fd)
+			}
+		}
+		w.port.group.Close()
 	}
 }

@@ -132,8 +132,7 @@ func (p *Port) SetOptions(o Options) {
 func (p *Port) Ready(uint32) {
 	first := p.group.First()
 	for range maxAccepts {
-		to := first.Place()
-		pair, err := p.accept(to)
+		here, err := p.accept(first.Place())
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
@@ -141,27 +140,20 @@ func (p *Port) Ready(uint32) {
 			if !p.acceptFailed(err) {
 				return
 			}
-		case pair == nil: // closed
-			return
-		default:
-			p.pause, p.failing = minPause, 0
-			// The kernel has copied the listener's options, also to an association that is older than they are.
-			if to == first {
-				pair.start()
-			} else if !to.Post(pair.start) {
-				p.post(pair, first, pair.start) // this goroutine is the loop's: it has not ended
-			}
+		case here != nil:
+			here.start()
 		}
 	}
 	first.More()
 }
 
-// accept takes a client for a loop; nil when the port is closed.
-func (p *Port) accept(on *eventloop.Loop) (*pair, error) {
+// accept takes a client for a loop, and has its pair start there before the port can be aborted. If that is the first loop, whose
+// goroutine this is, or the other has ended, it gives the pair, which is to be started. It answers EAGAIN when the port is closed.
+func (p *Port) accept(on *eventloop.Loop) (here *pair, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, nil
+		return nil, unix.EAGAIN
 	}
 	if p.descriptors.Full() { // the rest is for other ports
 		return nil, unix.EMFILE
@@ -170,7 +162,15 @@ func (p *Port) accept(on *eventloop.Loop) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.add(on, fd, client), nil
+	p.pause, p.failing = minPause, 0
+	// The kernel has copied the listener's options, also to an association that is older than they are.
+	pair := p.add(on, fd, client)
+	first := p.group.First()
+	if on != first && on.Post(pair.start) {
+		return nil, nil
+	}
+	pair.loop = first
+	return pair, nil
 }
 
 // add makes a pair of a client's socket; p.mu is held.

@@ -102,6 +102,35 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+// TestHungUpBehindALargeMessage: epoll does not tell of a leg that has hung up again and again; what is behind a large message
+// is read all the same, and the pair ends.
+func TestHungUpBehindALargeMessage(t *testing.T) {
+	for _, also := range []int{0, 1, 3} {
+		w := newWorld(t, Options{})
+		p, client, backend := w.pair()
+		backend.room = 0
+		client.message(100<<10, 0)
+		w.quiet()
+		for range also {
+			client.message(10, 0)
+		}
+		client.shutdown()
+		client.hup = true
+		backend.shutdown()
+		w.quiet()
+		backend.room, backend.refuses = -1, unix.EPIPE
+		w.quiet()
+		w.pass(time.Second)
+		if s := w.port.Stats(); p.state != ended || s.Undelivered != uint64(1+also) {
+			t.Errorf("with %d messages behind it the pair is in state %d, %d not delivered; want it ended, and all counted", also, p.state, s.Undelivered)
+		}
+		if p.state != ended {
+			p.abort()
+		}
+		w.expectNothingHeld()
+	}
+}
+
 // TestDenied: a destination that has taken nothing, although epoll said that it would, is tried again.
 func TestDenied(t *testing.T) {
 	for _, refuses := range []unix.Errno{0, unix.ENOMEM, unix.ENOBUFS} {

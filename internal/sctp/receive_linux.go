@@ -86,14 +86,14 @@ func (u *pump) collect() (more bool, err error) {
 		if len(m.data) == 0 { // nothing has come, or what has come was given up
 			m.release()
 			u.large, u.grand = nil, false
-			return false, err
+			return err == nil && u.from.byEdges(), err
 		}
 		if err != nil {
 			return false, err
 		}
 	}
 	u.grand = len(m.data) > batchDepth*slotSize
-	return false, nil
+	return u.from.byEdges(), nil
 }
 
 // gather finds out what was received into the room of a large message.
