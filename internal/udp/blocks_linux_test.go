@@ -60,6 +60,24 @@ func TestBlocksPassAsBlocks(t *testing.T) {
 	}
 }
 
+// A block for which no flow can be opened is lost as so many datagrams, and not as one.
+func TestBlockWithoutAFlow(t *testing.T) {
+	var told reports
+	r, _, kernel := newScripted(t, addressOf(listen(t, "127.0.0.1")), Options{Report: told.add})
+	messages := 0
+	kernel.script(func(s *scripted) {
+		s.failOpen = unix.EMFILE
+		s.alter = func(_ int, received []unix.Mmsghdr) { messages += len(received) }
+	})
+	sendBlock(t, dial(t, at(r, "127.0.0.1")), pattern(2500), 1000, netip.AddrPort{})
+	waitFor(t, "drop", func() bool { return r.Stats().Dropped > 0 })
+	kernel.script(func(*scripted) {
+		if s := r.Stats(); s.Dropped != 3 || messages != 1 || told.count(unix.EMFILE) != 1 {
+			t.Errorf("%v, of %d messages, %d reports; want 3 dropped of one, and one report", s, messages, told.count(unix.EMFILE))
+		}
+	})
+}
+
 func expectAll(t *testing.T, conn *net.UDPConn, want [][]byte) {
 	t.Helper()
 	for _, datagram := range want {

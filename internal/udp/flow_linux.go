@@ -59,7 +59,6 @@ func (p *Port) openWith(l *lane, s *settings, key flowKey, device uint32) (*flow
 	now, current := p.now(l.loop), p.settings.Load()
 	from, err := s.source(&key.client)
 	if err != nil {
-		p.count.sourceRefused.Add(1)
 		return nil, err
 	}
 	fd, number, err := s.dial(from, &key.client)
@@ -247,12 +246,9 @@ func (f *flow) Ready(uint32) {
 	if l.out.buffers < first+n { // one was cut: the buffers after it are taken, and the outbox does not count so far
 		l.flush()
 	}
-	if n > 0 {
-		f.Touch(p.now(l.loop))
-		if !f.heard {
-			f.heard = true
-			f.atHome(l, func() { p.flows.Answer(f) })
-		}
+	if n > 0 && !f.heard {
+		f.heard = true
+		f.atHome(l, func() { p.flows.Answer(f) })
 	}
 }
 
@@ -270,6 +266,9 @@ func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok b
 		l.in.prepare(i, l.arena.buffer(first+i), false)
 	}
 	n, errno = p.kernel.receive(int(f.fd), l.in.messages[:asked])
+	if n > 0 {
+		f.Touch(p.now(l.loop)) // before home, which has found nothing to be read, may take the flow for idle
+	}
 	if n > 1 {
 		f.widen()
 	}

@@ -55,7 +55,11 @@ func (p *Port) forward(l *lane, i int) {
 		l.flush()
 		var err error
 		if f, err = p.openFlow(l, key, told.device); err != nil {
-			p.count.dropped.Add(1)
+			datagrams := datagramsIn(l.in.size(i), told.segment)
+			p.count.dropped.Add(uint64(datagrams))
+			if _, refused := p.settings.Load().source(&key.client); refused != nil {
+				p.count.sourceRefused.Add(uint64(datagrams))
+			}
 			p.report("open a flow to the backend", key.client.addrPort(), err)
 			return
 		}
@@ -70,7 +74,7 @@ func (l *lane) put(f *flow, i, buffer int, told ancillary, way direction) {
 		f.lose(1, way, errCut)
 		return
 	case way == toClients && f.nowhere:
-		f.lose(1, way, errNowhere)
+		f.lose(datagramsIn(l.in.size(i), told.segment), way, errNowhere)
 		return
 	}
 	size := l.in.size(i)

@@ -18,7 +18,8 @@ type scripted struct {
 	failSend       func(fd int, message *unix.Mmsghdr) unix.Errno
 	alter          func(fd int, messages []unix.Mmsghdr) // what was received
 	most           int                                   // messages that one send takes; zero: all
-	received, sent int                                   // calls
+	failOpen       unix.Errno
+	received, sent int // calls
 }
 
 func (s *scripted) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
@@ -35,6 +36,15 @@ func (s *scripted) receive(fd int, messages []unix.Mmsghdr) (int, unix.Errno) {
 		s.alter(fd, messages[:n])
 	}
 	return n, errno
+}
+
+func (s *scripted) open(family int, backend unix.Sockaddr, from netip.AddrPort) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failOpen != 0 {
+		return -1, s.failOpen
+	}
+	return s.linux.open(family, backend, from)
 }
 
 // send, like the kernel, tells of an error only if it is the first message's.
