@@ -45,7 +45,7 @@ func (b *brief) learn(found bool) {
 var ErrClosed = errors.New("the event loop has ended")
 
 // Loop is an event loop. Its methods are for its own goroutine (handlers, tasks, runners and timers run there), but for
-// Listen, Unlisten, Post and Do, which are for any.
+// Listen, Unlisten, Post, Do and Load, which are for any.
 type Loop struct {
 	group  *Group
 	number int  // among the group's loops; the first is 0

@@ -102,11 +102,12 @@ func (l *Loop) part(percent int32, now time.Duration) bool {
 	if said*uint64(percent) > uint64(all)*uint64(max(room, 0)) {
 		return false
 	}
-	if quiet == nil {
+	made := quiet == nil
+	if made {
 		quiet = g.makeQuiet(l)
 	}
 	if quiet != nil {
-		l.share(share{to: quiet, of: talking, want: anyWork})
+		l.share(share{to: quiet, of: talking, want: anyWork, made: made})
 	}
 	return quiet != nil
 }
@@ -182,7 +183,7 @@ func (s *share) parted() {
 		return
 	}
 	s.loop.load.nextPart = s.loop.group.clock() + shareAgain
-	if s.of == talking {
+	if s.made {
 		s.loop.group.quiet.CompareAndSwap(s.to, nil)
 	}
 }

@@ -189,6 +189,16 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 	})
 }
 
+// Where a loop's talkers cannot move, the quiet loop stays that of others.
+func TestQuietLoopOfOthers(t *testing.T) {
+	g, l, other := held(t, 2, 2, 0)
+	g.quiet.Store(other)
+	l.having([]did{{work: 100, streams: true}, {work: 100, fixed: true}})
+	if l.part(100, 0); g.quiet.Load() != other {
+		t.Error("it is given up")
+	}
+}
+
 // Talkers are parted from streams by windows in a row, in which a loop need not be so busy as to share its load.
 func TestWhenTalkersAreParted(t *testing.T) {
 	for _, test := range []struct {

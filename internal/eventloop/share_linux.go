@@ -23,6 +23,7 @@ type share struct {
 	want     uint32 // how much work to give
 	at       uint32 // the next slot
 	moved    int
+	made     bool // to has just become the quiet loop, for this
 }
 
 // share begins one, with a step at once.
