@@ -252,8 +252,8 @@ func (ln *listener) Ring(time.Duration) {
 	}
 }
 
-// shed resets clients that wait, by a descriptor that is kept for this. They have waited for as long as a dial may take and
-// are not kept any longer: what is missing may be held by connections that wait for these, as when a backend leads back
+// shed resets the clients that wait, by a descriptor that is kept for this. The first has waited for as long as a dial may take, others
+// for less, and they are not kept any longer: what is missing may be held by connections that wait for these, as when a backend leads back
 // to its own port.
 func (ln *listener) shed(cause error) {
 	for range acceptBatch {

@@ -137,6 +137,9 @@ func (p *pair) dial() {
 		return
 	}
 	connected, err := p.connect(source)
+	if fd := p.legs[back].fd; fd >= 0 && !p.young { // it waited for a header meanwhile, and the socket is perhaps a new one
+		watchPeer(int(fd), p.settings.KeepAlive)
+	}
 	switch {
 	case err != nil:
 		p.dialFailed(err)
@@ -172,10 +175,13 @@ func (p *pair) connect(source netip.Addr) (connected bool, err error) {
 		return l.startFrom(source, int(lg.fd), &s.address)
 	}
 	many := s.sources.Dial()
-	bind := many && s.sources.KnowsSource()
+	bind, none := many && s.sources.KnowsSource(), false
 	for range maxTries {
 		fd := int(lg.fd)
 		bound := bind && p.bind(fd)
+		if none && !bound { // the kernel has looked through all ports, which takes it milliseconds where none is free
+			continue
+		}
 		connected, err := l.start(fd, &s.address)
 		switch {
 		case !errors.Is(err, unix.EADDRNOTAVAIL):
@@ -187,7 +193,7 @@ func (p *pair) connect(source netip.Addr) (connected bool, err error) {
 			return connected, err
 		case !bound: // the kernel has found no port
 			s.sources.Exhausted()
-			bind = true
+			bind, none = true, true
 		}
 		// Or the port's connection still lives, or its TIME_WAIT may not be taken over. A socket that was bound stays
 		// bound, so another takes its place.

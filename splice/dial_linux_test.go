@@ -20,9 +20,13 @@ type portless struct {
 	busy         *atomic.Int64 // connects from bound ports that fail, too
 	bound, other *atomic.Int64 // calls of connect(2)
 	fds          *sync.Map     // that were bound
+	taken        bool          // none can be bound
 }
 
 func (p portless) bind(fd int, _ *sockaddr) unix.Errno { // the real port is left to the kernel
+	if p.taken {
+		return unix.EADDRINUSE
+	}
 	p.fds.Store(fd, true)
 	return 0
 }
@@ -51,19 +55,22 @@ func TestNoSourcePortToBeHad(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		busy   int64
+		taken  bool
 		served bool
-	}{{"the kernel has none", 0, true}, {"some are busy", 5, true}, {"all are busy", 1 << 30, false}} {
+	}{{"the kernel has none", 0, false, true}, {"some are busy", 5, false, true}, {"all are busy", 1 << 30, false, false},
+		{"none can be bound", 0, true, false}} {
 		t.Run(test.name, func(t *testing.T) {
 			var busy, bound, other atomic.Int64
 			busy.Store(test.busy)
-			e := scriptedEngine(t, portless{busy: &busy, bound: &bound, other: &other, fds: new(sync.Map)})
+			e := scriptedEngine(t, portless{linux{}, &busy, &bound, &other, new(sync.Map), test.taken})
 			fd, addr := rig.Bind(t, rig.Loopback)
 			p, err := e.Add(fd, rig.Backend(t, rig.Echo))
 			rig.Must(t, err)
 			if !test.served {
 				rig.WantReset(t, addr)
-				if s := p.Stats(); s.DialErrors != 1 || bound.Load() > maxTries {
-					t.Errorf("%v after %d tries, want 1 dial error after %d at the most", s, bound.Load(), maxTries)
+				if s := p.Stats(); s.DialErrors != 1 || bound.Load() > maxTries || other.Load() > 2 {
+					t.Errorf("%v after %d tries, and %d times that the kernel looked; want 1 dial error after %d at the most, and 2",
+						s, bound.Load(), other.Load(), maxTries)
 				}
 				return
 			}

@@ -2,6 +2,7 @@ package splice
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"testing"
 	"time"
@@ -116,5 +117,28 @@ func TestDialIsNotTransparent(t *testing.T) {
 	fd, backend := rig.Bind(t, rig.Loopback)
 	if _, err := e.AddWith(fd, backend, Options{Transparent: true, Dial: connecting}); err == nil {
 		t.Error("the port is served")
+	}
+}
+
+// TestPeerOfALateBackend: a backend that is dialed when its pair is no longer young, because the client's header came late, is
+// watched for its vanishing as any other.
+func TestPeerOfALateBackend(t *testing.T) {
+	e := scriptedEngine(t, linux{})
+	fd, addr := rig.Bind(t, rig.Loopback)
+	p, err := e.AddWith(fd, rig.Backend(t, rig.Echo), Options{Dial: connecting,
+		AcceptProxyProtocol: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	rig.Must(t, err)
+	conn := rig.Dial(t, "tcp", addr)
+	rig.Until(t, "the client is accepted", func() bool { return p.Stats().Accepted == 1 })
+	for _, l := range e.all() {
+		l.Do(func() { (*grow)(l).Ring(0) })
+	}
+	_, err = io.WriteString(conn, "PROXY TCP4 192.0.2.1 198.51.100.2 1 2\r\n")
+	rig.Must(t, err)
+	rig.Exchange(t, conn, []byte("hello"))
+	for _, leg := range e.Legs() {
+		if on, err := unix.GetsockoptInt(leg, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on != 1 {
+			t.Errorf("descriptor %d: SO_KEEPALIVE is %d, %v; want 1", leg, on, err)
+		}
 	}
 }

@@ -45,7 +45,7 @@ type settings struct {
 	path    *transparent.Path   // says which source addresses clients have; nil: this host's
 }
 
-// newSettings checks them. What it gives is released by release.
+// newSettings checks them. What it gives is released by sources.Release.
 func newSettings(backend netip.AddrPort, o Options) (*settings, error) {
 	address, err := newSockaddr(backend)
 	if err != nil {

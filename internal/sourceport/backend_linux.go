@@ -48,7 +48,7 @@ func For(address netip.AddrPort) *Backend {
 		if backends.byAddress == nil {
 			backends.byAddress = make(map[netip.AddrPort]*Backend)
 		}
-		b = &Backend{address: address, next: os.Getpid() * 4001} // apart from another process with this backend
+		b = &Backend{address: address, next: os.Getpid() % 4096 * 4001} // apart from another process with this backend
 		backends.byAddress[address] = b
 	}
 	b.users++
