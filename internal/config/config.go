@@ -107,7 +107,7 @@ type Config struct {
 	Policy      Policy
 	DialTimeout time.Duration
 	UDPTimeout  time.Duration
-	MaxFlows    int // of UDP; zero: as many as descriptors and source ports allow
+	MaxFlows    int // of UDP; zero: 8192, or what descriptors and source ports allow if that is less
 	UDPBlocks   Blocks
 	LocalBypass Bypass // of TCP
 	LogFormat   Format
@@ -263,7 +263,7 @@ func (c *Config) declare(fs *flag.FlagSet) {
 	fs.Var(span{&c.DialTimeout}, "dial-timeout", "bound of a dial to the backend (TCP and SCTP)")
 	c.UDPTimeout = 90 * time.Second // docker-proxy's
 	fs.Var(span{&c.UDPTimeout}, "udp-timeout", "idle time after which a UDP flow is forgotten")
-	fs.Var(count{&c.MaxFlows}, "max-flows", "bound of the UDP flows; 0 means as many as descriptors and source ports allow")
+	fs.Var(count{&c.MaxFlows}, "max-flows", "bound of the UDP flows; 0 means 8192, or what descriptors and source ports allow if that is less")
 	c.UDPBlocks = BlocksAuto
 	fs.Var(oneOf[Blocks]{&c.UDPBlocks, []Blocks{BlocksAuto, BlocksOn, BlocksOff}}, "udp-blocks",
 		"when UDP datagrams pass as blocks (UDP_SEGMENT): auto (where all receivers get them singly), on or off")
