@@ -253,14 +253,19 @@ func TestLocalBypassWithoutProgram(t *testing.T) {
 	}
 	frontend := freePort(t, "tcp", ours())
 	p := l.bypassing(t, frontend, namedBackend(t, 1))
+	fd, bound := rig.Bind(t, ours()) // by dockerd
+	socket := os.NewFile(uintptr(fd), "listener")
+	l.run(run{args: arguments("tcp", bound, namedBackend(t, 1), "-use-listen-fd", "-local-bypass", "require"), socket: socket}).serve(t)
+	must(t, socket.Close())
 	must(t, os.Remove(path))
 	before := l.worker(t)
 	must(t, syscall.Kill(before, syscall.SIGKILL))
 	const missing = "portsplice-bypass: no such file or directory"
 	until(t, "another worker serves", func() bool {
-		return strings.Contains(l.listed(t, frontend).Bypass, missing)
+		return strings.Contains(l.listed(t, frontend).Bypass, missing) && strings.Contains(l.listed(t, bound).Bypass, missing)
 	})
 	name(t, dial(t, "tcp", frontend))
+	name(t, dial(t, "tcp", bound))
 	until(t, "a line says why", func() bool { return len(p.log()) > 0 })
 	if log := p.log()[0]; !strings.HasPrefix(log, "portsplice: -local-bypass require: not here: ") ||
 		!strings.Contains(log, missing) {

@@ -189,13 +189,23 @@ func TestTalkersArePartedFromStreams(t *testing.T) {
 	})
 }
 
-// Where a loop's talkers cannot move, the quiet loop stays that of others.
+// unwilling is a Mover that cannot go now.
+type unwilling struct{ fixed }
+
+func (unwilling) Move(*Loop) bool { return false }
+
+// Where a loop's talkers cannot move now, the quiet loop that was made for them is given up, and that of others is not.
 func TestQuietLoopOfOthers(t *testing.T) {
-	g, l, other := held(t, 2, 2, 0)
-	g.quiet.Store(other)
-	l.having([]did{{work: 100, streams: true}, {work: 100, fixed: true}})
-	if l.part(100, 0); g.quiet.Load() != other {
-		t.Error("it is given up")
+	for _, others := range []bool{false, true} {
+		g, l, other := held(t, 2, 2, 0)
+		if others {
+			g.quiet.Store(other)
+		}
+		l.having([]did{{work: 1000, streams: true}})
+		l.Charge(l.slots.take(unwilling{}), 100)
+		if tried := l.part(100, 0); !tried || (g.quiet.Load() == other) != others {
+			t.Errorf("that of others %v: tried %v, kept %v", others, tried, g.quiet.Load() == other)
+		}
 	}
 }
 

@@ -114,6 +114,7 @@ func TestHungUpBehindALargeMessage(t *testing.T) {
 		for range also {
 			client.message(10, 0)
 		}
+		client.notify(sctp.SCTP_PEER_ADDR_CHANGE) // which means nothing to a pump
 		client.shutdown()
 		client.hup = true
 		backend.shutdown()

@@ -78,6 +78,32 @@ func TestBlockWithoutAFlow(t *testing.T) {
 	})
 }
 
+// So is one that is the answer to a client without an address.
+func TestBlockToNowhere(t *testing.T) {
+	var told reports
+	backend := listen(t, "127.0.0.1")
+	r, p, kernel := newScripted(t, addressOf(backend), Options{Report: told.add})
+	messages := 0
+	kernel.script(func(s *scripted) { s.alter = func(_ int, received []unix.Mmsghdr) { messages += len(received) } })
+	var to netip.AddrPort
+	p.do(func() {
+		f, err := p.openFlow(p.home.Load(), flowKey{client: peer{addr: netip.IPv4Unspecified().As16(), port: 68}}, 0)
+		must(t, err)
+		f.widen()
+		name, err := unix.Getsockname(int(f.fd))
+		must(t, err)
+		at := name.(*unix.SockaddrInet4)
+		to = netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+	})
+	sendBlock(t, backend, pattern(2500), 1000, to)
+	waitFor(t, "drop", func() bool { return r.Stats().Dropped > 0 })
+	kernel.script(func(*scripted) {
+		if s := r.Stats(); s.Dropped != 3 || messages != 1 || told.count(errNowhere) != 1 {
+			t.Errorf("%v, of %d messages, %d reports; want 3 dropped of one, and one report", s, messages, told.count(errNowhere))
+		}
+	})
+}
+
 func expectAll(t *testing.T, conn *net.UDPConn, want [][]byte) {
 	t.Helper()
 	for _, datagram := range want {
