@@ -19,6 +19,7 @@ func sides(t *testing.T, f func(t *testing.T, relay *rig, near, far *peer)) {
 			backend, addr := listen(t, "127.0.0.1", 10)
 			relay := startRelay(t, "127.0.0.1", addr, Options{})
 			client, server := relay.open(t, backend)
+			relay.expectRelaying(t)
 			if side == "client" {
 				f(t, relay, client, server)
 			} else {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portsplice/portsplice/internal/eventloop"
+	testrig "github.com/portsplice/portsplice/internal/rig"
 )
 
 // The peers of the tests use plain blocking sockets, and other control messages than the relay does: they send
@@ -367,6 +369,20 @@ func (r *rig) open(t *testing.T, backend *peer) (client, accepted *peer) {
 	t.Helper()
 	client = dial(t, r.addr, 10)
 	return client, backend.accept()
+}
+
+// expectRelaying waits until the relay, too, knows that its backend has answered. An abort before that is a failed dial.
+func (r *rig) expectRelaying(t *testing.T) {
+	t.Helper()
+	testrig.Until(t, "the relay has the backend's answer", func() bool {
+		relaying := true
+		for on, pairs := range r.byLoop() {
+			on.Do(func() {
+				relaying = relaying && !slices.ContainsFunc(pairs, func(p *pair) bool { return p.state == dialing })
+			})
+		}
+		return relaying
+	})
 }
 
 // expectReport waits for the next report of the given operation, and checks its cause.
