@@ -126,6 +126,13 @@ func (s *settings) source(client *peer) (netip.Addr, error) {
 	return s.path.Source(client.addrPort().Addr())
 }
 
+// countRefused counts datagrams of a client that got no flow, if that is because the backend cannot be shown its address.
+func (s *settings) countRefused(client *peer, datagrams int) {
+	if _, err := s.source(client); err != nil {
+		s.port.count.sourceRefused.Add(uint64(datagrams))
+	}
+}
+
 // open opens a socket for a flow.
 func (s *settings) open(from netip.Addr, number uint16) (int, error) {
 	return s.port.kernel.open(s.family, s.address, netip.AddrPortFrom(from, number))

@@ -57,9 +57,7 @@ func (p *Port) forward(l *lane, i int) {
 		if f, err = p.openFlow(l, key, told.device); err != nil {
 			datagrams := datagramsIn(l.in.size(i), told.segment)
 			p.count.dropped.Add(uint64(datagrams))
-			if _, refused := p.settings.Load().source(&key.client); refused != nil {
-				p.count.sourceRefused.Add(uint64(datagrams))
-			}
+			p.settings.Load().countRefused(&key.client, datagrams)
 			p.report("open a flow to the backend", key.client.addrPort(), err)
 			return
 		}

@@ -102,6 +102,7 @@ func (l *lane) renew(errno unix.Errno) bool {
 	}
 	g, err := p.openWith(l, s, f.Key, f.device)
 	if err != nil {
+		s.countRefused(&f.Key.client, 1)
 		f.report("open a flow to the backend", err)
 		return false
 	}
