@@ -70,7 +70,7 @@ func TestBlockWithoutAFlow(t *testing.T) {
 		s.alter = func(_ int, received []unix.Mmsghdr) { messages += len(received) }
 	})
 	sendBlock(t, dial(t, at(r, "127.0.0.1")), pattern(2500), 1000, netip.AddrPort{})
-	waitFor(t, "drop", func() bool { return r.Stats().Dropped > 0 })
+	waitFor(t, "report", func() bool { return told.count(unix.EMFILE) > 0 })
 	kernel.script(func(*scripted) {
 		if s := r.Stats(); s.Dropped != 3 || messages != 1 || told.count(unix.EMFILE) != 1 {
 			t.Errorf("%v, of %d messages, %d reports; want 3 dropped of one, and one report", s, messages, told.count(unix.EMFILE))
@@ -96,7 +96,7 @@ func TestBlockToNowhere(t *testing.T) {
 		to = netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
 	})
 	sendBlock(t, backend, pattern(2500), 1000, to)
-	waitFor(t, "drop", func() bool { return r.Stats().Dropped > 0 })
+	waitFor(t, "report", func() bool { return told.count(errNowhere) > 0 })
 	kernel.script(func(*scripted) {
 		if s := r.Stats(); s.Dropped != 3 || messages != 1 || told.count(errNowhere) != 1 {
 			t.Errorf("%v, of %d messages, %d reports; want 3 dropped of one, and one report", s, messages, told.count(errNowhere))
