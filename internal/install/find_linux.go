@@ -26,6 +26,7 @@ func (h *Host) Find() (err error) {
 		h.Root, err = filepath.Abs(h.Root)
 		return err
 	}
+	h.named = h.Config != ""
 	for _, path := range []*string{&h.Config, &h.Program} {
 		if *path == "" {
 			continue

@@ -39,9 +39,13 @@ func TestDaemons(t *testing.T) {
 func TestRelativePaths(t *testing.T) {
 	here, err := os.Getwd()
 	must(t, err)
-	h := &Host{Config: "daemon.json", Program: "bin/portsplice-shim", Daemons: nil}
-	if err := h.Find(); h.Config != filepath.Join(here, "daemon.json") || h.Program != filepath.Join(here, "bin/portsplice-shim") {
+	h := &Host{Config: "daemon.json", Program: "bin/portsplice-shim"}
+	if err := h.Find(); !h.named || h.Config != filepath.Join(here, "daemon.json") || h.Program != filepath.Join(here, "bin/portsplice-shim") {
 		t.Errorf("%s and %s were found, %v", h.Config, h.Program, err)
+	}
+	d := Daemon{PID: os.Getpid(), Args: []string{"--config-file", "etc/../daemon.json"}}
+	if path, there := d.configFile(); !there || path != h.Config {
+		t.Errorf("dockerd's own is %s, %v; want %s", path, there, h.Config)
 	}
 }
 

@@ -23,6 +23,8 @@ type Host struct {
 	Version  string // of dockerd
 	Rootless bool   // dockerd is one user's, in a user namespace
 	Daemons  []Daemon
+
+	named bool // Config was said, where Find would have found another
 }
 
 // Plan is what is to be done, in order. Nothing has been when it is made.

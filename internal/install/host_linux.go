@@ -66,8 +66,8 @@ func (h *Host) Uninstall() (p Plan, err error) {
 			return p, fmt.Errorf("dockerd (process %d) is started with --%s=%s: take the option out where it is written",
 				d.PID, pathOption, path)
 		}
-		other := *h
-		if other.Config, _ = d.Flag(fileOption); other.Config == "" || filepath.Clean(other.Config) == h.Config {
+		other, there := *h, false
+		if other.Config, there = d.configFile(); !there || h.named || other.Config == h.Config {
 			continue
 		}
 		if _, s, err := other.readConfig(); err == nil && h.installed(s.path) {
@@ -143,7 +143,7 @@ func (h *Host) checkFlags() error {
 		if value, there := d.Flag(pathOption); there {
 			return fmt.Errorf("%s is started with --%s=%s: take the option out first, where it is written", who, pathOption, value)
 		}
-		if value, there := d.Flag(fileOption); there && filepath.Clean(value) != h.Config {
+		if value, there := d.configFile(); there && value != h.Config {
 			return fmt.Errorf("%s is started with --%s=%s, and not with %s: name it with --config %[3]s", who, fileOption, value,
 				h.Config)
 		}

@@ -259,6 +259,10 @@ func TestUninstallRefuses(t *testing.T) {
 		if _, err := h.Uninstall(); (err != nil) != (why != "") || err != nil && !strings.Contains(err.Error(), why) {
 			t.Errorf("another file, which names %s: %v", path, err)
 		}
+		h.named = true // one of two
+		if _, err := h.Uninstall(); err != nil {
+			t.Errorf("beside another file that names %s: %v", path, err)
+		}
 	}
 }
 

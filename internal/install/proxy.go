@@ -23,7 +23,7 @@ func (d Daemon) Proxy(version string, variable func(string) string) (c Choice, e
 	if d.Rootless {
 		config = filepath.Join(firstOf(variable("XDG_CONFIG_HOME"), filepath.Join(variable("HOME"), ".config")), "docker/daemon.json")
 	}
-	if named, there := d.Flag(fileOption); there {
+	if named, there := d.configFile(); there {
 		config = named
 	}
 	c.Files = []string{config}
@@ -62,6 +62,16 @@ func (d Daemon) Proxy(version string, variable func(string) string) (c Choice, e
 	}
 	c.From = ""
 	return c, err
+}
+
+// configFile is the file that its command line names, which is of its own directory, and whether it names one.
+func (d Daemon) configFile() (path string, there bool) {
+	path, there = d.Flag(fileOption)
+	if !filepath.IsAbs(path) {
+		directory, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", d.PID)) // else the path is what was said
+		path = filepath.Join(directory, path)
+	}
+	return filepath.Clean(path), there
 }
 
 // Socket is that of its API.

@@ -88,14 +88,15 @@ func (u *pump) leaveQueue() {
 	}
 }
 
-// turn reads up to a batch, or a slice of a large message, and sends it on. It reports whether there is more to be read.
+// turn reads up to a batch, or a slice of a large message, and sends it on. It reports whether there is more to be read, or may be:
+// of a leg that is told of changes only, until there is nothing.
 func (u *pump) turn() (more bool) {
 	more, err := u.read()
 	if err != nil && !errors.Is(err, unix.EAGAIN) {
 		u.end = err
 	}
 	u.push()
-	return more && u.wants()
+	return (more || err == nil && u.from.byEdges()) && u.wants()
 }
 
 // writable sends what is held when epoll says that to has room.

@@ -132,6 +132,24 @@ func TestHungUpBehindALargeMessage(t *testing.T) {
 	}
 }
 
+// TestHungUpBehindBatches: the loss of a leg that nobody has told of is found behind all that was received.
+func TestHungUpBehindBatches(t *testing.T) {
+	for _, messages := range []int{1, batchDepth, batchDepth + 1, 3*batchDepth + 1} {
+		w := newWorld(t, Options{})
+		p, client, backend := w.pair()
+		for range messages {
+			client.message(10, 0)
+		}
+		client.hup = true
+		w.quiet()
+		if p.state == relaying || len(backend.sent) != messages {
+			t.Errorf("of %d messages %d were sent, and the pair is in state %d; want all, and that it fails", messages, len(backend.sent), p.state)
+		}
+		p.abort()
+		w.expectNothingHeld()
+	}
+}
+
 // TestDenied: a destination that has taken nothing, although epoll said that it would, is tried again.
 func TestDenied(t *testing.T) {
 	for _, refuses := range []unix.Errno{0, unix.ENOMEM, unix.ENOBUFS} {

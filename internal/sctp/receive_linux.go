@@ -86,14 +86,14 @@ func (u *pump) collect() (more bool, err error) {
 		if len(m.data) == 0 { // nothing has come, or what has come was given up
 			m.release()
 			u.large, u.grand = nil, false
-			return err == nil && u.from.byEdges(), err
+			return false, err
 		}
 		if err != nil {
 			return false, err
 		}
 	}
 	u.grand = len(m.data) > batchDepth*slotSize
-	return u.from.byEdges(), nil
+	return false, nil
 }
 
 // gather finds out what was received into the room of a large message.

@@ -274,7 +274,7 @@ func (f *flow) receive(l *lane, first, asked int) (n int, errno unix.Errno, ok b
 	}
 	n, errno = p.kernel.receive(int(f.fd), l.in.messages[:asked])
 	if n > 0 {
-		f.Touch(p.now(l.loop)) // before home, which has found nothing to be read, may take the flow for idle
+		f.Touch(p.now(l.loop)) // before home may look whether there is something to be read
 	}
 	if n > 1 {
 		f.widen()

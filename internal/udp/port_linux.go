@@ -294,7 +294,8 @@ func (p *Port) sweep() {
 	l, timeout := p.home.Load(), p.settings.Load().Timeout
 	now := p.now(l.loop)
 	for _, f := range p.flows.Expire(now - timeout) {
-		if f.unread(l) { // its loop has not had its turn since the process stood still
+		// Its loop has not had its turn since the process stood still, or had it while Expire looked.
+		if f.unread(l) || f.SeenSince(now-timeout) {
 			p.flows.Add(f, now)
 			continue
 		}

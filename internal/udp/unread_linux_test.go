@@ -1,10 +1,13 @@
 package udp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -285,5 +288,35 @@ func TestErrorsBeforeAnswersThatWait(t *testing.T) {
 				t.Errorf("%v; want %d sent", s, 1+want)
 			}
 		})
+	}
+}
+
+// TestAnsweredWhileItExpires: a flow whose loop takes an answer in the moment that home takes the flow for idle lives on.
+func TestAnsweredWhileItExpires(t *testing.T) {
+	backend := listen(t, "127.0.0.1")
+	r, p, _, other := onTwoLoops(t, addressOf(backend), Options{})
+	exchange(t, dial(t, r.address), backend, []byte("before"))
+	f := onlyFlow(t, p)
+	moveFlows(t, p, other)
+	f.mu.Lock() // as its loop has it while it receives
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		p.do(func() {
+			now := p.now(p.home.Load().loop)
+			p.flows.Remove(f)
+			p.flows.Add(f, now-2*DefaultTimeout)
+			p.sweep()
+		})
+	}()
+	testrig.Until(t, "home asks for what was not read", func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("udp.(*flow).unread"))
+	})
+	f.Touch(math.MaxInt64)
+	f.mu.Unlock()
+	<-swept
+	if s := r.Stats(); s.Flows != 1 || s.Expired != 0 {
+		t.Errorf("%v; want the flow, and none expired", s)
 	}
 }

@@ -71,6 +71,9 @@ func (t *Tracking[K]) Track() *Tracking[K] { return t }
 // Touch notes a datagram, in either direction. Any goroutine may.
 func (t *Tracking[K]) Touch(now time.Duration) { t.seen.Store(int64(now)) }
 
+// SeenSince says whether there was a datagram after that time. Any goroutine may ask.
+func (t *Tracking[K]) SeenSince(at time.Duration) bool { return t.seen.Load() > int64(at) }
+
 // Listed says whether the flow is in the table.
 func (t *Tracking[K]) Listed() bool { return t.queued }
 
