@@ -24,15 +24,16 @@ func ratios(ctx context.Context, args []string) {
 	var o Options
 	var s Set
 	fs := flag.NewFlagSet("ratios", flag.ExitOnError)
-	name := fs.String("set", "full", "quick or full: what the next three are if they are not given")
-	s.declare(fs, Set{})
+	s.declare(fs, Set{Rounds: 6, Time: 600 * time.Millisecond})
 	fs.StringVar(&o.Portsplice, "proxy", "", "the portsplice to measure (default: built from this tree)")
 	fs.Func("loops", "comma-separated numbers: further rows of ours with as many loops", o.parseLoops)
 	fs.StringVar(&o.Rows, "rows", "", "comma-separated names of the proxies to measure (default: all)")
-	out := fs.String("out", "", "also write tables, JSON and the raw output for benchstat to this directory")
+	out := fs.String("out", "", "also write the results, and the raw output for benchstat, to this directory: \"bench report\" makes a page of them")
 	strict := fs.Bool("strict", false, "fail if anything that can be measured is not installed")
 	_ = fs.Parse(args) // it exits
-	s = failure.Must(s.complete(*name, fs.Args()))
+	if fs.NArg() > 0 {
+		failure.Fail("%q: works are named by -work", fs.Arg(0))
+	}
 	o.Again = s.Rounds > 1 // one round says nothing about noise
 	var failures []string
 	r := measure(ctx, o, s, func(r Report, result Result) {
@@ -65,6 +66,9 @@ func (s *Set) declare(fs *flag.FlagSet, otherwise Set) {
 
 // measure builds what is to be measured, prints the head of the report, and has each result looked at when it is there.
 func measure(ctx context.Context, o Options, s Set, each func(Report, Result)) (r Report) {
+	if s.Rounds < 1 || s.Time <= 0 {
+		failure.Fail("-rounds %d -time %v: nothing would be measured", s.Rounds, s.Time)
+	}
 	withPrograms(ctx, o, func(p *Programs) {
 		works := failure.Must(Select(p.Works, s.Works))
 		r = Report{Environment: ReadEnvironment(), Rounds: s.Rounds, Time: s.Time.String(), Proxies: p.Proxies}

@@ -86,8 +86,7 @@ func (r Report) Results() []Result {
 	return results
 }
 
-// Write writes the report to a directory, which it makes: the tables as they are printed, every measurement for
-// benchstat, and the report itself.
+// Write writes the report to a directory, which it makes: every measurement for benchstat, and the report itself.
 func (r Report) Write(dir string) {
 	failure.Check(os.MkdirAll(dir, 0o755))
 	r.Proxies = slices.Clone(r.Proxies)
@@ -96,12 +95,6 @@ func (r Report) Write(dir string) {
 			r.Proxies[i].Path = filepath.Base(p.Path) // where it was built is nobody's concern
 		}
 	}
-	text := r.Environment.Head(r.Proxies)
-	for _, result := range r.Results() {
-		text += result.String()
-	}
-	text += r.Environment.Foot(r.Rounds)
-	write(filepath.Join(dir, "ratios.txt"), text)
 	write(filepath.Join(dir, "raw.txt"), r.Raw())
 	write(filepath.Join(dir, jsonFile), string(failure.Must(json.Marshal(r)))+"\n")
 }
@@ -148,37 +141,13 @@ func (r Report) page(plots string) string {
 		"**Bold**: one of ours is worse.\n`~`: within the noise, so neither better nor worse. The noise is twice the\n"+
 		"standard error of such a median of ratios, taken from how far two rows of one program (the second is named -again) are "+
 		"apart\nin each round; above a table stands that of its first unit.\n[The documentation](../../doc.go) says what is "+
-		"measured and where. Raw output: [tables](ratios.txt), [JSON](results.json), and\n[for benchstat](raw.txt): "+
+		"measured and where. Raw output: [JSON](results.json), and [for benchstat](raw.txt): "+
 		"`benchstat -col '/proxy@(docker-proxy splice)' raw.txt`.\n\n", r.Rounds, r.Time)
 	b.WriteString(r.summary() + "\n" + plots)
 	for _, result := range r.Results() {
-		b.WriteString(result.markdown())
+		b.WriteString(result.String())
 	}
 	return b.String()
-}
-
-// markdown is the table of one work for a page, with what ours loses in bold.
-func (r Result) markdown() string {
-	text := fmt.Sprintf("\n## %s\n\n%s.\n\n", r.Work.Name, strings.Join(r.circumstances(), "; "))
-	for i, row := range r.rows("**") {
-		text += line(row...)
-		if i == 0 {
-			text += ruler(len(row))
-		}
-	}
-	return text
-}
-
-// line and ruler are a line of a table in Markdown and what stands under the first.
-func line(cells ...string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
-func ruler(columns int) string    { return strings.Repeat("|---", columns) + "|\n" }
-
-// bold is bold where we lose.
-func (c Comparison) bold() string {
-	if c.Worse {
-		return "**" + c.String() + "**"
-	}
-	return c.String()
 }
 
 // columns of the summary, by how the names of units begin. What is in none of the others is in the last.
@@ -203,31 +172,31 @@ func (r Report) summary() string {
 	for _, c := range columns {
 		titles = append(titles, c.title)
 	}
-	text += line(append(titles, "best peer")...) + ruler(2+len(columns))
+	rows := [][]string{append(titles, "best peer")}
 	for _, result := range r.Results() {
 		for _, p := range result.Proxies {
 			if p.Name == oursName && result.Work.Fits(p) {
-				text += line(result.summary(p)...)
+				rows = append(rows, result.summary(p))
 			}
 		}
 	}
-	return text
+	return text + table(rows)
 }
 
 // summary is the row of a work.
 func (r Result) summary(p Proxy) []string {
-	if why := r.Absence(p); why != "" {
-		return []string{r.Work.Name, why + strings.Repeat(" |", len(columns))}
-	}
 	row := make([]string, 2+len(columns))
 	row[0] = r.Work.Name
+	if row[1] = r.Absence(p); row[1] != "" {
+		return row
+	}
 	for _, u := range r.Work.Units {
 		f, measured := r.Figure(p.Name, u)
 		if !measured || math.IsNaN(f.Ratio) || strings.HasPrefix(u.Name, "load-") {
 			continue
 		}
 		begins := func(with string) bool { return strings.HasPrefix(u.Name, with) }
-		cell, i := f.bold(), 0
+		cell, i := f.bold(f.Comparison.String()), 0
 		for !slices.ContainsFunc(columns[i].units, begins) {
 			i++
 		}
@@ -240,7 +209,7 @@ func (r Result) summary(p Proxy) []string {
 		row[1+i] = cell
 	}
 	if name, c := r.against(p.Name, r.Work.Units[0], func(p Proxy) bool { return p.Peer }); name != "" {
-		row[len(row)-1] = name + " " + c.bold()
+		row[len(row)-1] = name + " " + c.bold(c.String())
 	}
 	return row
 }
@@ -269,7 +238,7 @@ func (r Report) headline(dir string) string {
 		"the one of Debian's\ndocker.io if that is better): `~` says that they differ by no more than chance explains, "+
 		"bold that portsplice is worse.%s\n[All rows, with ranges](%s/README.md).\n\n",
 		e.Cores, e.Kernel, e.Date.Format("2006-01-02"), r.Rounds, noisy, filepath.ToSlash(dir))
-	text += "| | docker-proxy | nginx | portsplice | with the local bypass | no proxy |\n" + ruler(6)
+	rows := [][]string{{"", "docker-proxy", "nginx", "portsplice", "with the local bypass", "no proxy"}}
 	for _, h := range headlines {
 		for _, result := range r.Results() {
 			i := slices.IndexFunc(result.Work.Units, func(u Unit) bool { return u.Name == h.unit })
@@ -282,13 +251,13 @@ func (r Report) headline(dir string) string {
 				if f, measured := result.Figure(name, result.Work.Units[i]); measured {
 					cell = short(f.Median)
 					if name == oursName {
-						cell += " (" + f.bold() + ")"
+						cell += " (" + f.bold(f.Comparison.String()) + ")"
 					}
 				}
 				row = append(row, cell)
 			}
-			text += line(row...)
+			rows = append(rows, row)
 		}
 	}
-	return text
+	return text + table(rows)
 }

@@ -127,15 +127,20 @@ func (r Result) Missing() (missing []string) {
 	return missing
 }
 
-// String is the table of one work as text.
+// String is the table of one work in Markdown: for each proxy median, extremes, and the ratio to the reference.
 func (r Result) String() string {
+	return fmt.Sprintf("\n## %s\n\n%s.\n\n%s", r.Work.Name, strings.Join(r.circumstances(), "; "), table(r.rows()))
+}
+
+// table is one in Markdown whose columns are straight, so that it is read as it is.
+func table(rows [][]string) string {
 	var b strings.Builder
-	b.WriteString("\n" + r.Work.Name + "   " + strings.Join(r.circumstances(), "   ") + "\n")
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, row := range r.rows("") {
-		_, _ = fmt.Fprintf(table, "  %s\t\n", strings.Join(row, "\t")) // a strings.Builder takes everything
+	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	ruler := slices.Repeat([]string{"---"}, len(rows[0]))
+	for _, row := range slices.Insert(slices.Clone(rows), 1, ruler) {
+		_, _ = fmt.Fprintf(w, "| %s\t|\n", strings.Join(row, "\t| ")) // a strings.Builder takes everything
 	}
-	_ = table.Flush()
+	_ = w.Flush()
 	return b.String()
 }
 
@@ -166,9 +171,8 @@ func (r Result) circumstances() []string {
 	return said
 }
 
-// rows are the names of the units, then a row for each proxy: median, extremes, and the ratio to the reference. The mark
-// stands around what ours loses.
-func (r Result) rows(mark string) [][]string {
+// rows are the names of the units, then a row for each proxy. What ours loses is in bold.
+func (r Result) rows() [][]string {
 	units := slices.DeleteFunc(slices.Clone(r.Work.Units), func(u Unit) bool { // that no proxy was measured in
 		return !slices.ContainsFunc(r.Proxies, func(p Proxy) bool { return len(r.kept(p.Name, u.Name)) > 0 })
 	})
@@ -191,8 +195,8 @@ func (r Result) rows(mark string) [][]string {
 			row[1+i] = "-"
 			if f, measured := r.Figure(p.Name, u); measured {
 				row[1+i] = f.String()
-				if f.Worse && p.Ours() {
-					row[1+i] = mark + f.String() + mark
+				if p.Ours() {
+					row[1+i] = f.bold(f.String())
 				}
 			}
 		}
@@ -211,6 +215,14 @@ func (f Figure) String() string {
 	default:
 		return text + " " + c + "x"
 	}
+}
+
+// bold is text in bold where we lose.
+func (c Comparison) bold(text string) string {
+	if c.Worse {
+		return "**" + text + "**"
+	}
+	return text
 }
 
 func (c Comparison) String() string {

@@ -129,19 +129,6 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-func TestSets(t *testing.T) {
-	for name := range sets {
-		s, err := Set{}.complete(name, nil)
-		rig.Must(t, err)
-		if _, err := Select(Works(1<<20), s.Works); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, err := (Set{}).complete("none", nil); err == nil {
-		t.Error("a set that does not exist was found")
-	}
-}
-
 func TestWhatAProxyCannot(t *testing.T) {
 	for _, test := range []struct {
 		proxy       Proxy

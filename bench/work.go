@@ -189,32 +189,6 @@ type Set struct {
 	Time   time.Duration // how long traffic takes in a round
 }
 
-// sets by name. Streams of datagrams are not in quick: nginx may be silent for half a second in them. On two cores
-// quick takes presumably eight minutes (a round of it takes five and a half with all else, in CI), and full two and a half hours.
-var sets = map[string]Set{
-	"full": {Rounds: 6, Time: 600 * time.Millisecond},
-	"quick": {Rounds: 2, Time: 250 * time.Millisecond, Works: "pingpong/size=64/conns=1,pingpong/size=64/conns=64," +
-		"pingpong/size=16384/conns=64,pingpong-ports/size=64/ports=200,crr,bulk/direction=down/conns=8," +
-		"bulk/direction=up/conns=1,message-beside/streams=8,idle/conns=2000,start," +
-		"local-pingpong/size=64/conns=64,udp-echo/size=200/conns=64,udp-oneshot"},
-}
-
-// complete takes from a set what was not given.
-func (s Set) complete(name string, rest []string) (Set, error) {
-	if len(rest) > 0 {
-		return s, fmt.Errorf("%q: works are named by -work", rest[0])
-	}
-	set, found := sets[name]
-	if !found {
-		return s, fmt.Errorf("no set is named %q; there are quick and full", name)
-	}
-	s.Rounds, s.Time, s.Works = cmp.Or(s.Rounds, set.Rounds), cmp.Or(s.Time, set.Time), cmp.Or(s.Works, set.Works)
-	if s.Rounds < 1 || s.Time <= 0 {
-		return s, fmt.Errorf("-rounds %d -time %v: nothing would be measured", s.Rounds, s.Time)
-	}
-	return s, nil
-}
-
 // Select gives the works that a list separated by commas names: each by its name or the beginning of it up to a
 // slash. Everything is selected by nothing.
 func Select(works []Work, list string) ([]Work, error) {

@@ -2,13 +2,10 @@ package usage
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -77,20 +74,14 @@ func Tree(pids ...int) []int { return withDescendants(pids, offspring()) }
 
 // offspring lists the children of every process.
 func offspring() map[int][]int {
-	proc := failure.Must(os.Open("/proc"))
-	defer func() { _ = proc.Close() }() // it was read only
 	children := map[int][]int{}
-	for _, name := range failure.Must(proc.Readdirnames(-1)) { // filepath.Glob takes as long as all else here
-		pid, notOne := strconv.Atoi(name)
-		if notOne != nil {
-			continue
-		}
-		parent, _, err := readStat(pid)
+	for _, p := range failure.Must(procfs.AllProcs()) {
+		stat, err := p.Stat()
 		if gone(err) {
 			continue
 		}
 		failure.Check(err)
-		children[parent] = append(children[parent], pid)
+		children[stat.PPID] = append(children[stat.PPID], p.PID)
 	}
 	return children
 }
@@ -129,33 +120,15 @@ func own(pid int) (time.Duration, error) {
 	if err := unix.ClockGettime(clock, &t); err != nil {
 		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	_, children, err := readStat(pid)
-	return time.Duration(t.Nano()) + children, err
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0, err
+	}
+	stat, err := p.Stat()
+	return time.Duration(t.Nano()) + time.Duration(stat.CUTime+stat.CSTime)*tick, err
 }
 
 // gone tells whether an error means that the process has ended. The clock of a process that has ended is invalid.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
-}
-
-// readStat gives the parent of a process, and the CPU time of those of its children that have been waited for.
-func readStat(pid int) (parent int, children time.Duration, err error) {
-	path := "/proc/" + strconv.Itoa(pid) + "/stat"
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, 0, err
-	}
-	// The name of the program stands in parentheses, and may contain anything. (fmt.Sscan takes as long as the kernel.)
-	text := string(b)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 15 {
-		return 0, 0, fmt.Errorf("%s: %q", path, text)
-	}
-	parent, err1 := strconv.Atoi(fields[1])
-	user, err2 := strconv.Atoi(fields[13])
-	system, err3 := strconv.Atoi(fields[14])
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return 0, 0, fmt.Errorf("%s: %w", path, err)
-	}
-	return parent, time.Duration(user+system) * tick, nil
 }

@@ -1,7 +1,6 @@
 package usage
 
 import (
-	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -57,13 +56,5 @@ func TestTimeOfChildren(t *testing.T) {
 func TestTimeOfNoProcess(t *testing.T) {
 	if failure.Caught(func() { Read([]int{1 << 30}, nil) }) == nil {
 		t.Error("a process that does not exist used time")
-	}
-}
-
-func TestStatOfThisProcess(t *testing.T) {
-	parent, _, err := readStat(os.Getpid())
-	rig.Must(t, err)
-	if parent != os.Getppid() {
-		t.Errorf("got %d, want %d", parent, os.Getppid())
 	}
 }
