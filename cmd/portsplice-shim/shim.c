@@ -29,6 +29,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* of Linux 6.5, on all that is built for (include/uapi/asm-generic/socket.h) */
+#endif
+
 enum {
 	DOCKERD = 3,  /* the pipe on which dockerd waits for the answer */
 	LISTENER = 4, /* the port's socket, if dockerd bound it (-use-listen-fd) */
@@ -244,6 +248,36 @@ static int start_worker(struct sockaddr_un *address, socklen_t length)
 	return first;
 }
 
+/*
+ * of_this_host says whether the process at the other end has this one's PID namespace: 1, 0, or -1 if it has ended, so that its
+ * number may be another's (before Linux 6.5 that is known only where it is nobody's). One of a container has not, and with the
+ * host's network and root as its user it would be given the ports' sockets. Who may not be looked at (root, by another user) is in
+ * none.
+ */
+static int of_this_host(int s, pid_t pid)
+{
+	char path[32], theirs[64], ours[sizeof theirs];
+	snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)pid);
+	ssize_t length = readlink(path, theirs, sizeof theirs);
+	int hidden = length < 0 && errno == EACCES;
+	if (length < 0 && errno == ENOENT && pid != 0)
+		return -1;
+	int process;
+	socklen_t size = sizeof process;
+	if (getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0) {
+		struct pollfd end = {.fd = process, .events = POLLIN};
+		int ended = poll(&end, 1, 0);
+		close(process);
+		if (ended)
+			return -1;
+	} else if (errno != ENOPROTOOPT && errno != EOPNOTSUPP) {
+		return -1;
+	}
+	if (hidden)
+		return 1;
+	return length > 0 && readlink("/proc/self/ns/pid", ours, sizeof ours) == length && memcmp(ours, theirs, length) == 0;
+}
+
 /* reach connects to the worker. It gives -1, and why, or that dockerd stops the port meanwhile. */
 static int reach(unsigned long deadline, const char **why)
 {
@@ -264,11 +298,20 @@ static int reach(unsigned long deadline, const char **why)
 		if (connect(s, (struct sockaddr *)&address, length) == 0) {
 			struct ucred who;
 			socklen_t size = sizeof who;
-			if (getsockopt(s, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && (who.uid == geteuid() || who.uid == 0))
+			if (getsockopt(s, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || (who.uid != geteuid() && who.uid != 0)) {
+				*why = "another user has the worker's address";
+				close(s);
+				return -1;
+			}
+			int near = of_this_host(s, who.pid);
+			if (near > 0)
 				return s;
-			*why = "another user has the worker's address";
 			close(s);
-			return -1;
+			*why = near < 0 ? "who has the worker's address has ended" : "who has the worker's address may be in a container";
+			if (near == 0 || left(deadline) <= 0)
+				return -1;
+			pause_for(-1, RETRY_MS); /* a shim has listened, and its worker does not yet, or a worker has just ended */
+			continue;
 		}
 		int failed = errno;
 		close(s);

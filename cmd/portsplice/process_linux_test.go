@@ -42,11 +42,18 @@ func dial(t *testing.T, protocol string, to netip.AddrPort) net.Conn {
 var program string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(backendVariable) == "" {
+	contained := os.Getenv(containerVariable)
+	var err error
+	switch {
+	case contained != "":
+		err = beContained(contained)
+	case os.Getenv(backendVariable) != "":
+		err = answerOnce()
+	default:
 		os.Exit(buildAndRun(m))
 	}
-	if err := answerOnce(); err != nil {
-		fmt.Fprintln(os.Stderr, "backend:", err)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "process of a test:", err)
 		os.Exit(1)
 	}
 }

@@ -95,6 +95,14 @@ func (l *lab) worker(t *testing.T) int {
 	return pids[0]
 }
 
+// descriptors is how many the worker has.
+func (l *lab) descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", l.worker(t)))
+	must(t, err)
+	return len(open)
+}
+
 // publish has a port served, in front of that backend.
 func (l *lab) publish(t *testing.T, protocol string, backend netip.AddrPort) (*process, netip.AddrPort) {
 	t.Helper()
@@ -503,11 +511,7 @@ func TestFloodedPort(t *testing.T) {
 	for range limit { // more than 7/8 of them have room for
 		dial(t, "tcp", frontends[0])
 	}
-	until(t, "the port has what it may", func() bool {
-		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", l.worker(t)))
-		must(t, err)
-		return len(open) > limit*3/4
-	})
+	until(t, "the port has what it may", func() bool { return l.descriptors(t) > limit*3/4 })
 	for _, frontend := range frontends[1:] {
 		exchange(t, dial(t, "tcp", frontend), "hello")
 	}

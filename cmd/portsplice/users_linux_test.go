@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -55,35 +58,93 @@ func (l *lab) rendezvous(t *testing.T, user int) *net.UnixAddr {
 // says sends a message as that user, with a standard error, and gives all that the worker answers.
 func (l *lab) says(t *testing.T, user, worker int, message string) (answer string) {
 	t.Helper()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	must(t, err)
-	defer func() { must(t, null.Close()) }()
 	address := l.rendezvous(t, worker)
 	as(t, user, func() {
 		conn, err := net.DialUnix("unixpacket", nil, address)
 		must(t, err)
-		defer func() { must(t, conn.Close()) }()
-		must(t, conn.SetDeadline(time.Now().Add(timeout)))
-		var rights []byte
-		if strings.HasPrefix(message, "serve") {
-			rights = unix.UnixRights(int(null.Fd()))
-		}
-		// A worker that has refused already is gone, and its answer is there.
-		if _, _, err := conn.WriteMsgUnix([]byte(message), rights, nil); !errors.Is(err, unix.EPIPE) {
-			must(t, err)
-		}
-		for b := make([]byte, 1<<16); !strings.HasSuffix(answer, "\n"); { // as JSON does, and "0\n"
-			n, err := conn.Read(b)
-			if errors.Is(err, unix.ECONNRESET) {
-				continue // it has not read the message; its answer comes now
-			}
-			if err != nil || n == 0 {
-				break
-			}
-			answer += string(b[:n])
-		}
+		answer = converse(t, conn, message)
 	})
 	return answer
+}
+
+// converse is says on a connection, which it closes.
+func converse(t *testing.T, conn *net.UnixConn, message string) (answer string) {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	must(t, err)
+	defer func() { must(t, errors.Join(null.Close(), conn.Close())) }()
+	must(t, conn.SetDeadline(time.Now().Add(timeout)))
+	var rights []byte
+	if strings.HasPrefix(message, "serve") {
+		rights = unix.UnixRights(int(null.Fd()))
+	}
+	// A worker that has refused already is gone, and its answer is there.
+	if _, _, err := conn.WriteMsgUnix([]byte(message), rights, nil); !errors.Is(err, unix.EPIPE) {
+		must(t, err)
+	}
+	for b := make([]byte, 1<<16); !strings.HasSuffix(answer, "\n"); { // as JSON does, and "0\n"
+		n, err := conn.Read(b)
+		if errors.Is(err, unix.ECONNRESET) {
+			continue // it has not read the message; its answer comes now
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		answer += string(b[:n])
+	}
+	return answer
+}
+
+// containerVariable, when it is set, makes the test binary a process that others know a socket by: see beContained.
+const containerVariable = "TEST_AS_A_CONTAINER"
+
+// by is which process others know a socket by (SO_PEERCRED). All have root as their user, and the host's network.
+type by int
+
+const (
+	itself    by = iota // the test
+	container           // one with a PID namespace of its own
+	ended               // one of the host that has ended, and whose number still says so
+)
+
+// take has such a process listen on a socket or, if there is a name, connect it.
+func (b by) take(t *testing.T, socket *os.File, name string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), containerVariable+"="+cmp.Or(name, "listen"))
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{socket}, os.Stderr
+	if b == container {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	}
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = stdin.Close() // it may be already
+		must(t, cmd.Wait())
+	})
+	_, err = io.ReadFull(stdout, make([]byte, 1))
+	must(t, err)
+	if b == ended {
+		must(t, stdin.Close())
+		must(t, unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+	}
+}
+
+// beContained does what take is asked for, with descriptor 3, and ends with its standard input.
+func beContained(name string) (err error) {
+	if name == "listen" {
+		err = unix.Listen(3, unix.SOMAXCONN)
+	} else {
+		err = unix.Connect(3, &unix.SockaddrUnix{Name: name})
+	}
+	if err == nil {
+		fmt.Println()
+		_, err = io.Copy(io.Discard, os.Stdin)
+	}
+	return err
 }
 
 // request is what a shim says, as package worker describes it.
@@ -99,16 +160,19 @@ func TestAnothersAddress(t *testing.T) {
 		name    string
 		user    int
 		listens bool
+		by      by
 		reason  string
 	}{
-		{"another user listens", another, true, "another user has the worker's address"},
-		{"another user does not listen", another, false, "who has the worker's address does not listen"},
-		{"nothing is answered", 0, true, "the worker does not answer"},
+		{"another user listens", another, true, itself, "another user has the worker's address"},
+		{"another user does not listen", another, false, itself, "who has the worker's address does not listen"},
+		{"a container listens", 0, true, container, "who has the worker's address may be in a container"},
+		{"a process listens that has ended", 0, true, ended, "who has the worker's address has ended"},
+		{"nothing is answered", 0, true, itself, "the worker does not answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // two of them take the two seconds that a worker has to answer
 			l := newLab(t)
-			squatter := l.squat(t, c.user, c.listens)
+			heard := l.squat(t, c.user, c.listens, c.by)
 			frontend := freePort(t, "tcp", ours())
 			start := run{args: arguments("tcp", frontend, echo(t, "tcp", ours()))}
 			p := l.run(start).serve(t)
@@ -131,16 +195,16 @@ func TestAnothersAddress(t *testing.T) {
 			if code := p.ends(t); code != 1 {
 				t.Errorf("exit status %d, want 1", code)
 			}
-			if told := squatter(); c.user != 0 && told != "" {
-				t.Errorf("another user was told %q", told)
+			if told := heard(); (c.user != 0 || c.by != itself) && told != "" {
+				t.Errorf("it was told %q", told)
 			}
 		})
 	}
 }
 
-// squat takes the address of root's worker, as that user, until the test ends. Whoever connects is heard, and not answered.
+// squat takes the address of root's worker, as that user or by another process, until the test ends. Whoever connects is heard, and not answered.
 // The function that it gives tells what was said so far.
-func (l *lab) squat(t *testing.T, user int, listens bool) (told func() string) {
+func (l *lab) squat(t *testing.T, user int, listens bool, by by) (told func() string) {
 	t.Helper()
 	address := unix.SockaddrUnix{Name: l.rendezvous(t, 0).Name}
 	var fd int
@@ -159,11 +223,14 @@ func (l *lab) squat(t *testing.T, user int, listens bool) (told func() string) {
 		return heard.String
 	}
 	file := os.NewFile(uintptr(fd), "rendezvous")
+	if by != itself {
+		by.take(t, file, "")
+	}
 	listener, err := net.FileListener(file) // a duplicate
 	must(t, errors.Join(err, file.Close()))
-	ended := make(chan struct{})
+	over := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(over)
 		for b := make([]byte, 1<<16); ; {
 			conn, err := listener.Accept()
 			if err != nil {
@@ -176,7 +243,7 @@ func (l *lab) squat(t *testing.T, user int, listens bool) (told func() string) {
 	}()
 	t.Cleanup(func() {
 		must(t, listener.Close())
-		<-ended
+		<-over
 	})
 	return heard.String
 }
@@ -229,6 +296,45 @@ func TestAnothersClient(t *testing.T) {
 			p.signalled(t, syscall.SIGINT)
 		})
 	}
+}
+
+// TestContainersClient: a worker serves nothing for a process of a container that has the host's network, and answers what else
+// it asks.
+func TestContainersClient(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	p, _ := l.publish(t, "tcp", backend)
+	third := freePort(t, "tcp", ours())
+	l.says(t, 0, 0, "list") // what it opens only once is open
+	before := l.descriptors(t)
+	const alone = "-process " // the shim is to serve it alone
+	for _, c := range []struct {
+		by                   by
+		message, first, want string
+	}{
+		{container, "list", "{", fmt.Sprintf(`"shim":%d`, p.Process.Pid)},
+		{container, "metrics", "{", `"ports":`},
+		{container, "stats", "{", `"worker":`},
+		{container, "options", "{", `"ports":`},
+		{container, "reload", "{", `"ports":`},
+		{container, request(arguments("tcp", third, backend)), alone, "is in a container: it has another PID namespace than the worker"},
+		{ended, request(arguments("tcp", third, backend)), alone, "may be in a container: it has ended"},
+	} {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		file := os.NewFile(uintptr(fd), "another's")
+		c.by.take(t, file, l.rendezvous(t, 0).Name)
+		conn, err := net.FileConn(file) // a duplicate
+		must(t, errors.Join(err, file.Close()))
+		answer := converse(t, conn.(*net.UnixConn), c.message)
+		if !strings.HasPrefix(answer, c.first) || !strings.Contains(answer, c.want) {
+			t.Errorf("%q is answered %q, want %q", c.message, answer, c.want)
+		}
+	}
+	rig.Check(t, listensNot(third))
+	until(t, "the worker has closed what came with the requests", func() bool { return l.descriptors(t) <= before })
+	p.signalled(t, syscall.SIGINT)
 }
 
 // listensNot says so if somebody listens.

@@ -193,7 +193,11 @@ func (w *Worker) meet(conn *net.UnixConn) {
 		}
 	default:
 		if err == nil {
-			err = w.serve(conn, peer, message, fds)
+			if err = ofThisHost(conn, peer); err != nil {
+				closeAll(fds)
+			} else {
+				err = w.serve(conn, peer, message, fds)
+			}
 		}
 		if err != nil {
 			_ = answer(conn, verdictOf(err), err)
@@ -212,6 +216,51 @@ func permitted(conn *net.UnixConn) (pid int, err error) {
 		return 0, fmt.Errorf("the worker of user %d does not serve user %d", os.Geteuid(), peer.Uid)
 	}
 	return int(peer.Pid), nil
+}
+
+// ofThisHost says why a process may be one of a container: it has another PID namespace. With the host's network and root as its
+// user it would have the worker read files of the host, which errors quote (containerd had the like, CVE-2020-15257). Who may not
+// be looked at is in none: root's processes may not by another user's worker, nor those of another user namespace than a container's.
+func ofThisHost(conn *net.UnixConn, pid int) error {
+	ours, err := os.Readlink("/proc/self/ns/pid")
+	theirs, failed := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if errors.Is(failed, os.ErrPermission) {
+		theirs, failed = ours, nil
+	}
+	ended := lives(conn)
+	if errors.Is(ended, unix.EMFILE) || errors.Is(ended, unix.ENFILE) {
+		return errCut
+	}
+	if err = errors.Join(err, failed, ended); err != nil {
+		return declined{fmt.Errorf("process %d may be in a container: %w", pid, err)}
+	}
+	if theirs != ours {
+		return declined{fmt.Errorf("process %d is in a container: it has another PID namespace than the worker", pid)}
+	}
+	return nil
+}
+
+// lives says so if the peer's process has ended: its number may be another's then. Before Linux 6.5 it cannot be told.
+func lives(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	pidfd := -1
+	failed := raw.Control(func(fd uintptr) {
+		pidfd, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	})
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	if err = errors.Join(failed, os.NewSyscallError("getsockopt SO_PEERPIDFD", err)); err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(pidfd) }() // nothing was written
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n != 0 {
+		return errors.Join(err, errors.New("it has ended"))
+	}
+	return nil
 }
 
 // peerOf tells who is at the other end: the process and user that connected, or that listened first.
