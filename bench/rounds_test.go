@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -127,6 +128,18 @@ func TestSelect(t *testing.T) {
 	if _, err := Select(all, "crr,ping"); err == nil {
 		t.Error("half a name was taken")
 	}
+}
+
+// The works of the Makefile's quick set are there.
+func TestQuickSet(t *testing.T) {
+	b, err := os.ReadFile("../Makefile")
+	rig.Must(t, err)
+	quick := regexp.MustCompile(`(?m)^QUICK +:= .*-work (\S+)$`).FindSubmatch(b)
+	if quick == nil {
+		t.Fatal("the Makefile names no works in QUICK")
+	}
+	_, err = Select(Works(1<<20), string(quick[1]))
+	rig.Must(t, err)
 }
 
 func TestWhatAProxyCannot(t *testing.T) {

@@ -251,8 +251,8 @@ static int start_worker(struct sockaddr_un *address, socklen_t length)
 /*
  * of_this_host says whether the process at the other end has this one's PID namespace: 1, 0, or -1 if it has ended, so that its
  * number may be another's (before Linux 6.5 that is known only where it is nobody's). One of a container has not, and with the
- * host's network and root as its user it would be given the ports' sockets. Who may not be looked at (root, by another user) is in
- * none.
+ * host's network and root as its user it would be given the ports' sockets. One that the kernel does not let us look at is taken, as
+ * the worker does (ofThisHost in internal/worker).
  */
 static int of_this_host(int s, pid_t pid)
 {

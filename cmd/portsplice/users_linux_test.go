@@ -202,8 +202,8 @@ func TestAnothersAddress(t *testing.T) {
 	}
 }
 
-// squat takes the address of root's worker, as that user or by another process, until the test ends. Whoever connects is heard, and not answered.
-// The function that it gives tells what was said so far.
+// squat takes the address of root's worker, as that user or by another process, until the test ends. Whoever connects is heard,
+// and not answered. The function that it gives tells what was said so far.
 func (l *lab) squat(t *testing.T, user int, listens bool, by by) (told func() string) {
 	t.Helper()
 	address := unix.SockaddrUnix{Name: l.rendezvous(t, 0).Name}

@@ -219,15 +219,15 @@ func permitted(conn *net.UnixConn) (pid int, err error) {
 }
 
 // ofThisHost says why a process may be one of a container: it has another PID namespace. With the host's network and root as its
-// user it would have the worker read files of the host, which errors quote (containerd had the like, CVE-2020-15257). Who may not
-// be looked at is in none: root's processes may not by another user's worker, nor those of another user namespace than a container's.
+// user it would have the worker read files of the host, which errors quote (containerd had the like, CVE-2020-15257). One that the
+// kernel does not let the worker look at is taken: another user's, one of another user namespace, or what a security module hides.
 func ofThisHost(conn *net.UnixConn, pid int) error {
 	ours, err := os.Readlink("/proc/self/ns/pid")
 	theirs, failed := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
 	if errors.Is(failed, os.ErrPermission) {
 		theirs, failed = ours, nil
 	}
-	ended := lives(conn)
+	ended := alive(conn) // after the look: the number was the peer's then
 	if errors.Is(ended, unix.EMFILE) || errors.Is(ended, unix.ENFILE) {
 		return errCut
 	}
@@ -240,21 +240,14 @@ func ofThisHost(conn *net.UnixConn, pid int) error {
 	return nil
 }
 
-// lives says so if the peer's process has ended: its number may be another's then. Before Linux 6.5 it cannot be told.
-func lives(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	pidfd := -1
-	failed := raw.Control(func(fd uintptr) {
-		pidfd, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	})
-	if errors.Is(err, unix.ENOPROTOOPT) {
+// alive gives an error if the peer's process has ended: its number may be another's then. Before Linux 6.5 it cannot be told.
+func alive(conn *net.UnixConn) error {
+	pidfd, err := option(conn, unix.GetsockoptInt, unix.SO_PEERPIDFD)
+	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
-	if err = errors.Join(failed, os.NewSyscallError("getsockopt SO_PEERPIDFD", err)); err != nil {
-		return err
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_PEERPIDFD", err)
 	}
 	defer func() { _ = unix.Close(pidfd) }() // nothing was written
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n != 0 {
@@ -263,16 +256,19 @@ func lives(conn *net.UnixConn) error {
 	return nil
 }
 
-// peerOf tells who is at the other end: the process and user that connected, or that listened first.
-func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+// peerOf tells who is at the other end: the process and user that connected, or that listened last.
+func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
+	return option(conn, unix.GetsockoptUcred, unix.SO_PEERCRED)
+}
+
+// option reads an option of the connection's socket.
+func option[T any](conn *net.UnixConn, read func(fd, level, name int) (T, error), name int) (value T, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return nil, err
+		return value, err
 	}
-	failed := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return peer, errors.Join(failed, err)
+	failed := raw.Control(func(fd uintptr) { value, err = read(int(fd), unix.SOL_SOCKET, name) })
+	return value, errors.Join(failed, err)
 }
 
 // add registers a port, and remove forgets it.
