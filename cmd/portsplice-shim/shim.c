@@ -248,34 +248,44 @@ static int start_worker(struct sockaddr_un *address, socklen_t length)
 	return first;
 }
 
+static const char ended[] = "who has the worker's address has ended", contained[] = "who has the worker's address may be in a container";
+
 /*
- * of_this_host says whether the process at the other end has this one's PID namespace: 1, 0, or -1 if it has ended, so that its
- * number may be another's (before Linux 6.5 that is known only where it is nobody's). One of a container has not, and with the
- * host's network and root as its user it would be given the ports' sockets. One that the kernel does not let us look at is taken, as
- * the worker does (ofThisHost in internal/worker).
+ * stranger says why the process at the other end may be one of a container: it has another PID namespace than this one, as
+ * ofThisHost in internal/worker finds out, too. With the host's network and root as its user it would be given the ports' sockets.
+ * It gives ended where the process is gone, so that nobody can tell any more, and NULL for one of this host.
  */
-static int of_this_host(int s, pid_t pid)
+static const char *stranger(int s, pid_t pid)
 {
-	char path[32], theirs[64], ours[sizeof theirs];
-	snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)pid);
-	ssize_t length = readlink(path, theirs, sizeof theirs);
-	int hidden = length < 0 && errno == EACCES;
-	if (length < 0 && errno == ENOENT && pid != 0)
-		return -1;
-	int process;
+	char path[32];
+	int process = -1;
 	socklen_t size = sizeof process;
-	if (getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0) {
-		struct pollfd end = {.fd = process, .events = POLLIN};
-		int ended = poll(&end, 1, 0);
+	if (getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0)
+		snprintf(path, sizeof path, "/proc/self/fdinfo/%d", process);
+	else if (errno == ENOPROTOOPT || errno == EOPNOTSUPP) /* before Linux 6.5; the number may be another's since */
+		snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	else
+		return errno == ESRCH || errno == EINVAL || errno == ENODATA ? ended : strerror(errno);
+	int about = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = about < 0 ? -1 : read(about, text, sizeof text - 1);
+	int failed = errno;
+	if (about >= 0)
+		close(about);
+	if (process >= 0)
 		close(process);
-		if (ended)
-			return -1;
-	} else if (errno != ENOPROTOOPT && errno != EOPNOTSUPP) {
-		return -1;
-	}
-	if (hidden)
-		return 1;
-	return length > 0 && readlink("/proc/self/ns/pid", ours, sizeof ours) == length && memcmp(ours, theirs, length) == 0;
+	else if (n < 0 && (failed == ENOENT || failed == ESRCH) && pid != 0)
+		return ended;
+	if (n < 0)
+		return pid == 0 ? contained : strerror(failed);
+	text[n] = 0;
+	static const char name[] = "\nNSpid:\t";
+	const char *number = strstr(text, name);
+	if (!number) /* the kernel has no such namespaces, or there was more than fits */
+		return n == sizeof text - 1 ? contained : NULL;
+	number += sizeof name - 1;
+	if (*number == '-')
+		return ended;
+	return *number != '0' && number[strspn(number, "0123456789")] == '\n' ? NULL : contained;
 }
 
 /* reach connects to the worker. It gives -1, and why, or that dockerd stops the port meanwhile. */
@@ -303,12 +313,12 @@ static int reach(unsigned long deadline, const char **why)
 				close(s);
 				return -1;
 			}
-			int near = of_this_host(s, who.pid);
-			if (near > 0)
+			const char *strange = stranger(s, who.pid);
+			if (!strange)
 				return s;
 			close(s);
-			*why = near < 0 ? "who has the worker's address has ended" : "who has the worker's address may be in a container";
-			if (near == 0 || left(deadline) <= 0)
+			*why = strange;
+			if (strange != ended || left(deadline) <= 0)
 				return -1;
 			pause_for(-1, RETRY_MS); /* a shim has listened, and its worker does not yet, or a worker has just ended */
 			continue;

@@ -11,7 +11,7 @@
 // worker of its own, and the old one ends with its ports. The shim that can bind the name starts the worker with that
 // socket as descriptor 3. Both ends check with SO_PEERCRED that the other's user is their own, or root. A shim
 // hands nothing to a worker, and the worker serves nothing for a shim, that is seen to have another PID namespace, or has ended: root
-// in a container with the host's network has another. Its questions are answered.
+// in a container with the host's network has another, but with --pid=host. Its questions are answered.
 //
 // Numbers are hexadecimal, here and below.
 //

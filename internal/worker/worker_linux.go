@@ -219,41 +219,47 @@ func permitted(conn *net.UnixConn) (pid int, err error) {
 }
 
 // ofThisHost says why a process may be one of a container: it has another PID namespace. With the host's network and root as its
-// user it would have the worker read files of the host, which errors quote (containerd had the like, CVE-2020-15257). One that the
-// kernel does not let the worker look at is taken: another user's, one of another user namespace, or what a security module hides.
+// user it would have the worker read files of the host, which errors quote (containerd had the like, CVE-2020-15257). A process has a
+// number in its namespace and in each above: one of a container has several here, or none. They are told without the right to look
+// at the process (ptrace(2)), which the worker may lack; and by a descriptor of the process, so that they are not another's.
 func ofThisHost(conn *net.UnixConn, pid int) error {
-	ours, err := os.Readlink("/proc/self/ns/pid")
-	theirs, failed := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
-	if errors.Is(failed, os.ErrPermission) {
-		theirs, failed = ours, nil
+	about := fmt.Sprintf("/proc/%d/status", pid)
+	pidfd, err := option(conn, unix.GetsockoptInt, unix.SO_PEERPIDFD)
+	switch {
+	case err == nil:
+		defer func() { _ = unix.Close(pidfd) }() // nothing was written
+		about = fmt.Sprintf("/proc/self/fdinfo/%d", pidfd)
+	case !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP): // those are Linux before 6.5
+		return undecided(pid, os.NewSyscallError("getsockopt SO_PEERPIDFD", err))
 	}
-	ended := alive(conn) // after the look: the number was the peer's then
-	if errors.Is(ended, unix.EMFILE) || errors.Is(ended, unix.ENFILE) {
-		return errCut
+	b, err := os.ReadFile(about)
+	if errors.Is(err, os.ErrNotExist) {
+		err = errGone
 	}
-	if err = errors.Join(err, failed, ended); err != nil {
-		return declined{fmt.Errorf("process %d may be in a container: %w", pid, err)}
+	if err != nil {
+		return undecided(pid, err)
 	}
-	if theirs != ours {
+	_, line, namespaces := strings.Cut(string(b), "\nNSpid:\t")
+	line, _, _ = strings.Cut(line, "\n")
+	switch numbers := strings.Fields(line); {
+	case !namespaces: // the kernel has none (CONFIG_PID_NS)
+	case line == "-1":
+		return undecided(pid, errGone)
+	case len(numbers) != 1 || line == "0":
 		return declined{fmt.Errorf("process %d is in a container: it has another PID namespace than the worker", pid)}
 	}
 	return nil
 }
 
-// alive gives an error if the peer's process has ended: its number may be another's then. Before Linux 6.5 it cannot be told.
-func alive(conn *net.UnixConn) error {
-	pidfd, err := option(conn, unix.GetsockoptInt, unix.SO_PEERPIDFD)
-	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil
+// errGone is what there is to say of a process that nothing is told of.
+var errGone = errors.New("it has ended, or is not in /proc")
+
+// undecided says why it is not known whether a process is one of a container.
+func undecided(pid int, err error) error {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return errCut
 	}
-	if err != nil {
-		return os.NewSyscallError("getsockopt SO_PEERPIDFD", err)
-	}
-	defer func() { _ = unix.Close(pidfd) }() // nothing was written
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n != 0 {
-		return errors.Join(err, errors.New("it has ended"))
-	}
-	return nil
+	return declined{fmt.Errorf("process %d may be in a container: %w", pid, err)}
 }
 
 // peerOf tells who is at the other end: the process and user that connected, or that listened last.
