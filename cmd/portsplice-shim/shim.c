@@ -273,10 +273,10 @@ static const char *stranger(int s, pid_t pid)
 		close(about);
 	if (process >= 0)
 		close(process);
-	else if (n < 0 && (failed == ENOENT || failed == ESRCH) && pid != 0)
-		return ended;
+	if (n < 0 && failed != ENOENT && failed != ESRCH)
+		return strerror(failed);
 	if (n < 0)
-		return pid == 0 ? contained : strerror(failed);
+		return process >= 0 ? "there is no /proc to look at who has the worker's address" : pid ? ended : contained;
 	text[n] = 0;
 	static const char name[] = "\nNSpid:\t";
 	const char *number = strstr(text, name);
