@@ -100,9 +100,10 @@ type run struct {
 	shell  bool     // no status pipe
 	user   uint32   // 0: our own
 
-	descriptors int    // RLIMIT_NOFILE; zero: this process's own
-	program     string // empty: the program; else a shim
-	bare        bool   // the environment is env alone
+	descriptors int     // RLIMIT_NOFILE; zero: this process's own
+	program     string  // empty: the program; else a shim
+	bare        bool    // the environment is env alone
+	namespaces  uintptr // of its own (CLONE_NEWPID, ...)
 }
 
 // engines are what moves TCP.
@@ -131,8 +132,9 @@ func (r run) start(t *testing.T) *process {
 		p.Env = append(os.Environ(), r.env...)
 	}
 	p.Env = slices.Clip(append(p.Env, "LANG=C")) // exec.Cmd takes none for this process's own
+	p.SysProcAttr = &syscall.SysProcAttr{Cloneflags: r.namespaces}
 	if r.user != 0 {
-		p.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.user, Gid: r.user}}
+		p.SysProcAttr.Credential = &syscall.Credential{Uid: r.user, Gid: r.user}
 	}
 	var answer *os.File
 	if !r.shell {

@@ -199,6 +199,39 @@ func TestAnothersAddress(t *testing.T) {
 	}
 }
 
+// TestUnseenWorker: a shim that cannot see who has the worker's address is not kept waiting by it, and says why.
+func TestUnseenWorker(t *testing.T) {
+	needroot.Check(t)
+	l := newLab(t)
+	backend := echo(t, "tcp", ours())
+	l.publish(t, "tcp", backend)
+	for _, c := range []struct {
+		name       string
+		namespaces uintptr
+		proc       string // what is mounted there
+		reason     string
+	}{
+		{"without /proc", syscall.CLONE_NEWNS, "tmpfs", "there is no /proc to look at who has the worker's address"},
+		{"in a container with the host's network", syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, "proc",
+			"who has the worker's address may be in a container"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			frontend := freePort(t, "tcp", ours())
+			shim := l.run(run{args: arguments("tcp", frontend, backend), namespaces: c.namespaces,
+				env: []string{"PORTSPLICE_PROGRAM=" + filepath.Join(l.dir, "portsplice")}})
+			shim.args = append([]string{"-c", `mount --make-rprivate / && mount -t "$0" none /proc && exec "$@"`, c.proc, shim.program}, shim.args...)
+			shim.program = "sh"
+			p := shim.serve(t)
+			exchange(t, dial(t, "tcp", frontend), "hello")
+			p.says(t, "portsplice: the port is served without a worker: "+c.reason+"\n")
+			if ports := l.told(t); len(ports) != 1 {
+				t.Errorf("the worker has ports %v, want one", ports)
+			}
+			p.signalled(t, syscall.SIGTERM)
+		})
+	}
+}
+
 // squat takes the address of root's worker, as that user or by another process, until the test ends. Whoever connects is heard,
 // and not answered. The function that it gives tells what was said so far.
 func (l *lab) squat(t *testing.T, user int, listens bool, by by) (told func() string) {
