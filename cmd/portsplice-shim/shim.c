@@ -159,18 +159,22 @@ static void find_program(void)
 }
 
 /*
- * number writes a separator and a number, in hexadecimal, and gives its end. (With printf(3) this process kept a
- * page more of stack.)
+ * in_base writes a separator and a number, and gives its end. (With printf(3) this process kept a page more of stack.)
  */
-static char *number(char *at, char before, unsigned long long n)
+static char *in_base(unsigned base, char *at, char before, unsigned long long n)
 {
 	int digits = 1;
-	for (unsigned long long rest = n; rest >>= 4;)
+	for (unsigned long long rest = n; rest /= base;)
 		digits++;
 	*at = before;
-	for (int i = digits; i > 0; n >>= 4)
-		at[i--] = "0123456789abcdef"[n & 15];
+	for (int i = digits; i > 0; n /= base)
+		at[i--] = "0123456789abcdef"[n % base];
 	return at + 1 + digits;
+}
+
+static char *number(char *at, char before, unsigned long long n)
+{
+	return in_base(16, at, before, n);
 }
 
 /*
@@ -257,15 +261,16 @@ static const char ended[] = "who has the worker's address has ended", contained[
  */
 static const char *stranger(int s, pid_t pid)
 {
-	char path[32];
+	char path[48], *end;
 	int process = -1;
 	socklen_t size = sizeof process;
 	if (getsockopt(s, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0)
-		snprintf(path, sizeof path, "/proc/self/fdinfo/%d", process);
+		end = in_base(10, stpcpy(path, "/proc/self/fdinfo"), '/', process);
 	else if (errno == ENOPROTOOPT || errno == EOPNOTSUPP) /* before Linux 6.5; the number may be another's since */
-		snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+		end = stpcpy(in_base(10, stpcpy(path, "/proc"), '/', pid), "/status");
 	else
 		return errno == ESRCH || errno == EINVAL || errno == ENODATA ? ended : strerror(errno);
+	*end = 0;
 	int about = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = about < 0 ? -1 : read(about, text, sizeof text - 1);
 	int failed = errno;
@@ -279,8 +284,8 @@ static const char *stranger(int s, pid_t pid)
 		return process >= 0 ? "there is no /proc to look at who has the worker's address" : pid ? ended : contained;
 	text[n] = 0;
 	static const char name[] = "\nNSpid:\t";
-	const char *number = strstr(text, name);
-	if (!number) /* the kernel has no such namespaces, or there was more than fits */
+	const char *number = strstr(text, "\nNSp"); /* for more, musl takes two kilobytes of stack; NSpgid comes later */
+	if (!number || strncmp(number, name, sizeof name - 1) != 0) /* the kernel has no such namespaces, or more was told than fits */
 		return n == sizeof text - 1 ? contained : NULL;
 	number += sizeof name - 1;
 	if (*number == '-')
