@@ -281,7 +281,7 @@ static const char *stranger(int s, pid_t pid)
 	if (n < 0 && failed != ENOENT && failed != ESRCH)
 		return strerror(failed);
 	if (n < 0)
-		return process >= 0 ? "there is no /proc to look at who has the worker's address" : pid ? ended : contained;
+		return access("/proc/self", F_OK) < 0 ? "there is no /proc to look at who has the worker's address" : pid ? ended : contained;
 	text[n] = 0;
 	static const char name[] = "\nNSpid:\t";
 	const char *number = strstr(text, "\nNSp"); /* for more, musl takes two kilobytes of stack; NSpgid comes later */
