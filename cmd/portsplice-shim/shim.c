@@ -158,9 +158,7 @@ static void find_program(void)
 	strcpy(slash ? slash + 1 : program, "portsplice");
 }
 
-/*
- * in_base writes a separator and a number, and gives its end. (With printf(3) this process kept a page more of stack.)
- */
+/* in_base writes a separator and a number, and gives its end. (With printf(3) this process kept a page more of stack.) */
 static char *in_base(unsigned base, char *at, char before, unsigned long long n)
 {
 	int digits = 1;
@@ -172,6 +170,7 @@ static char *in_base(unsigned base, char *at, char before, unsigned long long n)
 	return at + 1 + digits;
 }
 
+/* number is in_base for messages and addresses, which have hexadecimal ones. */
 static char *number(char *at, char before, unsigned long long n)
 {
 	return in_base(16, at, before, n);
@@ -284,13 +283,13 @@ static const char *stranger(int s, pid_t pid)
 		return access("/proc/self", F_OK) < 0 ? "there is no /proc to look at who has the worker's address" : pid ? ended : contained;
 	text[n] = 0;
 	static const char name[] = "\nNSpid:\t";
-	const char *number = strstr(text, "\nNSp"); /* for more, musl takes two kilobytes of stack; NSpgid comes later */
-	if (!number || strncmp(number, name, sizeof name - 1) != 0) /* the kernel has no such namespaces, or more was told than fits */
+	const char *line = strstr(text, "\nNSp"); /* with five bytes or more musl needs more of the stack; NSpgid comes later */
+	if (!line || strncmp(line, name, sizeof name - 1) != 0) /* the kernel has no such namespaces, or more was told than fits */
 		return n == sizeof text - 1 ? contained : NULL;
-	number += sizeof name - 1;
-	if (*number == '-')
+	const char *numbers = line + sizeof name - 1; /* one for each namespace that the process is in */
+	if (*numbers == '-')
 		return ended;
-	return *number != '0' && number[strspn(number, "0123456789")] == '\n' ? NULL : contained;
+	return *numbers != '0' && numbers[strspn(numbers, "0123456789")] == '\n' ? NULL : contained;
 }
 
 /* reach connects to the worker. It gives -1, and why, or that dockerd stops the port meanwhile. */

@@ -123,7 +123,7 @@ func (b by) take(t *testing.T, socket *os.File, name string) {
 	must(t, cmd.Start())
 	_, started := io.ReadFull(stdout, make([]byte, 1))
 	end := func() { must(t, errors.Join(stdin.Close(), cmd.Wait(), started)) }
-	if b == ended {
+	if b == ended || started != nil {
 		end()
 	} else {
 		t.Cleanup(end)
